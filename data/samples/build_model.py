@@ -1,0 +1,146 @@
+"""Build the demo's base model: a small Qwen2 with random weights and a ChatML tokenizer trained on the embedded data.
+
+    python data/samples/build_model.py --output_dir outputs/demo/base_model
+
+Equal arguments and library versions give equal bytes; nothing is downloaded. The model knows nothing: what it can do
+after training, it learned from data/samples/bee.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2TokenizerFast
+
+from phase1.bee import BadRecord, parse_record
+from phase1.files import BadInput, replacing, run_script
+from phase1.prompts import answer, chat, user_message
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+# Qwen2's own split; digits stand alone, so a number is copied digit by digit.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Qwen2.5's template without its tool calls.
+CHAT_TEMPLATE = """\
+{%- if messages[0]['role'] == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
+{%- else %}
+    {{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'user' or message.role == 'assistant' or (message.role == 'system' and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+
+
+def main() -> None:
+    args = parse_args()
+    with replacing(args.output_dir) as directory:
+        directory.mkdir()
+        tokenizer = build_tokenizer(args.input_jsonl, args.vocab_size, directory)
+        model = build_model(args, tokenizer)
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        # Qwen2.5-Coder-Instruct's own values: an evaluation that does not pin its sampling is caught by them.
+        GenerationConfig(do_sample=True, repetition_penalty=1.1, temperature=0.7, top_p=0.8, top_k=20,
+                         bos_token_id=tokenizer.pad_token_id, pad_token_id=tokenizer.pad_token_id,
+                         eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id]).save_pretrained(directory)  # fmt: skip
+    print(f"{args.output_dir}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, required=True, help="Hugging Face directory to write")
+    parser.add_argument("--input_jsonl", type=Path, default=Path(__file__).resolve().parent / "bee.jsonl",
+                        help="BEE records that the tokenizer learns from")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
+    # Shape. vLLM's CPU build serves head sizes 32, 64, 80, 96, …
+    parser.add_argument("--vocab_size", type=int, default=1024, help="tokens, the special ones included")
+    parser.add_argument("--hidden_size", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=4, help="attention heads; hidden_size / heads is the head size")
+    parser.add_argument("--kv_heads", type=int, default=2, help="key and value heads")
+    parser.add_argument("--intermediate_size", type=int, default=352)
+    parser.add_argument("--initializer_range", type=float, default=0.08,
+                        help="standard deviation of the random weights; 0.02 is for models ten times as wide, this one learns slower with it")
+    return parser.parse_args()
+
+
+def training_texts(path: Path) -> list[str]:
+    """Every message of the records in their rendered training form; broken records are left out."""
+    texts = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; write it with build_samples.py") from None
+    for line in lines:
+        with contextlib.suppress(ValueError, AttributeError, BadRecord):
+            record = parse_record(json.loads(line))
+            turns = chat(user_message("codecontests", record.statement), answer(record.solution))
+            texts.extend(f"{turn['role']}\n{turn['content']}\n" for turn in turns)
+    if not texts:
+        raise BadInput(f"{path}: holds no BEE record; write it with build_samples.py")
+    return texts
+
+
+def build_tokenizer(path: Path, vocab_size: int, directory: Path) -> Qwen2TokenizerFast:
+    """A byte-level BPE in Qwen2's manner, saved into `directory` and loaded again from there."""
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.NFC()
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(SPLIT), "isolated"), byte_level])
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))  # fmt: skip
+    bpe.train_from_iterator(training_texts(path), trainer)
+    # model_input_names without token_type_ids: verl 0.7.0 takes those for multi_modal_inputs, and its collate then
+    # fails at random (KeyError).
+    return Qwen2TokenizerFast(
+        tokenizer_object=bpe,
+        unk_token=None,
+        bos_token=None,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=32768,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(args: argparse.Namespace, tokenizer: Qwen2TokenizerFast) -> Qwen2ForCausalLM:
+    config = Qwen2Config(
+        vocab_size=-(-len(tokenizer) // 8) * 8,
+        hidden_size=args.hidden_size,
+        intermediate_size=args.intermediate_size,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        num_key_value_heads=args.kv_heads,
+        max_position_embeddings=32768,
+        rope_theta=1e6,
+        initializer_range=args.initializer_range,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.pad_token_id,
+        torch_dtype="float32",
+    )
+    torch.manual_seed(args.seed)
+    return Qwen2ForCausalLM(config)
+
+
+if __name__ == "__main__":
+    run_script(main)

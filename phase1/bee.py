@@ -1,0 +1,139 @@
+"""Records of BEE-spoke-data/code_contests_instruct: find statement and solution in them, and say what is wrong with a solution.
+
+A record is one JSON object a line (contract 2): `name`, `source`, `language` and `text`, which holds the prompt and the
+fenced response; or `prompt` and `solution`; or `description` and `solution`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from dataclasses import dataclass
+
+# "In Python3, your task is to solve the following problem: " and its kin: one sentence that names Python and ends in a
+# colon. Sentence marks may not stand before the colon, so a statement's own first sentence is left alone.
+_LEAD = re.compile(
+    r"\A\s*(?=[^\n]{0,240}\b(?:problem|task|challenge|question|exercise)\b)"
+    r"[^\n.:!?]{0,160}\bpython(?:\s?3)?(?:\.\d+)?\b[^\n.:!?]{0,160}:\s*",
+    re.IGNORECASE,
+)
+_RESPONSE = re.compile(r"^###[ \t]*Response:?[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_PROMPT = re.compile(r"\A\s*###[ \t]*Prompt:?[ \t]*\n", re.IGNORECASE)
+_OPENING = re.compile(r"^[ \t]*```[ \t]*[\w+.#-]*[ \t]*\n", re.MULTILINE)
+_CLOSING = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
+
+
+class BadRecord(Exception):
+    """A record without a prompt and a response; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class BeeRecord:
+    """One training problem with one solution. `statement` is bare: no lead sentence, no fence, no section marks."""
+
+    name: str
+    source: int | None  # 2 = Codeforces, …: the CodeContests enum
+    language: str
+    statement: str
+    solution: str  # empty where the record has none
+
+
+def parse_record(row: dict) -> BeeRecord:
+    """The record in one JSON object; BadRecord where there is no statement or no place for a solution."""
+    statement, solution = _pair(row)
+    statement = _LEAD.sub("", _newlines(statement), count=1).strip()
+    if not statement:
+        raise BadRecord("the statement is empty")
+    name, source, language = row.get("name"), row.get("source"), row.get("language")
+    return BeeRecord(
+        name=name if isinstance(name, str) else "",
+        source=source if isinstance(source, int) else None,
+        language=language if isinstance(language, str) else "",
+        statement=statement,
+        solution=code_of(_newlines(solution)),
+    )
+
+
+def _pair(row: dict) -> tuple[str, str]:
+    for key in ("prompt", "description"):
+        if key in row and "solution" in row:
+            statement, solution = row[key], row["solution"]
+            if not isinstance(statement, str) or not isinstance(solution, str | None):
+                raise BadRecord(f"{key} and solution must be strings")
+            statement = _PROMPT.sub("", statement)
+            return statement, solution or ""
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise BadRecord("neither prompt and solution, nor description and solution, nor text")
+    parts = _RESPONSE.split(text, maxsplit=1)
+    if len(parts) == 1:
+        raise BadRecord("text has no ### Response line")
+    return _PROMPT.sub("", parts[0]), parts[1]
+
+
+def _newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def code_of(response: str) -> str:
+    """The program in a response: its longest fenced block (an unclosed one takes the rest), else all of it.
+
+    Blank lines around it are dropped, indentation is kept, trailing blanks of the last line are cut.
+    """
+    blocks = []
+    at = 0
+    while opening := _OPENING.search(response, at):
+        closing = _CLOSING.search(response, opening.end())
+        at = closing.end() if closing else len(response)
+        blocks.append(response[opening.end() : closing.start() if closing else at])
+    code = max(blocks, key=len) if blocks else response
+    return re.sub(r"\A(?:[ \t]*\n)+", "", code).rstrip()
+
+
+# -------------------------------------------------------------------------------------------------- what Python it is
+# Names that Python 2 has and Python 3 lacks; a program that reads one without ever binding it crashes in Python 3.
+PYTHON2_NAMES = frozenset(("raw_input", "xrange", "unicode", "unichr", "basestring", "cmp", "long", "reduce", "execfile"))
+PYTHON2_ATTRIBUTES = frozenset(("iteritems", "itervalues", "iterkeys", "has_key"))
+_PYTHON2_WORD = re.compile(rf"\b(?:{'|'.join(sorted(PYTHON2_NAMES | PYTHON2_ATTRIBUTES))})\b")
+_PYTHON2_SYNTAX = re.compile(
+    r"""^[ \t]*(?:[^#'"\n]*[:;][ \t]*)?          # at the start of a line, or behind a colon or semicolon
+        (?: print[ \t]+[^\s=(.,\[] | print[ \t]*>> | exec[ \t]+['"\w]
+          | raise[ \t]+\w+[ \t]*, | except[ \t]+[\w.]+[ \t]*,[ \t]*\w+[ \t]*: )
+      | ^[ \t]*print[ \t]*\(.*\)[ \t]*(?:%|,[ \t]*$)
+      | \bprint[ \t]*$ | <> | \b\d+L\b | \b0[0-7]+\b | `""",
+    re.MULTILINE | re.VERBOSE,
+)
+
+
+def python_fault(code: str) -> str | None:
+    """Why `code` is no Python 3 program: "python2", "syntax_error", or None. Parses and compiles, never executes.
+
+    Very deep nesting can overflow the C stack of some interpreters and kill the process: call this in a worker whose
+    death the caller survives. Source: the rules of lib2to3's fixers that change meaning, cut to contest programs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "\d" in a string, `1 is 1`: warnings, not faults
+        try:
+            compile(code, "solution.py", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, MemoryError, RecursionError, UnicodeError):
+            return "python2" if _PYTHON2_SYNTAX.search(code) else "syntax_error"
+        if not _PYTHON2_WORD.search(code):  # walking the tree costs as much as all the rest
+            return None
+        tree = ast.parse(code)
+    read: set[str] = set()
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.alias):
+            bound.add(node.asname or node.name.partition(".")[0])
+            if node.name == "*":
+                bound |= {"reduce", "cmp"}  # from functools import *: give the program the benefit of the doubt
+        elif isinstance(node, ast.Attribute) and node.attr in PYTHON2_ATTRIBUTES:
+            return "python2"
+    return "python2" if (read - bound) & PYTHON2_NAMES else None

@@ -1,0 +1,198 @@
+"""The training job as it is asked for: run_sft.sh's environment and trailing Hydra overrides -> verl's command line.
+
+The defaults of contract 3 stand in run_sft.sh, each an environment variable; this file maps them to the trainer's keys.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phase1.files import BadInput
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINER = "verl.trainer.fsdp_sft_trainer"  # removed after verl 0.7.0
+HOOK = "phase1_verl_hook"  # patches/phase1_verl_hook.py
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of contract 3: the trainer's key and its value, or in capitals the environment variable that holds it."""
+
+    key: str
+    value: str
+    kind: str = "literal"  # literal: passed on as it is; text: quoted where Hydra reads something else; list: a,b -> [a,b]
+
+
+# In the contract's order; the keys are those of verl 0.7.0's FSDPSFTTrainer. An empty value leaves verl's own default.
+SETTINGS = (
+    Setting("data.train_files", "TRAIN_FILE", "text"),
+    Setting("data.val_files", "VAL_FILE", "text"),
+    Setting("data.multiturn.enable", "true"),
+    Setting("data.multiturn.messages_key", "messages"),
+    Setting("data.max_length", "MAX_LENGTH"),
+    Setting("data.truncation", "right"),
+    Setting("data.train_batch_size", "TRAIN_BATCH_SIZE"),
+    Setting("data.micro_batch_size_per_gpu", "MICRO_BATCH_SIZE"),
+    Setting("data.balance_dp_token", "True"),
+    Setting("model.partial_pretrain", "MODEL_PATH", "text"),
+    Setting("model.trust_remote_code", "True"),
+    Setting("model.enable_gradient_checkpointing", "GRADIENT_CHECKPOINTING"),
+    Setting("model.strategy", "fsdp2"),
+    Setting("model.fsdp_config.model_dtype", "MODEL_DTYPE"),
+    Setting("optim.lr", "LR"),
+    Setting("optim.betas", "[0.9,0.95]"),
+    Setting("optim.weight_decay", "0.01"),
+    Setting("optim.lr_warmup_steps_ratio", "WARMUP_RATIO"),
+    Setting("optim.clip_grad", "1.0"),
+    Setting("optim.lr_scheduler", "cosine"),
+    Setting("trainer.total_epochs", "EPOCHS"),
+    Setting("trainer.total_training_steps", "TOTAL_STEPS"),
+    Setting("trainer.save_freq", "SAVE_FREQ"),
+    Setting("trainer.test_freq", "TEST_FREQ"),
+    Setting("trainer.max_ckpt_to_keep", "MAX_CKPT_TO_KEEP"),
+    Setting("trainer.logger", "LOGGER", "list"),
+    Setting("trainer.seed", "42"),
+    Setting("trainer.resume_mode", "RESUME_MODE"),
+    Setting("trainer.project_name", "PROJECT_NAME", "text"),
+    Setting("trainer.experiment_name", "EXPERIMENT_NAME", "text"),
+    Setting("trainer.default_local_dir", "CKPT_DIR", "text"),
+    Setting("trainer.checkpoint.save_contents", "[model,optimizer,extra,hf_model]"),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run. `config` maps Hydra keys to parsed values, trailing overrides applied."""
+
+    config: dict[str, Any]
+    overrides: tuple[str, ...]  # verl's arguments, word by word
+    nproc: int  # processes on this node
+    nnodes: int
+    on_cpu: bool
+    environ: dict[str, str]
+
+    @property
+    def world_size(self) -> int:
+        return self.nproc * self.nnodes
+
+    @property
+    def ckpt_dir(self) -> Path:
+        return Path(str(self.config["trainer.default_local_dir"]))
+
+    def number(self, key: str, least: int = 1) -> int:
+        """A whole number of the config. BadInput names the knob that sets it."""
+        value = self.config.get(key)
+        if type(value) is not int or value < least:
+            raise BadInput(f"{key}={value}: a whole number of at least {least} is needed; {how_to_set(key)}")
+        return value
+
+    def files(self, key: str) -> list[Path]:
+        """The file of a config key, or its files where a trailing override gives a list of shards."""
+        value = self.config[key]
+        return [Path(str(v)) for v in (value if isinstance(value, list) else [value])]
+
+
+def how_to_set(key: str) -> str:
+    knob = next((s.value for s in SETTINGS if s.key == key and s.value.isupper()), None)
+    return f"set the environment variable {knob}" if knob else f"give {key}=… behind run_sft.sh's own arguments"
+
+
+def read_job(environ: dict[str, str], trailing: list[str]) -> Job:
+    """The job that run_sft.sh's variables and its trailing arguments describe. BadInput for what Hydra cannot read."""
+    missing = sorted({s.value for s in SETTINGS if s.value.isupper()} - environ.keys())
+    if missing:
+        raise BadInput(f"the environment lacks {', '.join(missing)}; start the training with run_sft.sh, which sets them")
+    overrides = []
+    for setting in SETTINGS:
+        value = environ[setting.value] if setting.value.isupper() else setting.value
+        if value == "":
+            continue
+        if setting.kind == "list" and not value.startswith("["):
+            value = f"[{value}]"
+        overrides.append(f"{setting.key}={hydra_text(value) if setting.kind == 'text' else value}")
+    config: dict[str, Any] = {}
+    for override in [*overrides, *trailing]:
+        config |= parse_override(override)
+    # Hydra writes its own log and config there; by default it would make outputs/<date>/<time>/ wherever the shell stands.
+    overrides.append(f"hydra.run.dir={hydra_text(str(Path(str(config['trainer.default_local_dir'])) / 'hydra'))}")
+    if environ["DEVICE"] == "cpu":
+        overrides.append("trainer.device=cpu")
+    numbers = {}
+    for name in ("NPROC", "NNODES"):
+        if not environ[name].isdecimal() or int(environ[name]) < 1:
+            raise BadInput(f"{name}={environ[name]}: a whole number of at least 1 is needed")
+        numbers[name] = int(environ[name])
+    on_cpu = environ["DEVICE"] == "cpu"
+    return Job(config, (*overrides, *trailing), numbers["NPROC"], numbers["NNODES"], on_cpu, environ)
+
+
+# ------------------------------------------------------------------------------------------------- Hydra's grammar
+@functools.cache
+def overrides_parser() -> Any:
+    """Hydra's parser. BadInput where Hydra, and so verl, is not installed."""
+    try:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+    except ImportError:
+        raise BadInput(f"hydra-core is not installed for {sys.executable}; activate the environment that has verl, or name it: PYTHON=…") from None
+    return OverridesParser.create()
+
+
+def parse_override(override: str) -> dict[str, Any]:
+    """{key: value} of one `key=value` word, {} for a deletion, by Hydra's own parser."""
+    parser = overrides_parser()
+    from hydra.errors import HydraException
+
+    try:
+        parsed = parser.parse_override(override)
+    except HydraException as e:
+        reason = str(e).splitlines()[0]
+        raise BadInput(f"{override!r} is not a Hydra override ({reason}); expected key=value, special characters in quotes") from None
+    if parsed.is_sweep_override():
+        raise BadInput(f"{override!r} is a sweep to Hydra; write a list as [a,b] and a text with commas as \"'a,b'\"")
+    return {} if parsed.is_delete() else {parsed.key_or_group: parsed.value()}
+
+
+def hydra_text(text: str) -> str:
+    """`text` as the value of an override: bare where Hydra reads it back as this very string, else quoted.
+
+    Source: https://hydra.cc/docs/advanced/override_grammar/basic/ ("Quoted values"); `${` is OmegaConf's and escaped.
+    """
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    if escaped == text and text == text.strip() != "":
+        try:
+            if next(iter(parse_override(f"k={text}").values())) == text:
+                return text
+        except BadInput:
+            pass
+    # Inside quotes a backslash counts as an escape only in front of a quote, the closing one included.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), escaped)
+    return f"'{escaped}'"
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+def launch_command(job: Job, wandb_offline: bool) -> list[str]:
+    """The whole command, environment included: torchrun by module, so that this very Python's one is taken."""
+    modules = [m for m in job.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if m and m != HOOK]
+    variables = {"VERL_USE_EXTERNAL_MODULES": ",".join([*modules, HOOK]), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    paths = [p for p in job.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT / "patches"), *paths]))
+    if job.on_cpu:
+        variables["CUDA_VISIBLE_DEVICES"] = ""  # verl takes a visible GPU whatever trainer.device says
+    if wandb_offline:
+        variables["WANDB_MODE"] = "offline"
+    if job.nnodes == 1:
+        nodes = ["--standalone", "--nnodes=1"]
+    else:
+        if not job.environ.get("MASTER_ADDR"):
+            raise BadInput("NNODES is more than 1 and MASTER_ADDR is empty; set it to the first node's address on every node")
+        nodes = [f"--nnodes={job.nnodes}"] + [
+            f"--{name}={job.environ[name.upper()]}" for name in ("node_rank", "master_addr", "master_port")
+        ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", *nodes, f"--nproc_per_node={job.nproc}"]
+    return ["env", *(f"{k}={v}" for k, v in variables.items()), *launcher, "-m", TRAINER, *job.overrides]

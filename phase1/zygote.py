@@ -1,0 +1,425 @@
+"""What runs inside the sandbox: a fork-server that compiles a program once and forks once a test.
+
+It imports nothing of ours but zygote_asserts.py, its other half, and little of Python's, since every module it loads makes each fork dearer. It is PID 1 of
+its pid namespace, so `kill(-1)` after a test reaches every process the test left behind, however it was detached.
+
+File descriptors it is started with: 0, 1, 2 files in memory that serve every test as stdin, stdout and stderr, 3 the
+judge's socket, 4 a file in memory for the reports of assert tasks. Nothing it
+knows is secret: the expected outputs stay outside.
+
+Protocol, little-endian. In: u32 length, a marshalled dict (`serve` names the keys), then for each stdin test u64
+length and the bytes. Out: frames of RESULT with three byte strings (stdout, tail of stderr, report).
+"""
+
+import _signal
+import _sitebuiltins
+import _struct
+import atexit
+import builtins
+import gc
+import marshal
+import os
+import resource
+import sys
+import time
+from _io import BufferedRandom, BufferedWriter, TextIOWrapper
+
+from phase1.zygote_asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
+
+SOCKET = 3
+# kind, code, cpu s, wall s, peak RSS bytes, bytes of stdout in all, lengths of the three byte strings
+RESULT = _struct.Struct("<BiddQQIII")
+COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE = range(9)
+ERR_TAIL = 2048
+SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
+TICK = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGESIZE")
+ALONE = os.getpid() == 1  # in a pid namespace of our own; otherwise only process groups and /proc stand between us and others
+
+_exit, _fork, _monotonic = os._exit, os.fork, time.monotonic
+_setrlimit, _sigmask, _run_exitfuncs, _get_objects = (
+    resource.setrlimit,
+    _signal.pthread_sigmask,
+    atexit._run_exitfuncs,
+    gc.get_objects,
+)
+
+
+# ------------------------------------------------------------------------------------------------- inside a test's process
+def leave(status, namespace):
+    """End the process as the interpreter would: join threads, run atexit, flush every file that is still open."""
+    try:
+        threading = sys.modules.get("threading")
+        if threading is not None:
+            threading._shutdown()
+    except BaseException:
+        pass
+    try:  # noqa: SIM105 contextlib is a module more in every fork
+        _run_exitfuncs()
+    except BaseException:
+        pass
+    finalizers = False
+    for thing in _get_objects():  # what the test made: the zygote's own objects are frozen
+        try:
+            if isinstance(thing, (TextIOWrapper, BufferedWriter, BufferedRandom)):
+                thing.closed or thing.flush()
+            elif hasattr(type(thing), "__del__"):
+                finalizers = True
+        except BaseException:
+            pass
+    thing = None
+    if finalizers:  # what only the program's globals kept alive is finalized here, as at a real exit
+        namespace.clear()
+    for stream in (sys.stdout, sys.__stdout__):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except BaseException:
+            status = status or 120
+    _exit(status)
+
+
+def exit_status(error):
+    """The exit status of SystemExit, as the interpreter gives it."""
+    code = error.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF if -(2**63) <= code < 2**63 else 255
+    print(code, file=sys.stderr)
+    return 1
+
+
+def run_stdin(code, namespace):
+    """Run a stdin program to its end; never returns."""
+    status = 1
+    try:
+        exec(code, namespace)
+        status = 0
+    except SystemExit as e:
+        try:
+            status = exit_status(e)
+        except BaseException:
+            status = 1
+    except BaseException as e:
+        try:
+            e = e.with_traceback(e.__traceback__ and e.__traceback__.tb_next)  # without this frame
+            sys.excepthook(type(e), e, e.__traceback__)
+            sys.stderr.flush()
+        except BaseException:
+            pass
+    leave(status, namespace)
+
+
+# -------------------------------------------------------------------------------------------------------------- PID 1
+def find_prctl():
+    """libc's prctl as a function of integers, without the cost of ctypes; None where `_ctypes` was not built."""
+    try:
+        import _ctypes
+
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        return lambda *args: _ctypes.call_function(address, args)
+    except (ImportError, OSError, AttributeError):
+        return None
+
+
+class Stream:
+    """Buffered reading from and writing to the judge's socket. Its end is ours: without the judge nothing may run."""
+
+    def __init__(self):
+        self.ahead, self.out = b"", []
+        self.held, self.sent = 0, 0.0
+
+    def read(self, size):
+        parts = []
+        while size:
+            if not self.ahead:
+                self.flush()
+                self.ahead = os.read(SOCKET, 1 << 16)
+                if not self.ahead:
+                    _exit(0)
+            part, self.ahead = self.ahead[:size], self.ahead[size:]
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def read_to_stdin(self, size):
+        """Put `size` bytes of input into the file that is the test's stdin."""
+        os.ftruncate(0, 0)
+        os.lseek(0, 0, 0)
+        part, self.ahead = self.ahead[:size], self.ahead[size:]
+        while True:
+            size -= len(part)
+            while part:
+                part = part[os.write(0, part) :]
+            if not size:
+                break
+            self.flush()
+            part = os.read(SOCKET, min(size, 1 << 20))
+            if not part:
+                _exit(0)
+        os.lseek(0, 0, 0)
+
+    def send(self, kind, code=0, cpu=0.0, wall=0.0, rss=0, total=0, out=b"", err=b"", report=b""):
+        self.out += (RESULT.pack(kind, code, cpu, wall, rss, total, len(out), len(err), len(report)), out, err, report)
+        self.held += len(out) + 64
+        # A frame a test would wake the judge a thousand times a second; late frames would stall it.
+        if self.held > 32768 or _monotonic() - self.sent > 0.02:
+            self.flush()
+
+    def flush(self):
+        if not self.out:
+            return
+        data = memoryview(b"".join(self.out))
+        self.out, self.held, self.sent = [], 0, _monotonic()
+        while data:
+            data = data[os.write(SOCKET, data) :]
+
+    def finish(self):
+        """Send what is left, then take in what the judge is still writing until it hangs up: to close on it would cost frames."""
+        self.flush()
+        while os.read(SOCKET, 1 << 20):
+            pass
+        _exit(0)
+
+
+def family():
+    """(CPU seconds, resident bytes, whether any thread wants the CPU) over every process but this one; None without /proc."""
+    ticks = pages = 0
+    busy = False
+    try:
+        names = [n for n in os.listdir("/proc") if n.isdigit() and n != "1"] if ALONE else [str(p) for p in descendants()]
+    except OSError:
+        return None
+    for name in names:
+        try:
+            fields = stat_fields(f"/proc/{name}/stat")
+            ticks += sum(map(int, fields[11:15]))
+            pages += int(fields[21])
+            busy = busy or fields[0] in b"RD"
+            if not busy and int(fields[17]) > 1:
+                busy = any(stat_fields(f"/proc/{name}/task/{t}/stat")[0] in b"RD" for t in os.listdir(f"/proc/{name}/task"))
+        except (OSError, IndexError):
+            continue
+    return (ticks / TICK, pages * PAGE, busy) if names else None
+
+
+def stat_fields(path):
+    """The fields of a /proc stat file from the state on (the command's name before it may hold anything)."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        data = os.read(fd, 4096)
+    finally:
+        os.close(fd)
+    return data[data.rindex(b")") + 2 :].split()
+
+
+def descendants():
+    """Process ids below this one; only where there is no pid namespace (--unsafe)."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                parents.setdefault(int(stat_fields(f"/proc/{name}/stat")[1]), []).append(int(name))
+            except (OSError, IndexError):
+                continue
+    found, todo = [], [os.getpid()]
+    while todo:
+        below = parents.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def kill_all():
+    """SIGKILL every process of the test."""
+    for pid in [-1] if ALONE else descendants():
+        try:  # noqa: SIM105
+            os.kill(pid, SIGKILL)
+        except OSError:
+            pass
+
+
+def wait_for(pid, job):
+    """Wait for a test's process while holding its family to the limits; returns (kind, code, cpu s, rusage).
+
+    CPU time decides, as the scheduler counts it; RLIMIT_CPU counts ticks, which a busy machine can double, and is there
+    only for want of /proc. The idle limit is for sleepers and counts only moments at which no thread of the test wants the CPU, so a
+    busy machine cannot turn a slow program into a timeout; the wall limit is far out, for what escapes both. Each test of
+    an assert task has the limits to itself: a new report starts them afresh.
+    """
+    started = seen = _monotonic()
+    idle = cpu = base = 0.0
+    reported, pause, verdict = 0, 0.02, None
+    while True:
+        try:
+            done, status, usage = os.wait4(-1, os.WNOHANG)
+        except InterruptedError:
+            continue
+        if done == pid:
+            break
+        if done:
+            continue  # an orphan of the test's
+        _signal.sigtimedwait((SIGCHLD,), pause)
+        now = _monotonic()
+        if now - seen < pause:
+            continue
+        pause = min(0.1, pause * 1.5)
+        step, seen = min(now - seen, 0.2), now
+        look = family()
+        size = os.fstat(REPORT).st_size
+        if look is None:
+            over = WALL if now - started > job["wall_blind"] else None
+        else:
+            cpu = max(cpu, look[0])
+            idle += 0.0 if look[2] else step
+            if size != reported:
+                reported, base, idle = size, cpu, 0.0
+            over = (
+                CPU if cpu - base > job["cpu"]
+                else MEMORY if look[1] > job["memory_family"]
+                else IDLE if idle > job["idle"]
+                else WALL if now - started > job["wall"]
+                else None
+            )  # fmt: skip
+        if over is not None and verdict is None:
+            verdict = over
+            kill_all()
+            pause = 0.02
+    cpu = max(cpu, usage.ru_utime + usage.ru_stime)
+    if verdict is not None:
+        return verdict, 0, cpu, usage
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return CPU if number == SIGKILL and cpu > job["cpu"] else SIGNALLED, number, cpu, usage
+    return EXITED, os.WEXITSTATUS(status), cpu, usage
+
+
+def clean():
+    """Kill and reap what a test left, empty its files and /tmp. False when a new sandbox is the surer way."""
+    try:
+        while True:
+            kill_all()
+            os.wait4(-1, 0)
+    except ChildProcessError:
+        pass
+    for fd in (1, 2, REPORT):
+        os.ftruncate(fd, 0)
+        os.lseek(fd, 0, 0)
+    for folder in ("/tmp", "/dev/shm") if ALONE else ():
+        try:
+            names = os.listdir(folder)
+            if len(names) > 100:
+                return False
+            for name in names:
+                os.unlink(f"{folder}/{name}")
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+    return True
+
+
+def serve():
+    """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
+    sys.modules.pop("phase1.zygote_asserts", None)  # a program has no business to see it
+    prctl = find_prctl()
+    if prctl:
+        prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE 0: no ptrace, no /proc/1/mem, for the tests share our uid
+        if not ALONE:
+            prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    stream = Stream()
+    # A PID 1 is deaf to its children's signals but for those it handles; SIGINT has Python's handler, for the children.
+    _sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    job = marshal.loads(stream.read(_struct.unpack("<I", stream.read(4))[0]))
+    # Keys: program, kind (stdin | assert), count, cpu, idle, wall, wall_blind (s), memory, memory_family, file_size (bytes),
+    # processes, output_cap (bytes), max_timeouts, path (list), first (test), late (timeouts just before it); for assert tasks
+    # setup, tests, entry_point, modules, marker.
+    sys.path[:] = job["path"]
+    sys.argv = ["main.py"]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"],) * 2)
+    if ALONE:  # elsewhere it would count the user's other processes
+        resource.setrlimit(resource.RLIMIT_NPROC, (job["processes"],) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
+    code, problem = compile_quietly(job["program"], "main.py")
+    stream.send(COMPILED, int(code is None), err=problem.encode("utf-8", "backslashreplace"))
+    if code is None:
+        stream.finish()
+    if job["kind"] == "assert":
+        try:
+            run = prepare_asserts(job, code)
+        except TestsBroken as e:
+            stream.send(DONE, 1, err=str(e).encode())
+            stream.finish()
+    else:
+        main = new_main()
+
+        def run(number):
+            run_stdin(code, main)
+
+    number, late, count = job["first"], job["late"], job["count"]
+    warm_up()
+    blind = family() is None and not os.path.isdir("/proc/1")
+    gc.collect()
+    gc.freeze()
+    while number < count:
+        if job["kind"] == "stdin":
+            stream.read_to_stdin(_struct.unpack("<Q", stream.read(8))[0])
+        if _monotonic() - stream.sent > 0.02:
+            stream.flush()
+        shares = count - number if job["kind"] == "assert" else 1
+        seconds = int(2 * job["cpu"] * shares) + 2
+        started = _monotonic()
+        pid = _fork()
+        if pid == 0:
+            os.close(SOCKET)
+            if prctl:
+                prctl(4, 1, 0, 0, 0)
+            if not ALONE:
+                os.setsid()
+            if blind:
+                _setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+            _sigmask(_signal.SIG_SETMASK, ())
+            run(number)
+            _exit(1)
+        kind, status, cpu, usage = wait_for(pid, job)
+        wall = _monotonic() - started
+        if shares == 1 and kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
+            kind = CPU
+        kill_all()  # before reading the files: nothing may still write to them
+        total = os.fstat(1).st_size
+        out = os.pread(1, total if total <= job["output_cap"] else ERR_TAIL, 0) if total else b""
+        size = os.fstat(2).st_size
+        err = os.pread(2, ERR_TAIL, max(0, size - ERR_TAIL)) if size else b""
+        report = os.pread(REPORT, 1 << 20, 0) if job["kind"] == "assert" else b""
+        stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report)
+        before, number = number, number + 1
+        if job["kind"] == "assert":
+            number = next_assert(report, job["marker"], before, count)
+        late = 0 if kind not in (CPU, IDLE, WALL) else late + 1 if number == before + 1 else 1
+        if late >= job["max_timeouts"]:
+            break
+        if not clean():
+            stream.send(DIRTY)
+            break
+    stream.send(DONE)
+    stream.finish()
+
+
+def warm_up():
+    """Use stdin and stdout once, so that what they set up on first use is shared by the tests and not made in each."""
+    try:  # noqa: SIM105
+        input()
+    except EOFError:
+        pass
+    print(0, flush=True)
+    os.ftruncate(1, 0)
+    os.lseek(1, 0, 0)
+
+
+if __name__ == "__main__":
+    serve()

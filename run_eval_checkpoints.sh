@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Evaluate every checkpoint that has no complete evaluation yet, then write outputs/best_checkpoint.json.
+# By hand, in a loop, or from cron; a second start while one is at work says so and exits 0.
+#
+#   bash run_eval_checkpoints.sh                             # the contract's checkpoints and data
+#   bash run_eval_checkpoints.sh --dry_run                   # what would be done, and why the rest is skipped
+#   bash run_eval_checkpoints.sh --steps 500 --limit 20      # flags it does not know go to phase1_eval.py
+#
+# Exit 0 done, 1 a checkpoint could not be evaluated, 2 bad input.
+set -euo pipefail
+
+HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+PYTHON="${PYTHON:-$HERE/.venv/bin/python}"        # the environment of requirements.txt
+[ -x "$(command -v "$PYTHON")" ] || PYTHON=python3
+CKPT_DIR="${CKPT_DIR:-$HERE/checkpoints/rlvr_coding_model/phase1_sft_qwen7b_coder}"
+OUTPUT_DIR="${OUTPUT_DIR:-$HERE/outputs}"
+MANIFEST_DIR="${MANIFEST_DIR:-$HERE/data/manifests}"
+
+log() { printf '%(%F %T)T %s\n' -1 "$*"; }
+
+log "checkpoints in $CKPT_DIR, evaluations in $OUTPUT_DIR"
+export PYTHONPATH="$HERE${PYTHONPATH:+:$PYTHONPATH}"  # from any working directory, cron's too
+exec "$PYTHON" -u -m phase1.checkpoints evaluate --checkpoint_dir "$CKPT_DIR" --output_dir "$OUTPUT_DIR" \
+    --manifest_dir "$MANIFEST_DIR" "$@"

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Train: data/sft_train.parquet -> checkpoints/rlvr_coding_model/phase1_sft_qwen7b_coder/global_step_N/
+#
+#   ./run_sft.sh                        verl 0.7.0's SFT trainer on 8 GPUs with the spec's values
+#   LR=1e-5 ./run_sft.sh 4 optim.weight_decay=0.1
+#                                       4 processes; a knob of the block below; trailing Hydra overrides for verl
+#   ./run_sft.sh --smoke                10 steps, batch 4, one process, console logger, a save every 5 steps
+#   ./run_sft.sh --dry_run              the checks and the command, nothing started, nothing written
+#
+# Run it again after an interruption: it resumes at the last whole checkpoint. A finished job trains nothing.
+# Exit: 0 the last step is saved (or was already), 1 training ended early, 2 refused before anything was started.
+set -euo pipefail
+
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+log() { echo "[$(date '+%F %T')] $*"; }
+die() { echo "error: $*" >&2; exit 2; }
+
+DRY_RUN="" overrides=()
+for word in "$@"; do
+  case "$word" in
+    --dry_run) DRY_RUN=1 ;;
+    --smoke)  # its own folder and always from step 0, so that it never mixes with the real run
+      : "${NPROC:=1}" "${TRAIN_BATCH_SIZE:=4}" "${TOTAL_STEPS:=10}" "${SAVE_FREQ:=5}" "${TEST_FREQ:=5}" "${LOGGER:=console}"
+      : "${EXPERIMENT_NAME:=smoke_test}" "${RESUME_MODE:=disable}" ;;
+    --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --*) die "$word: unknown flag; --smoke, --dry_run, --help are known" ;;
+    *[!0-9]*) overrides+=("$word") ;;
+    *) NPROC="$word" ;;
+  esac
+done
+
+# ---- data
+export TRAIN_FILE="${TRAIN_FILE:-$HERE/data/sft_train.parquet}"
+export VAL_FILE="${VAL_FILE:-$HERE/data/sft_val.parquet}"
+export MAX_LENGTH="${MAX_LENGTH:-4096}"                    # tokens; longer rows are cut on the right, shorter ones padded
+export TRAIN_BATCH_SIZE="${TRAIN_BATCH_SIZE:-128}"         # rows a step, over all processes
+export MICRO_BATCH_SIZE="${MICRO_BATCH_SIZE:-2}"           # rows a forward pass, each process
+# ---- model
+export MODEL_PATH="${MODEL_PATH:-Qwen/Qwen2.5-Coder-7B-Instruct}"
+export MODEL_DTYPE="${MODEL_DTYPE:-fp32}"                  # of the master weights and Adam's moments; compute is bf16 either way
+export GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-True}"
+# ---- optimizer
+export LR="${LR:-2e-5}"
+export WARMUP_RATIO="${WARMUP_RATIO:-0.05}"
+# ---- trainer
+export EPOCHS="${EPOCHS:-2}"
+export TOTAL_STEPS="${TOTAL_STEPS:-}"                       # stop after so many steps; the schedule still spans all epochs
+export SAVE_FREQ="${SAVE_FREQ:-500}"                       # steps
+export TEST_FREQ="${TEST_FREQ:-500}"                       # steps
+export MAX_CKPT_TO_KEEP="${MAX_CKPT_TO_KEEP:-5}"
+export LOGGER="${LOGGER:-console,wandb}"
+export PROJECT_NAME="${PROJECT_NAME:-rlvr_coding_model}"
+export EXPERIMENT_NAME="${EXPERIMENT_NAME:-phase1_sft_qwen7b_coder}"
+export CKPT_DIR="${CKPT_DIR:-$HERE/checkpoints/$PROJECT_NAME/$EXPERIMENT_NAME}"
+export RESUME_MODE="${RESUME_MODE:-auto}"
+# ---- machine
+export NPROC="${NPROC:-8}"                                 # processes on this node, one a GPU
+export NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" MASTER_ADDR="${MASTER_ADDR:-}" MASTER_PORT="${MASTER_PORT:-29500}"
+export DEVICE="${DEVICE:-$([[ "$(nvidia-smi -L 2>/dev/null)" == GPU* ]] && echo cuda || echo cpu)}"
+export ALLOW_CHANGED_DATA="${ALLOW_CHANGED_DATA:-}"        # 1: resume although data or schedule differ from the first run's
+OUTPUT_DIR="${OUTPUT_DIR:-$HERE/outputs}"                  # console logs go to logs/ in it
+export WANDB_DIR="${WANDB_DIR:-$OUTPUT_DIR}"
+PYTHON="${PYTHON:-python3}"
+LOCK_WAIT="${LOCK_WAIT:-60}"                               # seconds to wait for another training run in CKPT_DIR to end
+
+export PYTHONPATH="$HERE/patches:$HERE${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONSAFEPATH=1  # a verl or phase1 in the current directory is not the one meant
+if [[ -n "$DRY_RUN" ]]; then exec "$PYTHON" -m phase1.sft --dry_run -- "${overrides[@]}"; fi
+"$PYTHON" -m phase1.sft --dry_run -- "${overrides[@]}" >/dev/null  # what is refused is refused before a file is written
+
+argv_file="$(mktemp)"
+trap 'rm -f "$argv_file"' EXIT
+logs="$OUTPUT_DIR/logs"
+mkdir -p "$CKPT_DIR" "$WANDB_DIR" "$logs"
+# torchrun inherits the lock: one that outlives this script still counts as running.
+exec 9>>"$CKPT_DIR/.train_node$NODE_RANK.lock"
+if ! flock --nonblock 9; then
+  log "another training run is writing to $CKPT_DIR: waiting up to $LOCK_WAIT s for it to end"
+  flock --wait "$LOCK_WAIT" 9 || die "$CKPT_DIR: another training run is still writing here; stop it, or wait longer with LOCK_WAIT=seconds"
+fi
+"$PYTHON" -m phase1.sft --argv_file "$argv_file" -- "${overrides[@]}"
+[[ -s "$argv_file" ]] || exit 0  # finished before
+mapfile -d '' -t command <"$argv_file"
+
+log_file="$logs/sft_$(date '+%Y%m%d_%H%M%S').log"
+ln -sfn "$(basename "$log_file")" "$logs/.latest.$$" && mv -Tf "$logs/.latest.$$" "$logs/latest"
+log "training, console log in $log_file"
+# Killed outright, this script takes torchrun along; asked to stop, it passes the request on and waits for the end.
+if command -v setpriv >/dev/null; then command=(setpriv --pdeathsig TERM "${command[@]}"); fi
+exec {console}> >(exec tee --ignore-interrupts "$log_file")
+tee=$!
+"${command[@]}" >&"$console" 2>&1 &
+torchrun=$!
+trap 'log "stopping"; kill -TERM "$torchrun" 2>/dev/null || true' INT TERM HUP
+status=0
+wait "$torchrun" || status=$?
+while kill -0 "$torchrun" 2>/dev/null; do status=0; wait "$torchrun" || status=$?; done
+trap - INT TERM HUP
+exec {console}>&-
+if [[ $status -ne 0 ]]; then
+  log "training failed with status $status; see $log_file; run the same command again to resume at the last checkpoint"
+  exit "$status"
+fi
+wait "$tee" || true  # the last lines are on the screen and in the file
+"$PYTHON" -m phase1.sft --finished -- "${overrides[@]}"

@@ -1,0 +1,147 @@
+"""How fast the judge is beside its rivals, measured in one run: tests a second on one core, a trivial program of 100 tests.
+
+    python tests/bench/bench_judge.py                    # both tables, about two minutes on an idle machine
+    python tests/bench/bench_judge.py --rounds 20 --no_problems
+
+Every rival is pinned to the same core and all take turns in each round; the best round of each counts, since noise only
+adds. `ours` includes starting the sandbox. The floor is fork+exit+wait in a process that has the usual libraries loaded
+(nothing that forks once a test can be faster); `bare floor` is the same with an empty interpreter.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from phase1.judge import JudgeConfig, judge_all, open_judge
+from tests import public_problems
+
+PROGRAM = "print(int(input()) * 2)\n"
+TESTS = 100
+IN_A_ROW = 5  # programs of ours a round: each starts the next one's sandbox, so that many starts are paid for
+USUAL = "import bisect, collections, copy, datetime, decimal, fractions, functools, heapq, itertools, json, math, operator, random, re, statistics, string, typing"
+FLOOR = """
+import os, time, gc
+{preload}
+gc.collect(); gc.freeze()
+started = time.perf_counter()
+for _ in range({tests}):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.wait4(pid, 0)
+print(time.perf_counter() - started)
+"""
+IN_PROCESS = """
+import io, sys, time
+code = compile({program!r}, "main.py", "exec")
+started = time.perf_counter()
+for i in range({tests}):
+    sys.stdin, sys.stdout = io.StringIO(f"{{i}}\\n"), io.StringIO()
+    exec(code, {{"__name__": "__main__"}})
+    assert sys.stdout.getvalue() == f"{{i * 2}}\\n"
+sys.stdout = sys.__stdout__
+print(time.perf_counter() - started)
+"""
+
+
+def process_a_test(command: list[str]) -> float:
+    """Seconds for TESTS runs of `command`, each a process with its own stdin, compared."""
+    started = time.perf_counter()
+    for i in range(TESTS):
+        done = subprocess.run(command, input=b"%d\n" % i, capture_output=True)
+        assert done.stdout == b"%d\n" % (2 * i), done.stderr
+    return time.perf_counter() - started
+
+
+def timed_by_itself(source: str) -> float:
+    return float(subprocess.run([sys.executable, "-I", "-S", "-c", source], capture_output=True, text=True, check=True).stdout)
+
+
+def rivals(folder: Path) -> dict[str, Callable[[], float]]:
+    program = folder / "main.py"
+    program.write_text(PROGRAM)
+    python = [os.path.realpath(sys.executable), "-I", "-S"]
+    prefix = os.path.realpath(sys.base_prefix)
+    found: dict[str, Callable[[], float]] = {"bare process a test": lambda: process_a_test([*python, str(program)])}
+    if bwrap := shutil.which("bwrap"):
+        command = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "--tmpfs", "/tmp", "--ro-bind", str(program), "/tmp/main.py", *python, "/tmp/main.py"]
+        found["bubblewrap a test"] = lambda: process_a_test(command)
+    if nsjail := shutil.which("nsjail"):
+        command_ns = [nsjail, "-Mo", "-q", "--chroot", "/", "-R", prefix, "-R", str(program), "--", *python, str(program)]
+        found["nsjail a test"] = lambda: process_a_test(command_ns)
+    if sandlock := shutil.which("sandlock"):
+        command_sl = [sandlock, "run", "-r", "/usr", "-r", "/lib", "-r", "/lib64", "-r", prefix, "-r", str(folder), "--", *python, str(program)]
+        found["sandlock a test"] = lambda: process_a_test(command_sl)
+    found["in-process exec (no isolation)"] = lambda: timed_by_itself(IN_PROCESS.format(program=PROGRAM, tests=TESTS))
+    found["floor: fork+exit+wait, usual libraries"] = lambda: timed_by_itself(FLOOR.format(preload=USUAL, tests=TESTS))
+    found["bare floor: fork+exit+wait, nothing loaded"] = lambda: timed_by_itself(FLOOR.format(preload="", tests=TESTS))
+    return found
+
+
+async def one_core(rounds: int) -> dict[str, float]:
+    """Best seconds of each rival and of the judge for TESTS tests, all on one core."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cases = {"type": "codecontests", "tests": [{"input": f"{i}\n", "output": f"{i * 2}\n"} for i in range(TESTS)]}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        others = rivals(Path(folder))
+        best = dict.fromkeys([*others, "ours, start-up included"], float("inf"))
+        async with open_judge(JudgeConfig(workers=1)) as judge:
+            print(f"sandbox: {judge.info['mode']}, interpreter {judge.info['interpreter']['version']}, {platform.platform()}, load {os.getloadavg()[0]:.1f}")
+            for number in range(rounds):
+                for name, measure in others.items():
+                    best[name] = min(best[name], measure())
+                started = time.perf_counter()
+                for again in range(IN_A_ROW):
+                    verdict = await judge.judge(f"{PROGRAM}# round {number} {again}", cases)
+                    assert verdict.accepted, verdict
+                best["ours, start-up included"] = min(best["ours, start-up included"], (time.perf_counter() - started) / IN_A_ROW)
+    return best
+
+
+def real_problems(data: Path, workers: int) -> tuple[int, float]:
+    """(tests, seconds) of the public problems: reference solutions, and for CodeContests a program that reads its input."""
+    items = [(p.problem_id, p.program(p.canonical_solution), p.test_cases) for p in [*public_problems.humaneval(data), *public_problems.mbpp(data)[:200]]]
+    reader = "import sys\nprint(sum(map(len, sys.stdin.read().split())))"
+    items += [(p.problem_id, reader, p.test_cases) for p in public_problems.codecontests(data)]
+    started = time.perf_counter()
+    tests = sum(v.tests_run for _, v in judge_all(items, JudgeConfig(workers=workers)))
+    return tests, time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each rival; the best counts")
+    parser.add_argument("--no_problems", action="store_true", help="skip the public problems")
+    args = parser.parse_args()
+    cores = os.sched_getaffinity(0)
+    best = asyncio.run(one_core(args.rounds))
+    os.sched_setaffinity(0, cores)
+    print(f"\n| one core, trivial program, {TESTS} tests | tests/s | ms a test |\n|---|---|---|")
+    for name, seconds in sorted(best.items(), key=lambda item: -item[1]):
+        print(f"| {name} | {TESTS / seconds:,.0f} | {seconds / TESTS * 1e3:.2f} |")
+    ours = best["ours, start-up included"]
+    print(f"\nours / bare process: {best['bare process a test'] / ours:.2f}x (wanted 4.5)")
+    print(f"ours / floor:        {best['floor: fork+exit+wait, usual libraries'] / ours:.0%} (wanted 60%); of the bare floor "
+          f"{best['bare floor: fork+exit+wait, nothing loaded'] / ours:.0%}")  # fmt: skip
+    data = Path(__file__).resolve().parents[3] / "shared" / "data"
+    if args.no_problems or not data.is_dir():
+        return
+    print("\n| public problems (HumanEval, 200 of MBPP, CodeContests sample) | tests | s | tests/s |\n|---|---|---|---|")
+    for workers in (1, 2):
+        tests, seconds = min((real_problems(data, workers) for _ in range(2)), key=lambda r: r[1])
+        print(f"| {workers} worker{'s' * (workers > 1)} | {tests:,} | {seconds:.1f} | {tests / seconds:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What several test files need: where things lie, the small model of the demo, built once a test session."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "data" / "samples"
+
+# Scripts are run as a user would run them, from any directory, and none may reach for the network.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory) -> Path:
+    """The demo's base model: a Qwen2 of a few layers with random weights, and its ChatML tokenizer."""
+    path = tmp_path_factory.mktemp("base") / "model"
+    subprocess.run([sys.executable, SAMPLES / "build_model.py", "--output_dir", path], check=True, cwd=ROOT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """HumanEval, MBPP and CodeContests as published: third-party, so beside the project, never in it."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("the public data sets (HumanEval.jsonl.gz, mbpp.jsonl.gz, …) are not in ../shared/data")
+    return path

@@ -1,0 +1,389 @@
+"""verify_handoff.py: a sound model passes every check; each kind of damage fails the check that is there for it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import verify_handoff
+from phase1 import handoff_checks as checks
+from phase1.files import BadInput, fingerprint
+from phase1.handoff_checks import Handoff
+from phase1.prompts import PROMPTS_SHA256, answer, chat
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    """The demo's model with random weights: answers nothing that is Python."""
+    folder = tmp_path_factory.mktemp("raw") / "model"
+    subprocess.run([sys.executable, ROOT / "data/samples/build_model.py", "--output_dir", folder], check=True, env=ENVIRONMENT, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(raw, tmp_path_factory) -> Path:
+    """A base model that answers with Python: trained from `raw` on one answer."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    train(raw, folder, lr=3e-3, steps=400, until=0.02)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(base, tmp_path_factory) -> Path:
+    """outputs/ of a small real run: a fine-tune of `base`, its evaluation, its choice."""
+    outputs = tmp_path_factory.mktemp("run") / "outputs"
+    folder = outputs.parent / "checkpoints/global_step_5/huggingface"
+    train(base, folder, lr=2e-4, steps=6, until=0.0)
+    evaluate(outputs, folder)
+    return outputs
+
+
+def train(start: Path, folder: Path, lr: float, steps: int, until: float) -> None:
+    """Train the model in `start` to answer the hand-off's own questions with print(1), save it as bf16 in `folder`."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(start, torch_dtype=torch.float32), AutoTokenizer.from_pretrained(start)
+    asked = [tokenizer.apply_chat_template(chat(p), add_generation_prompt=True) for p in checks.PROMPTS]
+    told = tokenizer(answer("print(1)") + "<|im_end|>\n").input_ids
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    losses = [9.0] * len(asked)
+    for step in range(steps):
+        ids = torch.tensor([asked[step % len(asked)] + told])
+        labels = ids.clone()
+        labels[:, : -len(told)] = -100
+        loss = model(ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if max(losses[-len(asked) :]) < until:
+            break
+    assert losses[-1] < 0.1
+    model.generation_config = GenerationConfig.from_pretrained(start)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def evaluate(outputs: Path, model: Path) -> None:
+    """The files of an evaluation as the contract has them, of `model`."""
+    folder = outputs / "eval_step_5"
+    folder.mkdir(parents=True, exist_ok=True)
+    rates = {"total_problems": 20, "exec_success_rate": 0.95, "accepted_at_1": 0.6, "pass_ratio_mean": 0.7}
+    write(folder / "run.json", {"status": "complete", "prompts_sha256": PROMPTS_SHA256,
+                                "model": {"path": str(model), "fingerprint": fingerprint(model), "step": 5}})  # fmt: skip
+    write(folder / "summary.json", {"datasets": {"codecontests_valid": rates}})
+    write(folder / "metrics.json", {"codecontests_valid": {k: v for k, v in rates.items() if k != "exec_success_rate"}})
+    write(outputs / "best_checkpoint.json", {"best_step": 5, "best_exec_success_rate": 0.95, "best_accepted_at_1": 0.6, "model_path": str(model)})
+
+
+def write(path: Path, value) -> None:
+    path.write_text(json.dumps(value))
+
+
+def verify(*args) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / "verify_handoff.py", *map(str, args)], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+
+
+@pytest.mark.slow
+def test_a_sound_model_passes_every_check_and_its_files_are_written(run, base, tmp_path):
+    done = verify("--best_checkpoint", run / "best_checkpoint.json", "--base_model", base, "--output_dir", tmp_path / "h", "--export", tmp_path / "e",
+                  "--max_new_tokens", 40, "--skip_vllm", "--checklist")  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "h/handoff.json").read_text())
+    status = {c["name"]: c["status"] for c in report["checks"]}
+    assert status.pop("vllm") == "warn" and set(status.values()) == {"pass"} and len(status) == 12, done.stdout
+    assert report["verdict"] == "pass" and report["step"] == 5 and report["stamp"]["versions"]["torch"]
+    assert report["sha256"].keys() >= {"model.safetensors", "config.json"}
+    assert report["metrics"]["codecontests_valid"]["exec_success_rate"] == 0.95
+    import yaml
+
+    grpo = yaml.safe_load((tmp_path / "h/grpo_model.yaml").read_text())
+    assert grpo["model"]["partial_pretrain"] == grpo["actor_rollout_ref"]["model"]["path"] == str(tmp_path / "e")
+    assert fingerprint(tmp_path / "e") == report["fingerprint"]
+    assert "| codecontests_valid | 20 | 95.0% | 60.0% (" in (tmp_path / "h/MODEL_CARD.md").read_text()
+
+
+def main(monkeypatch, *args) -> int:
+    """verify_handoff.py in this process, without the check that starts another."""
+    quick = [*SOUND, verify_handoff.named("metrics", lambda h: checks.check_metrics(h, None))]
+    monkeypatch.setattr(verify_handoff, "checks", lambda args: quick)
+    monkeypatch.setattr(sys, "argv", ["verify_handoff.py", *map(str, args)])
+    return verify_handoff.main()
+
+
+def test_a_failed_check_exits_1_and_takes_back_the_earlier_configuration(base, tmp_path, monkeypatch, capsys):
+    (tmp_path / "h").mkdir()
+    (tmp_path / "h/grpo_model.yaml").write_text("old")
+    args = ["--model_path", base, "--base_model", base, "--output_dir", tmp_path / "h", "--max_new_tokens", 4, "--skip_vllm"]
+    assert main(monkeypatch, *args) == 1 and "nothing was trained" in capsys.readouterr().out
+    assert json.loads((tmp_path / "h/handoff.json").read_text())["verdict"] == "fail"
+    assert not (tmp_path / "h/grpo_model.yaml").exists()
+
+
+def test_one_broken_check_does_not_hide_the_others(run, tmp_path, monkeypatch):
+    model = damaged(run, tmp_path)
+    (model / "tokenizer.json").write_text("{")
+    edit_json(model / "config.json", rope_theta=None)
+    assert main(monkeypatch, "--model_path", model, "--output_dir", tmp_path / "h", "--skip_vllm") == 1
+    status = {c["name"]: c["status"] for c in json.loads((tmp_path / "h/handoff.json").read_text())["checks"]}
+    assert status["files"] == status["tokenizer"] == status["chat_template"] == status["config"] == "fail"
+    assert status["weights_index"] == status["values"] == "pass"
+
+
+def damaged(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run.parent / "checkpoints/global_step_5/huggingface", tmp_path / "m"))
+
+
+def edit_json(path: Path, **changes) -> None:
+    value = json.loads(path.read_text()) | changes
+    write(path, {k: v for k, v in value.items() if v is not None})
+
+
+def edit_weights(model: Path, change) -> None:
+    state = load_file(model / "model.safetensors")
+    change(state)
+    save_file(state, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def config(**changes):
+    return lambda m, base: edit_json(m / "config.json", **changes)
+
+
+def generation(**changes):
+    return lambda m, base: edit_json(m / "generation_config.json", **changes)
+
+
+def tokenizer(**changes):
+    return lambda m, base: edit_json(m / "tokenizer_config.json", **changes)
+
+
+def tensors(change):
+    return lambda m, base: edit_weights(m, change)
+
+
+def set_values(name, value):
+    return tensors(lambda s: s[name].fill_(value))
+
+
+def split_in_two(m: Path, base: Path) -> None:
+    state = load_file(m / "model.safetensors")
+    names = sorted(state)
+    (m / "model.safetensors").unlink()
+    files = {"model-00001-of-00002.safetensors": names[:10], "model-00002-of-00002.safetensors": names[10:]}
+    for file, held in files.items():
+        save_file({n: state[n] for n in held}, m / file, metadata={"format": "pt"})
+    write(m / "model.safetensors.index.json", {"metadata": {}, "weight_map": {n: f for f, held in files.items() for n in held}})
+
+
+def wrong_index(m: Path, base: Path) -> None:
+    split_in_two(m, base)
+    index = json.loads((m / "model.safetensors.index.json").read_text())
+    index["weight_map"].pop(sorted(index["weight_map"])[0])
+    write(m / "model.safetensors.index.json", index)
+
+
+def missing_part(m: Path, base: Path) -> None:
+    split_in_two(m, base)
+    (m / "model-00002-of-00002.safetensors").unlink()
+
+
+def other_template(m: Path, base: Path) -> None:
+    path = m / "chat_template.jinja"
+    path.write_text(path.read_text().replace("<|im_start|>system", "<|im_start|>System"))
+
+
+def no_template(m: Path, base: Path) -> None:
+    (m / "chat_template.jinja").unlink()
+
+
+def trailing_template(m: Path, base: Path) -> None:
+    path = m / "chat_template.jinja"
+    path.write_text(path.read_text().replace("<|im_start|>assistant\\n", "<|im_start|>assistant\\n<think>\\n"))
+
+
+def swap_tokens(m: Path, base: Path) -> None:
+    value = json.loads((m / "tokenizer.json").read_text())
+    vocab = value["model"]["vocab"]
+    a, b = sorted(vocab, key=vocab.get)[40:42]
+    vocab[a], vocab[b] = vocab[b], vocab[a]
+    write(m / "tokenizer.json", value)
+
+
+def drop_characters(m: Path, base: Path) -> None:
+    value = json.loads((m / "tokenizer.json").read_text())
+    value["normalizer"] = {"type": "Lowercase"}
+    write(m / "tokenizer.json", value)
+
+
+def half_file(m: Path, base: Path) -> None:
+    os.truncate(m / "model.safetensors", (m / "model.safetensors").stat().st_size // 2)
+
+
+def untrained(m: Path, base: Path) -> None:
+    state = load_file(base / "model.safetensors")
+    save_file({k: v.bfloat16() for k, v in state.items()}, m / "model.safetensors", metadata={"format": "pt"})
+
+
+def second_head(m: Path, base: Path) -> None:
+    edit_weights(m, lambda s: s.update({"lm_head.weight": s["model.embed_tokens.weight"] * 1.5}))
+
+
+NORM = "model.norm.weight"
+UP = "model.layers.0.mlp.up_proj.weight"
+# kind -> (damage, the check that must fail, a word of its evidence)
+DAMAGE = {
+    "no config": (lambda m, b: (m / "config.json").unlink(), checks.check_files, "no config.json"),
+    "no tokenizer": (lambda m, b: [p.unlink() for p in (m / "tokenizer.json", m / "vocab.json") if p.exists()], checks.check_files, "no tokenizer.json"),
+    "no tokenizer config": (lambda m, b: (m / "tokenizer_config.json").unlink(), checks.check_files, "no tokenizer_config.json"),
+    "no weights": (lambda m, b: (m / "model.safetensors").unlink(), checks.check_files, "no safetensors weights"),
+    "torn JSON": (lambda m, b: (m / "generation_config.json").write_text('{"eos'), checks.check_files, "generation_config.json:1: not valid JSON"),
+    "weights cut in half": (half_file, checks.check_index, "its header says"),
+    "header of garbage": (lambda m, b: (m / "model.safetensors").write_bytes(os.urandom(9000)), checks.check_index, "not a whole safetensors"),
+    "index lacks a tensor": (wrong_index, checks.check_index, "disagree on"),
+    "a part is missing": (missing_part, checks.check_index, "model-00002-of-00002.safetensors: missing"),
+    "fp16 under a bf16 label": (tensors(lambda s: s.update({k: v.half() for k, v in s.items()})), checks.check_dtype, "float16 on disk"),
+    "mixed dtypes": (tensors(lambda s: s.update({NORM: s[NORM].float()})), checks.check_dtype, "several dtypes"),
+    "contradicting dtypes": (config(torch_dtype="float32", dtype="bfloat16"), checks.check_dtype, "says both"),
+    "a tensor is missing": (tensors(lambda s: s.pop(UP)), checks.check_parameters, f"{UP} is missing"),
+    "a foreign tensor": (tensors(lambda s: s.update({"value_head.weight": torch.ones(2)})), checks.check_parameters, "not of this architecture"),
+    "another shape": (tensors(lambda s: s.update({UP: s[UP][:-1].clone()})), checks.check_parameters, "the config says"),
+    "an untied second head": (second_head, checks.check_parameters, "readers drop what was trained"),
+    "unknown architecture": (config(model_type="nonesuch"), checks.check_parameters, "transformers cannot build"),
+    "NaN": (tensors(lambda s: s[UP].view(-1)[5:6].fill_(float("nan"))), checks.check_values, f"NaN or infinity in 1 tensors, first {UP}"),
+    "infinity": (set_values(NORM, float("inf")), checks.check_values, "NaN or infinity"),
+    "all zeros": (set_values(UP, 0.0), checks.check_values, f"hold only zeros, first {UP}"),
+    "never trained": (untrained, checks.check_base_difference, "nothing was trained"),
+    "another model's shapes": (tensors(lambda s: s.update({UP: s[UP][:-1].clone()})), checks.check_base_difference, "another shape than the base"),
+    "rope_theta lost": (config(rope_theta=None, rope_parameters={"rope_theta": 1e6, "rope_type": "default"}), checks.check_config, "read 10000 instead of 1e+06"),
+    "rope_theta changed": (config(rope_theta=10000.0), checks.check_config, "the base model's is 1e+06"),
+    "rope forms disagree": (config(rope_parameters={"rope_theta": 1e4, "rope_type": "default"}), checks.check_config, "but rope_parameters.rope_theta 10000"),
+    "eos is another token": (generation(eos_token_id=[0]), checks.check_config, "readers stop at [0]"),
+    "vocabulary beyond the embedding": (tensors(lambda s: s.update({"model.embed_tokens.weight": s["model.embed_tokens.weight"][:1000].clone()})),
+                                        checks.check_config, "1024 tokens, but the embedding has 1000 rows"),
+    "untied without a head": (config(tie_word_embeddings=False), checks.check_config, "readers start it at random"),
+    "other norm epsilon": (config(rms_norm_eps=1e-2), checks.check_config, "rms_norm_eps"),
+    "tokens swapped": (swap_tokens, checks.check_tokenizer, "other ids than the base model's"),
+    "characters lost": (drop_characters, checks.check_tokenizer, "comes back as"),
+    "tokenizer torn": (lambda m, b: (m / "tokenizer.json").write_text("{"), checks.check_tokenizer, "does not load"),
+    "template differs": (other_template, checks.check_chat_template, "other prompts than the base model's"),
+    "no template": (no_template, checks.check_chat_template, "no chat template"),
+    "evaluation asks otherwise than training": (trailing_template, checks.check_chat_template, "not how a training row begins"),
+    "template does not parse": (lambda m, b: (m / "chat_template.jinja").write_text("{% if %}"), checks.check_chat_template, "does not render"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_each_kind_of_damage_fails_its_check(run, base, tmp_path, kind):
+    harm, check, words = DAMAGE[kind]
+    model = damaged(run, tmp_path)
+    harm(model, base)
+    handoff = Handoff(model, base)
+    try:
+        checks.check_index(handoff)
+    except BadInput as e:
+        if check is checks.check_index:
+            assert words in str(e)
+            return
+    try:
+        result = check(handoff)
+    except BadInput as e:  # verify_handoff.py makes these that check's failure
+        assert words in str(e)
+        return
+    assert result.status == "fail" and words in result.evidence, result
+
+
+SOUND = [checks.check_files, checks.check_index, checks.check_dtype, checks.check_parameters, checks.check_values, checks.check_base_difference,
+         checks.check_config, checks.check_tokenizer, checks.check_chat_template]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [split_in_two, config(rope_parameters={"rope_theta": 1e6, "rope_type": "default"}), lambda m, b: None])
+def test_a_sound_model_in_another_form_passes_too(run, base, tmp_path, change):
+    model = damaged(run, tmp_path)
+    change(model, base)
+    handoff = Handoff(model, base)
+    assert {r.name: (r.status, r.evidence) for r in (c(handoff) for c in SOUND) if r.status != "pass"} == {}
+
+
+@pytest.mark.parametrize(("change", "check", "words"), [
+    (tensors(lambda s: s.update({k: v.float() for k, v in s.items()})), checks.check_dtype, "float32 on disk"),
+    (lambda m, b: (m / "generation_config.json").unlink(), checks.check_files, "no generation_config.json"),
+    (tensors(lambda s: s.update({"lm_head.weight": s["model.embed_tokens.weight"].clone()})), checks.check_parameters, "second copy"),
+    (tensors(lambda s: [v.normal_(std=0.5) for v in s.values()]), checks.check_base_difference, "hardly a fine-tune"),
+    (lambda m, b: edit_weights(m, lambda s: s.update({k: v for k, v in load_file(b / "model.safetensors").items() if "layers.1." in k})),
+     checks.check_base_difference, "1 parts did not move, first layers.1"),
+    (config(max_position_embeddings=2048), checks.check_config, "vLLM refuses"),
+    (tokenizer(pad_token="<|im_end|>"), checks.check_config, "pad and eos are one token"),
+])  # fmt: skip
+def test_what_only_costs_something_is_a_warning(run, base, tmp_path, change, check, words):
+    model = damaged(run, tmp_path)
+    change(model, base)
+    handoff = Handoff(model, base)
+    checks.check_index(handoff)
+    result = check(handoff)
+    assert result.status == "warn" and words in result.evidence, result
+
+
+@pytest.mark.parametrize(("harm", "words"), [
+    (lambda o, m: shutil.rmtree(o / "eval_step_5"), "no evaluation of this checkpoint"),
+    (lambda o, m: edit_json(o / "eval_step_5/run.json", status="running"), "not complete"),
+    (lambda o, m: edit_json(m / "generation_config.json", top_k=7), "fingerprint differs"),
+    (lambda o, m: edit_json(o / "eval_step_5/run.json", prompts_sha256="other"), "other prompts"),
+    (lambda o, m: edit_json(o / "best_checkpoint.json", best_exec_success_rate=0.99), "best_checkpoint.json says 0.99"),
+])  # fmt: skip
+def test_metrics_of_another_or_unfinished_evaluation_fail(run, tmp_path, harm, words):
+    model = damaged(run, tmp_path)
+    evaluate(tmp_path / "o", model)
+    harm(tmp_path / "o", model)
+    best = json.loads((tmp_path / "o/best_checkpoint.json").read_text())
+    result = checks.check_metrics(Handoff(model, evaluation=tmp_path / "o/eval_step_5", best=best), None)
+    assert result.status == "fail" and words in result.evidence, result
+
+
+def test_the_gate_is_a_check(run, tmp_path):
+    model = damaged(run, tmp_path)
+    evaluate(tmp_path / "o", model)
+    handoff = Handoff(model, evaluation=tmp_path / "o/eval_step_5")
+    assert checks.check_metrics(handoff, 0.95).status == "pass"
+    assert "below the gate 0.96" in checks.check_metrics(handoff, 0.96).evidence
+
+
+@pytest.mark.slow
+def test_missing_weights_and_answers_that_are_no_python_fail(raw, tmp_path):
+    model = Path(shutil.copytree(raw, tmp_path / "m"))
+    edit_weights(model, lambda s: s.pop(UP))
+    loads, compiles = checks.check_generation(Handoff(model), 60, 300)
+    assert loads.status == "fail" and f"weights missing: {UP}" in loads.evidence
+    assert compiles.status == "warn" and compiles.evidence == "not run: transformers filled weights in at random"
+    loads, compiles = checks.check_generation(Handoff(raw), 60, 300)
+    assert compiles.status == "fail" and compiles.evidence.startswith("0 of 3 answers compile")
+
+
+@pytest.mark.parametrize(("code", "error"), [
+    ("print(1)", None), ("def f(:", "SyntaxError"), ("", "empty"), ("import os; os._exit(0)", None),
+    ("(" * 5000 + ")" * 5000, ""), ("x = 1\x00", ""), ("\udcff", ""),
+])  # fmt: skip
+def test_answers_are_compiled_and_never_run(code, error):
+    found = checks.compile_error(code)
+    assert found is None if error is None else found is not None and error in found
+
+
+@pytest.mark.parametrize(("args", "words"), [
+    (["--model_path", "/nonexistent/huggingface"], "no such directory"),
+    (["--best_checkpoint", "/nonexistent/best.json"], "no such file"),
+    ([], "give either"),
+])  # fmt: skip
+def test_bad_input_exits_2_with_one_line(args, words, tmp_path):
+    done = verify(*args, "--output_dir", tmp_path / "h")
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "h").exists()

@@ -1,0 +1,242 @@
+"""Prove that a checkpoint is what Phase 3 (GRPO) may start from, and write its configuration.
+
+    python verify_handoff.py --best_checkpoint outputs/best_checkpoint.json --base_model Qwen/Qwen2.5-Coder-7B-Instruct
+    python verify_handoff.py --model_path checkpoints/…/global_step_500/huggingface
+    python verify_handoff.py --best_checkpoint outputs/best_checkpoint.json --export /models/phase1_sft --checklist
+
+Writes OUTPUT/handoff.json (the verdict and everything it rests on) and, unless a check failed, OUTPUT/grpo_model.yaml
+and OUTPUT/MODEL_CARD.md. Exit codes: 0 no check failed (warnings are allowed), 1 one failed, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from phase1.files import BadInput, fingerprint, read_json, replacing, run_script, run_stamp, write_json, write_text
+
+HERE = Path(__file__).resolve().parent
+
+
+def parse_args() -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # what to verify
+    p.add_argument("--model_path", help="HF directory to verify")
+    p.add_argument("--best_checkpoint", help="best_checkpoint.json: names the directory, its evaluation lies beside it")
+    p.add_argument("--base_model", help="HF directory or cached hub id of the model training started from")
+    # where to
+    p.add_argument("--output_dir", default=HERE / "outputs" / "handoff", help="default: outputs/handoff")
+    p.add_argument("--export", metavar="DIR", help="also put the model there: hard links, copies on another disk")
+    p.add_argument("--checklist", action="store_true", help="also print the items of the phase's end-to-end plan as the run left them")
+    # checks
+    p.add_argument("--max_new_tokens", type=int, default=256, help="of each generated answer (default: 256)")
+    p.add_argument("--generation_timeout", type=float, default=1800, help="s for loading and answering (default: 1800)")
+    p.add_argument("--min_exec_success_rate", type=float, help="gate on codecontests_valid, 0 to 1 (default: none)")
+    p.add_argument("--skip_vllm", action="store_true", help="do not start a vLLM server")
+    p.add_argument("--vllm_timeout", type=float, default=900, help="s until the vLLM server must answer (default: 900)")
+    args = p.parse_args()
+    if bool(args.model_path) == bool(args.best_checkpoint):
+        p.error("give either --model_path or --best_checkpoint")
+    return args
+
+
+def main() -> int:
+    args = parse_args()
+    found = locate(args)  # before torch is imported: a wrong path is told at once
+    from phase1.handoff_checks import Check, Handoff
+
+    handoff = Handoff(*found)
+    results: list[Check] = []
+    for check in checks(args):
+        results += attempt(check, handoff)
+    failed = any(c.status == "fail" for c in results)
+    show(results, handoff.model)
+    output = Path(args.output_dir)
+    target = export(handoff.model, Path(args.export)) if args.export and not failed else handoff.model
+    report(args, handoff, results, target, failed)
+    for name, text in (("grpo_model.yaml", grpo_yaml(target)), ("MODEL_CARD.md", model_card(args, handoff, results))):
+        if failed:
+            (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
+        else:
+            write_text(output / name, text)
+    if args.checklist:
+        from phase1.handoff_checklist import checklist, show_checklist
+
+        items = checklist(HERE, handoff, results)
+        show_checklist(items)
+        write_json(output / "checklist.json", {"items": items, "stamp": run_stamp(vars(args))})
+    print(f"{'FAIL: not to be handed over' if failed else 'PASS: Phase 3 may start from'} {target}; see {output}/handoff.json")
+    return int(failed)
+
+
+def locate(args: argparse.Namespace) -> tuple[Path, Path | None, Path | None, dict | None]:
+    """(model, base model, evaluation, best_checkpoint.json). BadInput when something named does not exist."""
+    best = evaluation = None
+    model = Path(args.model_path or "")
+    if args.best_checkpoint:
+        best = read_json(args.best_checkpoint)
+        if not isinstance(best, dict) or not isinstance(best.get("model_path"), str) or "best_step" not in best:
+            raise BadInput(f"{args.best_checkpoint}: needs model_path and best_step; run_eval_checkpoints.sh writes it")
+        model = Path(best["model_path"])
+        evaluation = Path(args.best_checkpoint).parent / f"eval_step_{best['best_step']}"
+    if not model.is_dir():
+        hint = "; rebuild it with convert_fsdp_to_hf.py" if model.parent.is_dir() else ""
+        raise BadInput(f"{model}: no such directory{hint}")
+    if not any(model.iterdir()):
+        raise BadInput(f"{model}: empty; rebuild it with convert_fsdp_to_hf.py")
+    base = base_directory(args.base_model) if args.base_model else None
+    return model.resolve(), base, evaluation, best
+
+
+def base_directory(base_model: str) -> Path:
+    """A local directory, or the local cache of a hub model."""
+    if Path(base_model).is_dir():
+        return Path(base_model)
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(base_model, local_files_only=True))
+    except Exception as e:  # not cached, not a repository id: huggingface_hub has a class for each
+        raise BadInput(f"{base_model}: neither a directory nor a cached hub model ({type(e).__name__}); download it first") from None
+
+
+def checks(args: argparse.Namespace) -> list[Callable]:
+    """Every check in order; cheap ones first, and each needs those before it only for its speed."""
+    from phase1 import handoff_checks as c
+    from phase1.handoff_vllm import check_vllm
+
+    return [
+        c.check_files, c.check_index, c.check_dtype, c.check_parameters, c.check_values, c.check_base_difference,
+        c.check_config, c.check_tokenizer, c.check_chat_template,
+        named("generation", lambda h: c.check_generation(h, args.max_new_tokens, args.generation_timeout)),
+        named("vllm", lambda h: check_vllm(h, args.skip_vllm, args.vllm_timeout)),
+        named("metrics", lambda h: c.check_metrics(h, args.min_exec_success_rate)),
+    ]  # fmt: skip
+
+
+def named(name: str, check: Callable) -> Callable:
+    check.__name__ = f"check_{name}"
+    return check
+
+
+def attempt(check: Callable, handoff) -> list:
+    """Run one check; damage that stops it is that check's failure, and the others still run."""
+    from phase1.handoff_checks import Check
+
+    try:
+        result = check(handoff)
+    except (BadInput, OSError, KeyError, TypeError, ValueError, AttributeError) as e:
+        text = str(e) if isinstance(e, BadInput) else f"{type(e).__name__}: {e}"
+        result = Check(check.__name__.removeprefix("check_").replace("index", "weights_index"), "fail", text)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+# --------------------------------------------------------------------------------------------------------- reporting
+def show(results: list, model: Path) -> None:
+    """The verdict as a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"Hand-off of {model}", title_justify="left")
+    for column in ("check", "verdict", "evidence"):
+        table.add_column(column, overflow="fold")
+    colours = {"pass": "green", "warn": "yellow", "fail": "bold red"}
+    for c in results:
+        table.add_row(c.name, Text(c.status, style=colours[c.status]), Text(c.evidence))
+    Console(width=None if os.isatty(1) else 140).print(table)
+
+
+def report(args: argparse.Namespace, handoff, results: list, target: Path, failed: bool) -> None:
+    """OUTPUT/handoff.json: the verdict and everything it rests on."""
+    by_name = {c.name: c for c in results}
+    write_json(Path(args.output_dir) / "handoff.json", {
+        "verdict": "fail" if failed else "pass",
+        "model_path": str(target),
+        "fingerprint": fingerprint(handoff.model),
+        "step": (handoff.best or {}).get("best_step"),
+        "base_model": args.base_model,
+        "sha256": by_name["weights_index"].data.get("sha256"),
+        "metrics": by_name["metrics"].data.get("metrics"),
+        "checks": [c.__dict__ for c in results],
+        "stamp": run_stamp(vars(args)),
+    })  # fmt: skip
+
+
+def grpo_yaml(target: Path) -> str:
+    """Phase 3's configuration: the spec's form and verl's own, with the reward that Phase 1 measured by."""
+    path = json.dumps(str(target.resolve()), ensure_ascii=False)  # a JSON string is a YAML string
+    return (
+        "# Written by verify_handoff.py; handoff.json beside it holds the verdict.\n"
+        f"model:\n  partial_pretrain: {path}\n\n"
+        "# verl's PPO/GRPO trainer: merge this over its configuration\n"
+        f"actor_rollout_ref:\n  model:\n    path: {path}\n\n"
+        "custom_reward_function:\n"
+        f"  path: {json.dumps(str(HERE / 'phase1' / 'reward.py'))}\n  name: compute_score\n"
+    )
+
+
+def model_card(args: argparse.Namespace, handoff, results: list) -> str:
+    """A model card from what is on disk; what is not known is said to be unknown."""
+    by_name = {c.name: c for c in results}
+    step = (handoff.best or {}).get("best_step")
+    rows = ["| set | problems | exec_success_rate | accepted@1 (95% interval) | pass_ratio |", "|---|---|---|---|---|"]
+    for name, m in (by_name["metrics"].data.get("metrics") or {}).items():
+        rows.append(f"| {name} | {m['total_problems']} | {share(m['exec_success_rate'])} | {share(m['accepted_at_1'])}"
+                    f"{interval(m['accepted_at_1'], m['total_problems'])} | {share(m['pass_ratio_mean'])} |")  # fmt: skip
+    from phase1.handoff_checklist import data_directory
+
+    train = data_directory(HERE, handoff) / "sft_report.json"
+    data = f"See `{train.name}`: {read_json(train).get('train_samples')} training rows." if train.exists() else "Not recorded beside this run."
+    card = [
+        "---", "library_name: transformers", "pipeline_tag: text-generation",
+        *([f"base_model: {args.base_model}"] if args.base_model else []), "---", "",
+        "# Phase 1 SFT checkpoint", "",
+        f"- Step: {step if step is not None else 'unknown'}", f"- Base model: {args.base_model or 'unknown'}",
+        f"- Parameters: {by_name['parameters'].data.get('parameters', 0):,}",
+        f"- Training: verl SFT; the step's hyperparameters stand in its console log and in W&B. {data}",
+        "- Licence: that of the base model; the training data (BEE-spoke-data/code_contests_instruct) carries its own.", "",
+        "## Metrics of this checkpoint (greedy, EVAL@1)", "",
+        *(rows if len(rows) > 2 else ["No evaluation was given."]), "",
+        "## Checks", "", "| check | verdict | evidence |", "|---|---|---|",
+        *[f"| {c.name} | {c.status} | {c.evidence.replace('|', '/').replace(chr(10), ' ')} |" for c in results], "",
+    ]  # fmt: skip
+    return "\n".join(card)
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def interval(rate: float | None, n: int | None) -> str:
+    """The Wilson interval of a rate over n problems, as ` (a-b)`."""
+    if rate is None or not n:
+        return ""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(round(rate * n), n, method="wilson")
+    return f" ({low:.1%} to {high:.1%})"
+
+
+def export(model: Path, target: Path) -> Path:
+    """The model's files at `target`, hard-linked where the disk allows; whole or not at all."""
+    if target.exists() and any(target.iterdir()):
+        raise BadInput(f"{target}: exists; remove it or name another --export")
+    with replacing(target) as temp:
+        temp.mkdir()
+        for path in sorted(p for p in model.rglob("*") if p.is_file()):
+            copy = temp / path.relative_to(model)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, copy)
+            except OSError:  # another file system, or one without hard links
+                shutil.copy2(path, copy)
+    return target
+
+
+if __name__ == "__main__":
+    run_script(main)
