@@ -1,7 +1,7 @@
 """Does a difference between two evaluations of the same problems mean anything? Intervals, paired tests, four answers.
 
-Values and tests come from scipy and statsmodels; what neither has is the score interval for a paired difference of
-rates (Tango 1998), which is written out here. How often each decision is wrong when nothing differs, and how often it
+Values and tests come from scipy and statsmodels. Written out here is what neither has, the score interval for a paired
+difference of rates (Tango 1998), and what statsmodels has wrong, the score of an unpaired one (`score_z`). How often each decision is wrong when nothing differs, and how often it
 finds a true difference, is measured by tests/bench/bench_stats.py.
 
 Convention: `before` is Phase 0, `after` Phase 1, a change is after minus before, rates are 0-1, alpha is two-sided.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, sqrt
+from math import acos, copysign, cos, isfinite, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from statsmodels.stats.proportion import (
     confint_proportions_2indep,
     proportion_confint,
     test_proportions_2indep,
-    tost_proportions_2indep,
 )
 
 ALPHA = 0.05
@@ -187,11 +186,28 @@ def unpaired_rate(count0: int, n0: int, count1: int, n1: int, margin: float | No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # 0 of n against 0 of m: no variance, p is nan
         p = _float(test_proportions_2indep(count1, n1, count0, n0, compare="diff", method="score").pvalue)
-        tost = None
-        if margin is not None:
-            tost = _float(tost_proportions_2indep(count1, n1, count0, n0, -margin, margin, compare="diff", method="score").pvalue)
+    tost = None
+    if margin is not None:
+        below, above = (score_z(count0, n0, count1, n1, delta) for delta in (-margin, margin))
+        tost = float(max(st.norm.sf(below), st.norm.cdf(above)))
     return Comparison("unpaired score test, Newcombe interval", False, min(n0, n1), count1 / n1 - count0 / n0,
                       float(low), float(high), 1.0 if p is None else p, tost_p=tost, margin=margin)  # fmt: skip
+
+
+def score_z(count0: int, n0: int, count1: int, n1: int, delta: float) -> float:
+    """Score statistic of H0: rate 1 - rate 0 = delta, for 0 < |delta| < 1 (Miettinen and Nurminen 1985, Stat. Med. 4:213,
+    appendix I). statsmodels' score_test_proportions_2indep has a wrong coefficient for delta != 0 (statsmodels#10269)."""
+    n, count = n0 + n1, count0 + count1
+    c2 = ((n1 + 2 * n0) * delta - n - count) / (3 * n)
+    c1 = ((n0 * delta - n - 2 * count0) * delta + count) / n
+    c0 = count0 * delta * (1 - delta) / n
+    q = c2**3 - c1 * c2 / 2 + c0 / 2
+    p = copysign(sqrt(max(0.0, c2**2 - c1 / 3)), q)
+    angle = acos(min(1.0, max(-1.0, q / p**3))) if p else pi / 2
+    rate0 = min(max(2 * p * cos((pi + angle) / 3) - c2, 0.0, -delta), 1.0, 1 - delta)  # at the constrained maximum of the likelihood
+    rate1 = rate0 + delta
+    variance = (rate1 * (1 - rate1) / n1 + rate0 * (1 - rate0) / n0) * n / (n - 1)
+    return (count1 / n1 - count0 / n0 - delta) / sqrt(variance)
 
 
 # -------------------------------------------------------------------------------------------------------- decisions

@@ -111,6 +111,21 @@ def test_the_unpaired_test_is_the_pooled_chi_square_and_newcombes_interval_comes
         assert c.high == pytest.approx(p1 - p0 + sqrt((u1 - p1) ** 2 + (p0 - l0) ** 2), abs=1e-6)
 
 
+@pytest.mark.parametrize("delta", [-0.3, -0.02, 0.02, 0.3])
+def test_the_score_of_an_unpaired_difference_is_taken_at_the_likelihoods_maximum(delta):
+    rng = np.random.default_rng(8)
+    grid = np.linspace(max(0.0, -delta), min(1.0, 1 - delta), 20_001)
+    for i in range(60):
+        n0, n1 = (int(x) for x in rng.integers(5, 300, 2))
+        k0, k1 = ((0, 0), (n0, n1), (0, n1), (n0, 0))[i] if i < 4 else (int(rng.integers(0, n + 1)) for n in (n0, n1))
+        with np.errstate(divide="ignore"):
+            terms = [k * np.log(np.clip(share, 0, 1)) for k, share in ((k0, grid), (n0 - k0, 1 - grid), (k1, grid + delta), (n1 - k1, 1 - grid - delta)) if k]
+        p0 = grid[np.argmax(sum(terms))]
+        p1 = p0 + delta
+        variance = (p0 * (1 - p0) / n0 + p1 * (1 - p1) / n1) * (n0 + n1) / (n0 + n1 - 1)
+        assert stats.score_z(k0, n0, k1, n1, delta) == pytest.approx((k1 / n1 - k0 / n0 - delta) / sqrt(variance), rel=2e-3, abs=2e-3), (k0, n0, k1, n1)
+
+
 def test_holm_equals_its_definition_on_1000_random_families(monkeypatch):
     monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels collects garbage at every call: 50 ms each
     rng = np.random.default_rng(2)

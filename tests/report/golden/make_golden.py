@@ -1,6 +1,6 @@
-"""Write the golden inputs anew, and from them the golden table: python tests/golden/make_golden.py
+"""Write the golden inputs anew, and from them the golden table: python tests/report/golden/make_golden.py
 
-The table is read by eye before it is committed; tests/test_report.py counts every number of it from the records again.
+The table is read by eye before it is committed; tests/report/test_tables.py counts every number of it from the records again.
 """
 
 import shutil
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from tests.fake_evaluations import Fake, write_evaluation
 
 HERE = Path(__file__).resolve().parent
@@ -23,7 +23,7 @@ for name, rates, seed in (("phase0", BEFORE, 5), ("phase1", AFTER, 6)):
     shutil.rmtree(HERE / name, ignore_errors=True)
     write_evaluation(HERE / name, Fake(rates, sizes={d: SIZES[d] for d in rates}, seed=seed, noise=0.2))
     shutil.rmtree(HERE / name / "qa_logs")
-subprocess.run([sys.executable, HERE.parents[1] / "generate_report.py", "--phase0_metrics", "phase0/metrics.json", "--phase1_metrics",
+subprocess.run([sys.executable, HERE.parents[2] / "generate_report.py", "--phase0_metrics", "phase0/metrics.json", "--phase1_metrics",
                 "phase1/metrics.json", "--output_dir", HERE / "report", "--checkpoints", "phase1"], cwd=HERE, check=True)  # fmt: skip
 (HERE / "report" / "comparison_table.md").rename(HERE / "comparison_table.md")
 shutil.rmtree(HERE / "report")

@@ -1,0 +1,44 @@
+"""--gate rules.toml: which rules close it, and what a bad rules file gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.report.running import compare
+
+RULE = '[[rule]]\ndataset = "codecontests_valid"\nmetric = "exec_success_rate"\n'
+
+
+@pytest.mark.parametrize(
+    "rule, passes",
+    [
+        (RULE + "min = 0.5", True),
+        (RULE + "min = 0.999", False),
+        (RULE + "max = 0.5", False),
+        (RULE + "min_change = 0.1", True),
+        (RULE + "min_change = 0.9", False),
+        (RULE + "max_change = 0.0", False),
+        (RULE + 'answer = ["improved"]', True),
+        (RULE + 'answer = ["equivalent"]', False),
+        ('[[rule]]\nverdict = ["improved", "mixed"]', True),
+        ('[[rule]]\nverdict = ["worse"]', False),
+        ('[[rule]]\ndataset = "unheard_of"\nmetric = "accepted_at_1"\nmin = 0.0', False),
+    ],
+)
+def test_the_gate(evaluations, tmp_path, rule, passes):
+    (tmp_path / "rules.toml").write_text(rule)
+    done = compare(tmp_path, evaluations["base"], evaluations["better"], "--gate", tmp_path / "rules.toml")
+    assert done.returncode == (0 if passes else 1), done.stderr
+    assert ("GATE CLOSED" in done.stdout) != passes
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [("[[rule", "not valid TOML"), ("x = 1", "no [[rule]]"), (RULE + "minimum = 1", "'minimum'"), (RULE, "no limit"),
+     ("[[rule]]\nmin = 1.0", "dataset and metric"), (RULE + 'min = "high"', "min = 'high'"), (None, "no such file")],
+)  # fmt: skip
+def test_a_bad_gate_file_is_one_line_and_exit_2(evaluations, tmp_path, content, named):
+    if content is not None:
+        (tmp_path / "rules.toml").write_text(content)
+    done = compare(tmp_path, evaluations["base"], evaluations["better"], "--gate", tmp_path / "rules.toml")
+    assert done.returncode == 2 and named in done.stderr and len(done.stderr.splitlines()) == 1
