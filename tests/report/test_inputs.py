@@ -10,6 +10,7 @@ import shutil
 import pytest
 
 from tests.fake_evaluations import IMPROVED, Fake, write_evaluation
+from tests.report import by_hand
 from tests.report.running import compare, table_rows
 
 
@@ -26,6 +27,9 @@ def test_the_original_phase_0_is_read_without_records_and_compared(evaluations, 
     assert "unpaired" in rows["exec_success_rate (valid)"][-1] and "improved" in rows["exec_success_rate (valid)"][-1]
     assert "per-problem records are missing" in rows["pass_ratio_mean (valid)"][-1]
     assert rows["cost_per_solved_judge_time"][0] == "-"
+    data = json.loads((tmp_path / "out" / "comparison_data.json").read_text())
+    accepted = next(r for r in data["rows"] if r["label"] == "accepted_at_1 (valid)")
+    assert accepted["interval0"] == pytest.approx(by_hand.wilson(2, 117))  # 1.7% of 117 is two problems: rounded, not cut off
     assert "cannot be checked" in done.stdout
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from phase1.metrics import write_metrics
+from phase1.results import read_records
 from tests.report import by_hand
 from tests.report.running import GOLDEN, generate, table_rows
 
@@ -31,6 +33,14 @@ def reports(golden, tmp_path_factory) -> dict[bool, Path]:
 
 def test_the_golden_inputs_give_the_golden_table(golden):
     assert (golden / "comparison_table.md").read_text() == (GOLDEN / "comparison_table.md").read_text()
+
+
+def test_the_stored_metrics_are_what_the_evaluator_derives_from_the_stored_records(tmp_path):
+    """The report takes its values from metrics.json and summary.json, so these too must follow from the records."""
+    for phase in ("phase0", "phase1"):
+        stored = {name: json.loads((GOLDEN / phase / name).read_text()) for name in ("metrics.json", "summary.json")}
+        write_metrics(tmp_path / phase, {d: list(read_records(GOLDEN / phase / "results" / f"{d}.jsonl")) for d in stored["metrics.json"]})
+        assert {name: json.loads((tmp_path / phase / name).read_text()) for name in stored} == stored
 
 
 # ------------------------------------------------------------------------------------------ in full precision: the JSON
