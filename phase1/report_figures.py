@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from phase1.report_inputs import DatasetResult, Side
+from phase1.report_inputs import DatasetResult
 from phase1.report_tables import rate_interval
 from phase1.report_text import shown
 from phase1.report_verdict import Evidence
@@ -51,8 +51,11 @@ def figures(e: Evidence, checkpoints: Sequence[tuple[int, dict[str, dict]]] = ()
             for field, label in (("gen_tokens", "tokens an answer"), ("judge_time", "judge seconds a problem")):
                 title = f"{label}, {_short(main[1].dataset)}"
                 found.append((f"{title}: share of problems at or below", _svg(field, title, lambda ax, f=field, t=label: _ecdf(ax, *main, f, t, log=True))))
-        if len(checkpoints) > 1:
-            found.append(("codecontests_valid over the checkpoints, dashed: Phase 0", _svg("checkpoints", "Over the checkpoints", lambda ax: _checkpoints(ax, checkpoints, e.phase0))))
+        for name in dict.fromkeys(d for _, datasets in checkpoints for d in datasets):
+            curve = [(step, datasets[name]) for step, datasets in checkpoints if name in datasets]
+            if len(curve) > 1:
+                title, base = f"Over the checkpoints, {_short(name)}", e.phase0.datasets.get(name)
+                found.append((f"{title}; dashed: Phase 0", _svg(f"checkpoints-{name}", title, lambda ax, c=curve, b=base: _checkpoints(ax, c, b))))
         if any(k in e.train_log for k in ("train/loss", "val/loss")):
             found.append(("Training and validation loss", _svg("loss", "Loss", lambda ax: _series(ax, e.train_log, ("train/loss", "val/loss"), log=False))))
         if "train/grad_norm" in e.train_log:
@@ -119,13 +122,11 @@ def _ecdf(ax: Axes, a: DatasetResult, b: DatasetResult, field: str, label: str, 
     ax.legend(loc="best")
 
 
-def _checkpoints(ax: Axes, checkpoints: Sequence[tuple[int, dict[str, dict]]], phase0: Side) -> None:
+def _checkpoints(ax: Axes, curve: Sequence[tuple[int, dict]], base: DatasetResult | None) -> None:
     for metric, colour in (("exec_success_rate", "#2f7fe0"), ("accepted_at_1", "#2e9e6b"), ("pass_ratio_mean", "#d9a021")):
-        points = [(step, ds["codecontests_valid"][metric]) for step, ds in checkpoints
-                  if isinstance(ds.get("codecontests_valid", {}).get(metric), int | float)]  # fmt: skip
+        points = [(step, summary[metric]) for step, summary in curve if isinstance(summary.get(metric), int | float)]
         if points:
             ax.plot(*zip(*[(s, 100 * v) for s, v in points], strict=True), marker="o", markersize=3.5, color=colour, label=metric)
-        base = phase0.datasets.get("codecontests_valid")
         if base and base.values.get(metric) is not None:
             ax.axhline(100 * base.values[metric], color=colour, linewidth=0.8, linestyle="--")
     ax.set_ylim(-2, 102)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ import pytest
 from phase1.report_text import shown
 from tests import chromium
 from tests.conftest import ROOT
-from tests.fake_evaluations import Fake, write_evaluation
+from tests.fake_evaluations import PHASE0, Fake, write_evaluation
 from tests.report.running import compare
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}\x1b[31m\x00\u202e\ud800 | `x` $\\frac$ " + "A" * 1_000_000
@@ -83,6 +84,23 @@ def test_the_same_inputs_give_the_same_page_but_for_the_time(evaluations, tmp_pa
         compare(tmp_path, evaluations["base"], evaluations["better"], plots=True)
         pages.append(re.sub(r"Made \S+ by", "", (tmp_path / "out" / "report.html").read_text()))
     assert pages[0] == pages[1]
+
+
+def test_the_curves_over_the_checkpoints_hold_a_point_a_complete_evaluation(evaluations, tmp_path):
+    """As run_eval_checkpoints.sh leaves them beside the final evaluation: one is still at work, one has a torn summary."""
+    for step, sets in ((500, ["codecontests_valid", "humaneval"]), (1000, ["codecontests_valid"]), (1500, ["codecontests_valid"]), (2000, ["codecontests_valid"])):
+        write_evaluation(tmp_path / f"eval_step_{step}", Fake(PHASE0, sizes=dict.fromkeys(sets, 10), run={"status": "running" if step == 1500 else "complete"}))
+    (tmp_path / "eval_step_2000" / "summary.json").write_text('{"datasets"')
+    shutil.copytree(evaluations["better"].parent, tmp_path / "eval_final")
+    done = compare(tmp_path, evaluations["base"], tmp_path / "eval_final" / "metrics.json", plots=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Over the checkpoints, valid; dashed: Phase 0" in page and "Over the checkpoints, HumanEval" not in page  # one point is no curve
+    data = json.loads((tmp_path / "out" / "comparison_data.json").read_text())
+    assert [(c["step"], sorted(c["datasets"])) for c in data["checkpoints"]] == [(500, ["codecontests_valid", "humaneval"]), (1000, ["codecontests_valid"])]
+    assert any("eval_step_2000" in n for n in data["notes"])
+    elsewhere = compare(tmp_path, evaluations["base"], evaluations["better"], "--checkpoints", tmp_path, plots=True)
+    assert elsewhere.returncode == 0 and "Over the checkpoints, valid" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_the_script_runs_by_itself_also_where_the_terminal_is_ascii(evaluations, tmp_path):
