@@ -9,6 +9,7 @@ verdict. Exit 0 done, 1 the phases are not comparable or a gate rule failed (the
 """
 
 import argparse
+import io
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -122,7 +123,8 @@ def main() -> int:
         write_text(args.output_dir / "qa.html", qa_html(source / "qa_logs", f"QA log of {source.name}"))
     summary = text_summary(data, rows)
     write_text(args.output_dir / "summary.txt", summary)
-    sys.stdout.reconfigure(errors="backslashreplace")  # cron may run under an ASCII locale
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # cron may run under an ASCII locale
     print(summary)
     print(f"written: {', '.join(sorted(p.name for p in args.output_dir.iterdir() if p.is_file()))} in {args.output_dir}")
     return int(bool(gate_failed) or v.word == "not_comparable")

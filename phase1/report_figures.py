@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from phase1.report_inputs import DatasetResult
+from phase1.report_inputs import DatasetResult, value_of
 from phase1.report_tables import rate_interval
 from phase1.report_text import shown
 from phase1.report_verdict import Evidence
@@ -37,29 +38,29 @@ def figures(e: Evidence, checkpoints: Sequence[tuple[int, dict[str, dict]]] = ()
     found: list[tuple[str, str]] = []
     with matplotlib.rc_context(STYLE):
         for metric, name in (("exec_success_rate", "Programs that run to the end (exec_success_rate)"), ("accepted_at_1", "Problems solved (accepted@1)")):
-            if any((d and d.values.get(metric) is not None) for _, *ab in both for d in ab):
-                found.append((f"{name}, with 95% Wilson intervals", _svg(metric, name, lambda ax, m=metric: _bars(ax, both, m))))
+            if any(value_of(d, metric) is not None for _, *ab in both for d in ab):
+                found.append((f"{name}, with 95% Wilson intervals", _svg(metric, name, partial(_bars, both=both, metric=metric))))
         if any(d.values.get("wrong_answer_rate") is not None for d in e.phase1.datasets.values()):
-            found.append(("How the programs end; upper bar Phase 0, lower bar Phase 1", _svg("errors", "Error types before and after", lambda ax: _errors(ax, both))))
+            found.append(("How the programs end; upper bar Phase 0, lower bar Phase 1", _svg("errors", "Error types before and after", partial(_errors, both=both))))
         for name, a, b in paired:
             if name.startswith("codecontests"):
                 title = f"pass_ratio, {_short(name)}"
                 found.append((f"{title}: share of problems at or below a pass_ratio; lower is better",
-                              _svg(f"ratio-{name}", title, lambda ax, a=a, b=b: _ecdf(ax, a, b, "pass_ratio", "tests passed / tests", log=False))))  # fmt: skip
+                              _svg(f"ratio-{name}", title, partial(_ecdf, a=a, b=b, field="pass_ratio", label="tests passed / tests", log=False))))  # fmt: skip
         main = next(((a, b) for n, a, b in paired if n == "codecontests_valid"), paired[0][1:] if paired else None)
         if main:
             for field, label in (("gen_tokens", "tokens an answer"), ("judge_time", "judge seconds a problem")):
                 title = f"{label}, {_short(main[1].dataset)}"
-                found.append((f"{title}: share of problems at or below", _svg(field, title, lambda ax, f=field, t=label: _ecdf(ax, *main, f, t, log=True))))
+                found.append((f"{title}: share of problems at or below", _svg(field, title, partial(_ecdf, a=main[0], b=main[1], field=field, label=label, log=True))))
         for name in dict.fromkeys(d for _, datasets in checkpoints for d in datasets):
             curve = [(step, datasets[name]) for step, datasets in checkpoints if name in datasets]
             if len(curve) > 1:
                 title, base = f"Over the checkpoints, {_short(name)}", e.phase0.datasets.get(name)
-                found.append((f"{title}; dashed: Phase 0", _svg(f"checkpoints-{name}", title, lambda ax, c=curve, b=base: _checkpoints(ax, c, b))))
+                found.append((f"{title}; dashed: Phase 0", _svg(f"checkpoints-{name}", title, partial(_checkpoints, curve=curve, base=base))))
         if any(k in e.train_log for k in ("train/loss", "val/loss")):
-            found.append(("Training and validation loss", _svg("loss", "Loss", lambda ax: _series(ax, e.train_log, ("train/loss", "val/loss"), log=False))))
+            found.append(("Training and validation loss", _svg("loss", "Loss", partial(_series, log_data=e.train_log, keys=("train/loss", "val/loss"), log=False))))
         if "train/grad_norm" in e.train_log:
-            found.append(("Gradient norm before clipping", _svg("grad_norm", "grad_norm", lambda ax: _series(ax, e.train_log, ("train/grad_norm",), log=True))))
+            found.append(("Gradient norm before clipping", _svg("grad_norm", "grad_norm", partial(_series, log_data=e.train_log, keys=("train/grad_norm",), log=True))))
     return found
 
 
@@ -72,7 +73,7 @@ def _bars(ax: Axes, both: Sequence[tuple[str, DatasetResult | None, DatasetResul
     for k, (label, colour) in enumerate(PHASES):
         for x, (_, *pair) in enumerate(both):
             result = pair[k]
-            value = result and result.values.get(metric)
+            value = value_of(result, metric)
             if value is None:
                 continue
             low, high = rate_interval(result, metric) or (value, value)
@@ -127,8 +128,8 @@ def _checkpoints(ax: Axes, curve: Sequence[tuple[int, dict]], base: DatasetResul
         points = [(step, summary[metric]) for step, summary in curve if isinstance(summary.get(metric), int | float)]
         if points:
             ax.plot(*zip(*[(s, 100 * v) for s, v in points], strict=True), marker="o", markersize=3.5, color=colour, label=metric)
-        if base and base.values.get(metric) is not None:
-            ax.axhline(100 * base.values[metric], color=colour, linewidth=0.8, linestyle="--")
+        if (before := value_of(base, metric)) is not None:
+            ax.axhline(100 * before, color=colour, linewidth=0.8, linestyle="--")
     ax.set_ylim(-2, 102)
     ax.set_xlabel("step")
     ax.set_ylabel("%")

@@ -47,6 +47,10 @@ class DatasetResult:
         return int(total) if total else (len(self.records) or None)
 
 
+def value_of(result: DatasetResult | None, metric: str) -> float | None:
+    return result.values.get(metric) if result else None
+
+
 @dataclass
 class Side:
     """One phase: its data sets, and what had to be decided while reading."""
@@ -81,7 +85,8 @@ def read_side(label: str, files: Sequence[str | Path]) -> Side:
     for path in sorted(_expand(files), key=_age):
         run_path = path.parent / "run.json"
         run = _object(run_path) if run_path.exists() else None
-        metrics, summary = _object(path), {}
+        metrics = _object(path)
+        summary: dict[str, Any] = {}
         if (path.parent / "summary.json").exists():
             summary = _object(path.parent / "summary.json").get("datasets") or {}
             if not isinstance(summary, dict):
@@ -146,7 +151,7 @@ def _values(path: Path, dataset: str, entry: Any) -> dict[str, float | None]:
         return {}
     if not isinstance(entry, dict):
         raise BadInput(f"{path}: {dataset} is a JSON {type(entry).__name__}, expected an object of metrics")
-    values = {}
+    values: dict[str, float | None] = {}
     for key, value in entry.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             if isinstance(value, str) and (SHARES.match(key) or key.startswith(("avg_", "total_", "cost_"))):
@@ -161,7 +166,7 @@ def _values(path: Path, dataset: str, entry: Any) -> dict[str, float | None]:
 
 def _records(path: Path) -> dict[str, Record]:
     """The last record of each problem, first samples only; BadInput for one that cannot be compared."""
-    records = {r.problem_id: r for r in read_records(path) if r.sample == 0}
+    records = {r.problem_id: r for r in read_records(path) if isinstance(r, Record) and r.sample == 0}
     for r in records.values():
         numbers = (r.pass_ratio, r.gen_tokens, r.judge_time)
         if not isinstance(r.error_type, str) or any(isinstance(v, str) or v is None for v in numbers):

@@ -12,7 +12,7 @@ from typing import Any
 
 from phase1 import stats
 from phase1.metrics import EXEC_SUCCESS
-from phase1.report_inputs import DatasetResult, Side
+from phase1.report_inputs import DatasetResult, Side, value_of
 from phase1.report_text import markdown_text
 from phase1.results import Record
 
@@ -69,11 +69,16 @@ OVERVIEW = (
     ("cost_per_solved_judge_time", "judge time a solved one", "s"),
 )  # fmt: skip
 
+
+def _ended_as(error_type: str) -> Callable[[Record], bool]:
+    return lambda r: r.error_type == error_type
+
+
 # What one record says of a metric; a rate is a mean of these.
 PER_RECORD: dict[str, Callable[[Record], Any]] = {
     "accepted_at_1": lambda r: bool(r.accepted),
     "exec_success_rate": lambda r: r.error_type in EXEC_SUCCESS,
-    **{f"{e}_rate": (lambda r, e=e: r.error_type == e) for e in ("syntax_error", "runtime_error", "timeout", "wrong_answer")},
+    **{f"{e}_rate": _ended_as(e) for e in ("syntax_error", "runtime_error", "timeout", "wrong_answer")},
     "pass_ratio_mean": lambda r: r.pass_ratio,
     "pass_ratio_p50": lambda r: r.pass_ratio,
     "pass_ratio_p90": lambda r: r.pass_ratio,
@@ -102,6 +107,11 @@ class Row:
         return None if self.phase0 is None or self.phase1 is None else self.phase1 - self.phase0
 
     @property
+    def gain(self) -> float:
+        """The change, positive where it is for the better; 0 where there is none or neither direction is."""
+        return (self.change or 0.0) * self.spec.better
+
+    @property
     def relative(self) -> float | None:
         return None if self.change is None or not self.phase0 else self.change / self.phase0
 
@@ -125,19 +135,19 @@ def fill_rows(phase0: Side, phase1: Side, seed: int = stats.SEED, resamples: int
 
 
 def _fill(spec: RowSpec, a: DatasetResult | None, b: DatasetResult | None, seed: int, resamples: int) -> Row:
-    row = Row(spec, a and a.values.get(spec.metric), b and b.values.get(spec.metric))
+    x, y = value_of(a, spec.metric), value_of(b, spec.metric)
+    row = Row(spec, x, y)
     if spec.unit == "rate":
         row.interval0, row.interval1 = rate_interval(a, spec.metric), rate_interval(b, spec.metric)
-    if row.change is None or not a or not b:
-        missing = [name for name, v in (("Phase 0", row.phase0), ("Phase 1", row.phase1)) if v is None]
+    if a is None or b is None or x is None or y is None:
+        missing = [name for name, v in (("Phase 0", x), ("Phase 1", y)) if v is None]
         row.why = f"no value in {' and '.join(missing)}"
     elif spec.metric not in PER_RECORD:
         row.why = "one figure a run: nothing to test"
     elif a.records and b.records:
         row.comparison, row.why = _paired(spec, a, b, seed, resamples)
     elif spec.unit == "rate" and a.n and b.n:
-        counts = [round(v * n) for v, n in ((row.phase0, a.n), (row.phase1, b.n))]
-        row.comparison = stats.unpaired_rate(counts[0], a.n, counts[1], b.n, spec.margin)
+        row.comparison = stats.unpaired_rate(round(x * a.n), a.n, round(y * b.n), b.n, spec.margin)
         row.why = "unpaired: per-problem records are missing on one side"
     else:
         row.why = "per-problem records are missing on one side, so no test is possible"
@@ -163,8 +173,8 @@ def _paired(spec: RowSpec, a: DatasetResult, b: DatasetResult, seed: int, resamp
 
 def rate_interval(result: DatasetResult | None, metric: str) -> tuple[float, float] | None:
     """Wilson's interval of a rate of one phase; None where the rate or the number of problems is unknown."""
-    value = result and result.values.get(metric)
-    if value is None or not result.n:
+    value = value_of(result, metric)
+    if result is None or value is None or not result.n:
         return None
     return stats.wilson(round(value * result.n), result.n)
 
@@ -207,10 +217,10 @@ def row_interval(row: Row) -> str:
 def row_answer(row: Row) -> str:
     """The answer with its evidence: what was tested how, with the corrected p."""
     c = row.comparison
-    if row.answer == NONE or c is None:
+    if row.answer == NONE or c is None or c.decisive_p is None:
         return f"{NONE} ({row.why})" if row.why else NONE
-    parts = [f"p {show_p(c.p if c.p_holm is None else c.p_holm)}"]
-    if c.tost_p is not None:
+    parts = [f"p {show_p(c.decisive_p)}"]
+    if c.tost_p is not None and c.margin is not None:
         parts.append(f"equivalence within {100 * c.margin:g} pp: p {show_p(c.tost_p)}")
     if "gained" in c.detail:
         parts.append(f"{c.detail['gained']} up, {c.detail['lost']} down")

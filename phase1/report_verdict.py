@@ -66,13 +66,13 @@ def verdict(rows: Sequence[Row], findings: Sequence[Finding] = (), allow_mismatc
     better = [r for r in head if r.answer == stats.IMPROVED]
     worse = [r for r in head if r.answer == stats.WORSE]
     maybe = [r for r in head if r.answer == stats.NOT_SHOWN and r.comparison and r.comparison.p is not None
-             and r.comparison.p < stats.ALPHA and r.change * r.spec.better < 0]  # fmt: skip
-    primary = next((r for r in head if r.spec.dataset == VALID and r.spec.metric == "exec_success_rate"), head[0] if head else None)
-    fell = [r for r in head if r.answer in (stats.NOT_SHOWN, NONE) and r.change * r.spec.better < -(r.spec.margin or 0)]
+             and r.comparison.p < stats.ALPHA and r.gain < 0]  # fmt: skip
+    primary = [next((r for r in head if r.spec.dataset == VALID and r.spec.metric == "exec_success_rate"), head[0])] if head else []
+    fell = [r for r in head if r.answer in (stats.NOT_SHOWN, NONE) and r.gain < -(r.spec.margin or 0)]
 
     def line(opening: str, first: Sequence[Row], then: str = "", second: Sequence[Row] = (), end: str = "") -> str:
         """At most MOST rows with figures, fewer where the line gets long, at least one of each list; the primary row first."""
-        first, second = (sorted(rs, key=lambda r: r is not primary) for rs in (first, second))
+        first, second = (sorted(rs, key=lambda r: r not in primary) for rs in (first, second))
         for most in range(MOST, 0, -1):
             shown = max(1, most - bool(second))
             text = f"{opening}{_figures(first, shown)}"
@@ -94,10 +94,10 @@ def verdict(rows: Sequence[Row], findings: Sequence[Finding] = (), allow_mismatc
     elif better:
         end = "" if fell else "; no headline row got worse"
         found = Verdict("improved", GOOD, line("IMPROVED - ", better, "; lower, but not beyond noise: ", fell, end))
-    elif primary is not None and primary.change * primary.spec.better < 0:
-        found = Verdict("not_better", BAD, line("NOT BETTER - the SFT model is lower than its base, though not shown beyond noise: ", [primary, *[r for r in fell if r is not primary]]))
+    elif primary[0].gain < 0:
+        found = Verdict("not_better", BAD, line("NOT BETTER - the SFT model is lower than its base, though not shown beyond noise: ", [*primary, *[r for r in fell if r not in primary]]))
     else:
-        found = Verdict("not_shown", UNSURE, f"NO DIFFERENCE SHOWN - {_figures([primary], 1)} is within noise")
+        found = Verdict("not_shown", UNSURE, f"NO DIFFERENCE SHOWN - {_figures(primary, 1)} is within noise")
 
     mismatches = [f.text for f in findings if f.kind == MISMATCH]
     if mismatches and not allow_mismatch:
@@ -210,8 +210,8 @@ def _unchanged(e: Evidence) -> bool | None:
 
 
 def _form_lost(e: Evidence) -> bool | None:
-    shares = [_code_tag_share(side) for side in (e.phase0, e.phase1)]
-    return None if None in shares else shares[1] < shares[0] - 0.05
+    before, after = _code_tag_share(e.phase0), _code_tag_share(e.phase1)
+    return None if before is None or after is None else after < before - 0.05
 
 
 def _code_tag_share(side: Side) -> float | None:
@@ -369,7 +369,7 @@ def check_gate(rules: Sequence[dict[str, Any]], e: Evidence, v: Verdict) -> list
                 failed.append(f"{what} is {seen:.4g}, {key} is {rule[key]:g}")
         if "answer" in rule:
             row = next((r for r in e.rows if (r.spec.dataset, r.spec.metric) == (rule["dataset"], rule["metric"])), None)
-            seen = row.answer if row else "not a row of the tables"
-            if seen not in rule["answer"]:
-                failed.append(f"{name}: the answer is {seen}, allowed: {', '.join(map(str, rule['answer']))}")
+            answer = row.answer if row else "not a row of the tables"
+            if answer not in rule["answer"]:
+                failed.append(f"{name}: the answer is {answer}, allowed: {', '.join(map(str, rule['answer']))}")
     return failed

@@ -50,6 +50,10 @@ class Comparison:
     margin: float | None = None
     detail: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def decisive_p(self) -> float | None:
+        return self.p if self.p_holm is None else self.p_holm
+
 
 # --------------------------------------------------------------------------------------------------- single figures
 def wilson(count: int, n: int, alpha: float = ALPHA) -> tuple[float, float] | None:
@@ -229,7 +233,7 @@ def answer(c: Comparison | None, better: int, alpha: float = ALPHA) -> str:
         return NOT_SHOWN
     if c.tost_p is not None and c.tost_p < alpha:
         return EQUIVALENT
-    p = c.p if c.p_holm is None else c.p_holm
+    p = c.decisive_p
     if p is None or p >= alpha or c.change == 0:
         return NOT_SHOWN
     if better == 0:
