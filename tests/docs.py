@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -104,11 +105,20 @@ def flags(command: str) -> frozenset[str]:
         text = (ROOT / command).read_text(encoding="utf-8")
         knobs = re.findall(r'(?<![\w])([A-Z][A-Z_0-9]+)="\$\{\1:-', text)
         return frozenset([*knobs, *re.findall(r"^\s+(--[a-z_]+)\)", text, re.MULTILINE)]) - {"--help"}
+    text = _help(command)
+    subcommands = re.findall(r"^  \{([\w,-]+)\}", text, re.MULTILINE)  # positional choices too: their --help is the same once more
+    texts = [text, *(_help(command, name) for names in subcommands for name in names.split(","))]
+    # After the description, whose example lines name others' flags.
+    lines = [line for t in texts for line in re.findall(r"^  (-.*?)(?:  |$)", t[t.rindex("\noptions:") :], re.MULTILINE)]
+    return frozenset(f for line in lines for f in re.findall(r"--[\w-]+", line)) - {"--help"}
+
+
+def _help(command: str, *more: str) -> str:
     how = ["-m", command] if command.startswith("phase1.") else [command]
-    done = subprocess.run([sys.executable, *how, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    done = subprocess.run([sys.executable, *how, *more, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
-    options = done.stdout[done.stdout.rindex("\noptions:") :]  # after the description, whose example lines name others' flags
-    return frozenset(re.findall(r"^  (?:-\w, )?(--[\w-]+)", options, re.MULTILINE)) - {"--help"}
+    return done.stdout
 
 
 def stage_text(command: str) -> str:
