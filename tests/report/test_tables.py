@@ -13,6 +13,7 @@ import pytest
 
 from phase1.metrics import write_metrics
 from phase1.results import read_records
+from tests.conftest import ROOT
 from tests.report import by_hand
 from tests.report.running import GOLDEN, generate, table_rows
 
@@ -152,3 +153,13 @@ def test_the_data_file_says_how_it_was_made(golden):
 def test_the_count_by_hand_uses_nothing_of_what_it_checks():
     imports = re.findall(r"^(?:from|import) (\S+)", Path(by_hand.__file__).read_text(), re.MULTILINE)
     assert imports and not [i for i in imports if i.split(".")[0] in ("phase1", "statsmodels", "generate_report", "tests")]
+
+
+def test_every_field_of_the_data_file_stands_in_the_reports_page(golden):
+    data = json.loads((golden / "comparison_data.json").read_text())
+    text = "\n".join(page.read_text() for page in sorted((ROOT / "docs").glob("*05_*.md")))
+    first = data["rows"][0]
+    parts = (data, data["verdict"], data["findings"][0], first, first["comparison"], first["comparison"]["detail"], data["expected"][0], data["stamp"],
+             data["anomalies"][0], data["overview"][0], *data["flips"].values(), *data["transitions"].values(), *data["exceptions"].values())  # fmt: skip
+    missing = {key for part in parts for key in part if not re.search(rf"`{key}`", text)}
+    assert not missing
