@@ -165,11 +165,13 @@ def best_kept(args: argparse.Namespace, evaluated: dict[int, dict]) -> list[int]
 
 
 def wanted(args: argparse.Namespace, attempts: Attempts) -> set[int]:
-    """The steps to stay in outputs/kept/: the K best, and those whose evaluation can still be finished from there."""
+    """The steps to stay in outputs/kept/: the K best, also one that somebody wrote into (made smaller with --slim, say), the
+    K best that are whole, and those whose evaluation can still be finished from there."""
     evaluated = evaluated_steps(args.output_dir)
     held = [look_at(step, home) for step, home in step_folders(args.output_dir / "kept").items() if step not in evaluated]
     unfinished = (c.step for c in held if len(attempts.failures(c)) < args.max_attempts)
-    return {*best_kept(args, evaluated), *(unfinished if args.keep_best else ())}
+    best = list(ranking(evaluated)[0])[: args.keep_best]
+    return {*best, *best_kept(args, evaluated), *(unfinished if args.keep_best else ())}
 
 
 def describe(best: dict[str, Any]) -> str:
