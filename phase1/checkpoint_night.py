@@ -135,8 +135,7 @@ def publish_best(args: argparse.Namespace) -> None:
         except BadInput as e:
             print(f"warning: step {step} is not kept: {e}")
     model = keeping.kept_model(args.output_dir, best["best_step"]) if args.keep_best else None
-    if model:
-        best["model_path"] = str(model)
+    best["model_path"] = str(model or args.checkpoint_dir / f"global_step_{best['best_step']}" / "huggingface")
     best["runner_up"] = against_runner_up(args.output_dir, rates)
     write_json(args.output_dir / "best_checkpoint.json", best | {"kept": bool(model), "stamp": run_stamp(vars(args))})
     keeping.point_best_model(args.output_dir, model)

@@ -84,6 +84,8 @@ def main() -> int:
         return show_status(args)
     if args.phase1_metrics:
         raise BadInput("--phase1_metrics goes with status")
+    if args.dry_run:  # writes nothing, so it needs no lock
+        return evaluate(args, passed_on)
     with only_one(args.output_dir / "eval.lock") as mine:
         if not mine:
             print(f"another evaluation is at work ({holder(args.output_dir / 'eval.lock')}); nothing to do")
