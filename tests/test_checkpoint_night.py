@@ -19,7 +19,7 @@ from phase1.checkpoint_find import files_id, find_checkpoints, settled
 from phase1.checkpoint_keep import remove
 from phase1.files import BadInput, fingerprint, only_one, read_json, write_json
 
-from .conftest import ROOT, SAMPLES
+from .conftest import ROOT, first_problems
 
 pytestmark = pytest.mark.xdist_group("night")
 
@@ -37,13 +37,7 @@ def model(base_model, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifests(tmp_path_factory) -> Path:
-    """The embedded evaluation sets, two problems of each."""
-    folder = tmp_path_factory.mktemp("data") / "manifests"
-    folder.mkdir()
-    (folder.parent / "raw").symlink_to(SAMPLES / "raw")
-    for path in (SAMPLES / "manifests").glob("*_manifest.jsonl"):
-        (folder / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-    return folder
+    return first_problems(tmp_path_factory.mktemp("data"), 2)
 
 
 class Night:

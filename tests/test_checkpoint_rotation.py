@@ -15,7 +15,7 @@ import pytest
 
 from phase1.files import read_json
 
-from .conftest import ROOT, SAMPLES
+from .conftest import ROOT, first_problems
 
 DEMO = ROOT / "outputs" / "demo"
 SMALL = ["--max_new_tokens", "96", "--dtype", "float32", "--batch_size", "32"]
@@ -29,13 +29,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def manifests(tmp_path_factory) -> Path:
-    """The first twelve problems of each embedded set."""
-    folder = tmp_path_factory.mktemp("data") / "manifests"
-    folder.mkdir()
-    (folder.parent / "raw").symlink_to(SAMPLES / "raw")
-    for path in (SAMPLES / "manifests").glob("*_manifest.jsonl"):
-        (folder / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[:12]))
-    return folder
+    return first_problems(tmp_path_factory.mktemp("data"), 12)
 
 
 def wait_until(condition, seconds: float) -> None:
