@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Evaluate every checkpoint that has no complete evaluation yet, then write outputs/best_checkpoint.json.
+# Evaluate every checkpoint that has no complete evaluation yet, keep the best one, and write outputs/best_checkpoint.json.
 # By hand, in a loop, or from cron; a second start while one is at work says so and exits 0.
 #
 #   bash run_eval_checkpoints.sh                             # the contract's checkpoints and data
 #   bash run_eval_checkpoints.sh --dry_run                   # what would be done, and why the rest is skipped
-#   bash run_eval_checkpoints.sh --steps 500 --limit 20      # flags it does not know go to phase1_eval.py
+#   bash run_eval_checkpoints.sh --watch 600 --gpus 7 --phase0_metrics outputs/phase0/metrics.json
+#                                                            # beside the training, with an early warning
+#   bash run_eval_checkpoints.sh --steps 500 --wandb_project rlvr_coding_model
+#                                                            # flags it does not know go to phase1_eval.py
+# All flags: --help. What they do, and which files they write: docs/04.
 #
-# Exit 0 done, 1 a checkpoint could not be evaluated, 2 bad input.
+# Exit 0 done, 1 a checkpoint could not be evaluated or is worse than Phase 0, 2 bad input, busy GPUs, no disk space.
 set -euo pipefail
 
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"

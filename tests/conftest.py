@@ -30,3 +30,13 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the public data sets (HumanEval.jsonl.gz, mbpp.jsonl.gz, …) are not in ../shared/data")
     return path
+
+
+def first_problems(folder: Path, count: int) -> Path:
+    """A manifest folder with the first `count` problems of each embedded evaluation set, in `folder`."""
+    manifests = folder / "manifests"
+    manifests.mkdir()
+    (folder / "raw").symlink_to(SAMPLES / "raw")
+    for path in (SAMPLES / "manifests").glob("*_manifest.jsonl"):
+        (manifests / path.name).write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
+    return manifests

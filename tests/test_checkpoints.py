@@ -11,11 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from phase1.checkpoints import choose_best, evaluated_steps, find_checkpoints
-from phase1.files import only_one, read_json, sha256_file, write_json
+from phase1.checkpoint_attempts import Attempts
+from phase1.checkpoint_best import against_runner_up, choose_best, evaluated_steps, ranking
+from phase1.checkpoint_find import find_checkpoints
+from phase1.checkpoint_gpus import choose_gpus
+from phase1.checkpoint_keep import keep, kept_model, point_best_model, release
+from phase1.files import BadInput, only_one, read_json, sha256_file, write_json
 from phase1.problems import manifest_path, read_manifest
 
 from .conftest import ROOT, SAMPLES
+from .fake_evaluations import IMPROVED, PHASE0, WORSE, Fake, write_evaluation, write_original_phase0
 
 MANIFESTS = SAMPLES / "manifests"
 
@@ -24,7 +29,7 @@ def make_checkpoint(ckpt_dir: Path, step: int, latest: int | None = None) -> Pat
     model = ckpt_dir / f"global_step_{step}" / "huggingface"
     model.mkdir(parents=True)
     save_file({"a": torch.zeros(8)}, model / "model.safetensors")
-    for name in ("config.json", "tokenizer_config.json"):
+    for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
         (model / name).write_text("{}")
     (ckpt_dir / "latest_checkpointed_iteration.txt").write_text(str(step if latest is None else latest))
     return model
@@ -48,15 +53,19 @@ def make_shards(model: Path, present: int) -> None:
     (lambda m: cut(m / "model.safetensors"), "no whole safetensors"),
     (lambda m: (m / "model.safetensors").write_bytes(b""), "no whole safetensors"),
     (lambda m: (m / "model.safetensors").write_bytes(b"\xff" * 100), "no whole safetensors"),
-    (lambda m: (m / "model.safetensors").unlink(), "no whole safetensors"),
+    (lambda m: (m / "model.safetensors").unlink(), "no weights in huggingface/ and nothing to convert"),
+    (lambda m: (m / "config.json").write_text('{"a": '), "huggingface/config.json is not readable"),
+    (lambda m: (m / "tokenizer.json").unlink(), "huggingface/tokenizer.json is missing"),
+    (lambda m: (m / "tokenizer.json").rename(m / "vocab.json"), ""),
     (lambda m: (m / "tokenizer_config.json").unlink(), "huggingface/tokenizer_config.json is missing"),
     (lambda m: (m / "config.json").unlink(), "huggingface/config.json is missing"),
-    (lambda m: m.rename(m.with_name("hf")), "no huggingface/; convert it with convert_fsdp_to_hf.py"),
+    (lambda m: m.rename(m.with_name("hf")), "nothing to convert"),
 ])  # fmt: skip
 def test_what_is_not_whole_is_said(tmp_path, damage, problem):
     damage(make_checkpoint(tmp_path, 5))
     [checkpoint] = find_checkpoints(tmp_path)
-    assert problem in checkpoint.problem and bool(checkpoint.problem) == bool(problem)
+    assert problem in checkpoint.problem and bool(checkpoint.problem) == checkpoint.damaged == bool(problem)
+    assert not checkpoint.convert
 
 
 def test_a_step_that_verl_has_not_marked_as_finished_is_still_being_written(tmp_path):
@@ -75,24 +84,54 @@ def write_eval(output_dir: Path, step: int, rate, accepted, status: str = "compl
     write_json(folder / "summary.json", {"datasets": {"codecontests_valid": metrics}})
 
 
-def test_best_checkpoint_equals_a_brute_force_choice_over_many_random_runs(tmp_path):
-    rng = random.Random(0)
-    for run in range(50):
-        output_dir, expected = tmp_path / str(run), None
-        for step in rng.sample(range(500, 20000, 500), 8):
-            rate, accepted = rng.choice([None, 0.5, 0.6, 0.6]), rng.choice([None, 0.1, 0.2, 0.2])
-            status = rng.choice(["complete", "complete", "running", "incomplete"])
-            write_eval(output_dir, step, rate, accepted, status)
-            if status == "complete" and rate is not None:
-                better = expected is None or rate > expected[0]
-                tie = expected is not None and rate == expected[0]
-                if better or (tie and ((accepted or 0) > (expected[1] or 0) or ((accepted or 0) == (expected[1] or 0) and step < expected[2]))):
-                    expected = (rate, accepted, step)
-        best = choose_best(evaluated_steps(output_dir))
-        assert (best and (best["best_exec_success_rate"], best["best_accepted_at_1"], best["best_step"])) == expected
-        if best:
-            assert best["model_path"] == f"ckpt/global_step_{best['best_step']}/huggingface"
-            assert best["selection_metric"] == "summary.datasets.codecontests_valid.exec_success_rate"
+@pytest.mark.parametrize("seed", range(4))
+def test_best_checkpoint_equals_a_brute_force_choice_over_fifty_evaluations(tmp_path, seed):
+    """With ties, nulls, a missing metric, a missing data set, and evaluations that are not complete."""
+    rng, expected = random.Random(seed), None
+    for step in rng.sample(range(500, 100_000, 500), 50):
+        rate, accepted = rng.choice([None, 0.5, 0.6, 0.6]), rng.choice([None, 0.1, 0.2, 0.2])
+        status = rng.choice(["complete", "complete", "running", "incomplete"])
+        write_eval(tmp_path, step, rate, accepted, status)
+        lost = rng.choice(["", "", "exec_success_rate", "accepted_at_1", "the data set"])
+        summary = read_json(tmp_path / f"eval_step_{step}" / "summary.json")
+        summary["datasets"]["codecontests_valid"].pop(lost, None)
+        if lost == "the data set":
+            summary["datasets"].clear()
+        write_json(tmp_path / f"eval_step_{step}" / "summary.json", summary)
+        rate, accepted = (None if lost in ("exec_success_rate", "the data set") else rate), (0 if lost == "accepted_at_1" else accepted or 0)
+        if status == "complete" and rate is not None and (
+            expected is None or rate > expected[0] or (rate == expected[0] and (accepted > expected[1] or (accepted == expected[1] and step < expected[2])))):  # fmt: skip
+            expected = (rate, accepted, step)
+    best = choose_best(evaluated_steps(tmp_path))
+    assert (best["best_exec_success_rate"], best["best_accepted_at_1"] or 0, best["best_step"]) == expected
+    assert best["model_path"] == f"ckpt/global_step_{best['best_step']}/huggingface"
+    assert best["selection_metric"] == "summary.datasets.codecontests_valid.exec_success_rate"
+
+
+def test_a_damaged_evaluation_hides_none_of_the_others(tmp_path, capsys):
+    for step in (500, 1000, 1500):
+        write_eval(tmp_path, step, 0.5, 0.1)
+    (tmp_path / "eval_step_500" / "summary.json").write_text('{"datasets": ')
+    (tmp_path / "eval_step_1000" / "run.json").write_text("[]")
+    assert list(evaluated_steps(tmp_path)) == [1500]
+    assert capsys.readouterr().err.count("left out, not a whole evaluation") == 2
+
+
+@pytest.mark.parametrize(("rates", "beyond_noise"), [(IMPROVED, True), (PHASE0, False)])
+def test_the_runner_up_is_tested_against_the_best_on_the_same_problems(tmp_path, rates, beyond_noise):
+    sizes = {"codecontests_valid": 117}
+    for seed, (step, fake) in enumerate([(500, PHASE0), (1000, rates)]):
+        write_evaluation(tmp_path / f"eval_step_{step}", Fake(fake, sizes, seed=seed, step=step))
+    order, _ = ranking(evaluated_steps(tmp_path))
+    found = against_runner_up(tmp_path, order)
+    assert found["problems"] == 117 and found["beyond_noise"] is beyond_noise is (found["p"] < 0.05)
+    best, second = (summary_rate(tmp_path, s) for s in order)
+    assert found["change"] == pytest.approx(best - second) and found["gained"] - found["lost"] == round(117 * (best - second))
+    assert choose_best(evaluated_steps(tmp_path))["interval"][0] < best < choose_best(evaluated_steps(tmp_path))["interval"][1]
+
+
+def summary_rate(output_dir: Path, step: int) -> float:
+    return read_json(output_dir / f"eval_step_{step}" / "summary.json")["datasets"]["codecontests_valid"]["exec_success_rate"]
 
 
 @pytest.mark.parametrize("other", [{"problems": 2}, {"sampling": {"max_new_tokens": 16}}, {"judge": {"run_timeout": 1}}, {"prompts_sha256": "x"}])
@@ -109,6 +148,111 @@ def test_a_partial_evaluation_does_not_count_as_evaluated(tmp_path, partial):
     make_checkpoint(tmp_path / "ck pt", 500)
     write_eval(tmp_path / "out puts", 500, 0.5, 0.1, **partial)
     assert "step 500: evaluating codecontests_valid mbpp_reg" in run_script(tmp_path, "--dry_run").stdout
+
+
+# -------------------------------------------------------------------------------------------------------- early warning
+@pytest.mark.parametrize("original", [True, False])
+def test_a_checkpoint_worse_than_phase_0_exits_1_once_with_the_numbers_and_runs_the_command(tmp_path, original):
+    """Against records (paired), and against the original project's aggregates."""
+    make_checkpoint(tmp_path / "ck pt", 1500)
+    phase0 = write_original_phase0(tmp_path / "phase0") if original else tmp_path / "phase0" / "metrics.json"
+    sizes = {"codecontests_valid": 117, "mbpp_reg": 200}
+    if not original:
+        write_evaluation(phase0.parent, Fake(PHASE0, sizes))
+    for step, rates in ((500, IMPROVED), (1000, WORSE)):
+        write_evaluation(tmp_path / "out puts" / f"eval_step_{step}", Fake(rates, sizes, seed=step, step=step))
+    args = ["--steps", "1", "--phase0_metrics", phase0, "--on_regression", 'echo "$PHASE1_STEP $PHASE1_REGRESSION" >>"$PHASE1_OUTPUT_DIR/told"']
+    run = run_script(tmp_path, *args)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "step 1000 is worse than Phase 0: codecontests_valid: exec_success_rate" in run.stderr and "mbpp_reg: accepted_at_1" in run.stderr
+    assert ("unpaired" in run.stderr) is original and "step 500" not in run.stderr
+    told = (tmp_path / "out puts" / "told").read_text()
+    assert told.startswith("1000 step 1000 is worse than Phase 0") and told.count("\n") == 1
+    again = run_script(tmp_path, *args)  # said once: cron looks every ten minutes
+    assert (again.returncode, again.stderr) == (0, "") and (tmp_path / "out puts" / "told").read_text() == told
+
+
+def test_what_was_measured_otherwise_is_not_held_against_phase_0(tmp_path):
+    make_checkpoint(tmp_path / "ck pt", 1500)
+    sizes = {"codecontests_valid": 117, "mbpp_reg": 200}
+    write_evaluation(tmp_path / "phase0", Fake(PHASE0, sizes))
+    write_evaluation(tmp_path / "out puts" / "eval_step_500", Fake(WORSE, sizes, step=500, run={"prompts_sha256": "other"}))
+    run = run_script(tmp_path, "--steps", "1", "--phase0_metrics", tmp_path / "phase0" / "metrics.json")
+    assert run.returncode == 0 and "not compared with Phase 0" in run.stderr and "prompts_sha256" in run.stderr
+
+
+# -------------------------------------------------------------------------------------------------------------- keeping
+def test_what_is_kept_is_hard_links_and_the_best_model_moves_by_one_rename(tmp_path):
+    models = {s: make_checkpoint(tmp_path / "ck", s) for s in (5, 10, 15)}
+    for s, m in models.items():
+        (m / "config.json").write_text(f'{{"step": {s}}}')
+        point_best_model(tmp_path / "out", keep(m, tmp_path / "out", s))
+    assert all((tmp_path / "out" / "best_model" / p.name).samefile(p) for p in models[15].iterdir())
+    assert not Path(os.readlink(tmp_path / "out" / "best_model")).is_absolute()  # outputs/ can be moved
+    release(tmp_path / "out", {10, 15})
+    assert [bool(kept_model(tmp_path / "out", s)) for s in (5, 10, 15)] == [False, True, True]
+
+
+def test_a_kept_model_that_was_written_into_is_not_taken_for_the_kept_one(tmp_path):
+    """verl writes in place when the same step is trained again, into the very file that is kept."""
+    model = make_checkpoint(tmp_path / "ck", 5)
+    assert keep(model, tmp_path / "out", 5)
+    save_file({"a": torch.ones(8)}, model / "model.safetensors")
+    with open(model / "config.json", "r+") as f:
+        f.write("[]")
+    assert kept_model(tmp_path / "out", 5) is None
+    assert keep(model, tmp_path / "out", 5) and kept_model(tmp_path / "out", 5)
+
+
+def test_a_folder_of_the_users_at_best_model_is_left_alone(tmp_path):
+    (tmp_path / "out" / "best_model").mkdir(parents=True)
+    with pytest.raises(BadInput, match="is no link of this script"):
+        point_best_model(tmp_path / "out", make_checkpoint(tmp_path / "ck", 5))
+
+
+# ----------------------------------------------------------------------------------------------------------------- GPUs
+@pytest.fixture
+def two_gpus(tmp_path, monkeypatch):
+    """nvidia-smi's answer of a machine on which training holds GPU 0."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '0, 70123'\necho '1, 4'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(("gpus", "force", "passed_on", "visible"), [
+    ([1], False, [], {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
+    ([0, 1], True, [], {"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
+    (None, True, [], {}),
+    (None, False, ["--vllm_url", "http://elsewhere:8000/v1"], {}),
+    ([0], False, [], "GPU 0 holds 70123 MiB, more than --max_gpu_mem_used 2000"),
+    (None, False, [], "GPU 0 holds 70123 MiB"),
+    ([7], False, [], "--gpus 7: no such GPU; nvidia-smi lists 0, 1"),
+])  # fmt: skip
+def test_busy_gpus_are_refused_unless_forced(two_gpus, gpus, force, passed_on, visible):
+    if isinstance(visible, dict):
+        assert choose_gpus(gpus, 2000, force, passed_on) == visible
+    else:
+        with pytest.raises(BadInput, match=visible):
+            choose_gpus(gpus, 2000, force, passed_on)
+
+
+def test_gpus_that_the_environment_hides_are_not_asked_about(two_gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert choose_gpus(None, 2000, False, []) == {}
+
+
+# ------------------------------------------------------------------------------------------------------------- attempts
+def test_an_attempt_that_a_kill_cut_short_is_no_failure_but_waits_behind_the_others(tmp_path):
+    make_checkpoint(tmp_path, 5)
+    [c] = find_checkpoints(tmp_path)
+    attempts = Attempts(tmp_path / "out")
+    attempts.begin(c)
+    attempts.end(attempts.begin(c), 2, "error: no")
+    again = Attempts(tmp_path / "out")
+    assert ([r["attempt"] for r in again.rows], len(again.failures(c)), again.cut_short(5)) == ([1, 2], 1, 1)
+    (c.model_path / "config.json").write_text('{"mended": 1}')
+    assert again.failures(c) == []
 
 
 def test_no_evaluation_gives_no_best(tmp_path):
@@ -131,7 +275,7 @@ def test_the_lock_lets_one_in_and_dies_with_its_holder(tmp_path):
 
 def run_script(tmp_path, *args):
     env = os.environ | {"CKPT_DIR": str(tmp_path / "ck pt"), "OUTPUT_DIR": str(tmp_path / "out puts"), "PYTHON": sys.executable, "MANIFEST_DIR": str(MANIFESTS)}
-    return subprocess.run(["bash", ROOT / "run_eval_checkpoints.sh", *args], cwd=tmp_path, env=env, capture_output=True, text=True)
+    return subprocess.run(["bash", ROOT / "run_eval_checkpoints.sh", "--settle", "0", *args], cwd=tmp_path, env=env, capture_output=True, text=True)
 
 
 def test_dry_run_says_what_it_would_do_and_why_the_rest_is_skipped(tmp_path):
@@ -143,9 +287,9 @@ def test_dry_run_says_what_it_would_do_and_why_the_rest_is_skipped(tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[1:] == [
         "step 500: skipped, evaluated",
+        "step 2500: skipped, still being written",
         "step 1000: evaluating codecontests_valid mbpp_reg",
         "step 2000: evaluating codecontests_valid mbpp_reg codecontests_valid_big",
-        "step 2500: skipped, still being written",
     ]
     assert not (tmp_path / "out puts" / "best_checkpoint.json").exists()
 
@@ -159,11 +303,11 @@ def test_a_second_start_says_who_is_at_work_and_exits_0(tmp_path):
 
 
 def test_a_checkpoint_that_fails_does_not_stop_the_others_and_the_best_is_still_published(tmp_path):
-    make_checkpoint(tmp_path / "ck pt", 500)  # no loadable model: phase1_eval.py fails on it
+    make_checkpoint(tmp_path / "ck pt", 500)
     write_eval(tmp_path / "out puts", 1000, 0.5, 0.1)
-    run = run_script(tmp_path)
+    run = run_script(tmp_path, "--batch_size", "many")  # a flag that is not ours goes to phase1_eval.py
     assert run.returncode == 1, run.stdout + run.stderr
-    assert "step 500: phase1_eval.py exited with 2" in run.stdout
+    assert "step 500: attempt 1 of 3 failed: phase1_eval.py: exit code 2, phase1_eval.py: error: argument --batch_size" in run.stderr
     best = read_json(tmp_path / "out puts" / "best_checkpoint.json")
     assert best["best_step"] == 1000 and list(best["all_checkpoints"]) == ["1000"] and best["stamp"]["host"]
 
@@ -179,4 +323,6 @@ def test_status_shows_steps_that_are_gone_from_disk(tmp_path):
     run = subprocess.run([sys.executable, "-m", "phase1.checkpoints", "status", "--checkpoint_dir", tmp_path / "ck", "--output_dir", tmp_path / "out"],
                          cwd=ROOT, capture_output=True, text=True)  # fmt: skip
     assert run.returncode == 0, run.stderr
+    page = (tmp_path / "out" / "status.html").read_text()
+    assert page.count("<svg") == 1 and ">500<" in page  # one curve, of exec_success_rate; there is no training log here
     assert "gone" in run.stdout and "90.0%" in run.stdout and "whole" in run.stdout
