@@ -20,7 +20,7 @@ import torch
 from phase1.files import BadInput, fingerprint, read_json, sha256_file
 from phase1.prompts import PROMPTS_SHA256, chat, extract_code, user_message
 from phase1.results import read_records
-from phase1.shards import Source, first_difference, read_header, read_safetensors, safetensors_files, side_by_side
+from phase1.weights import Source, first_difference, read_header, read_safetensors, safetensors_files, side_by_side
 
 MAX_MODEL_LEN = 6144  # what evaluation and the seed's vLLM command ask for
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
