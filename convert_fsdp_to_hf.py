@@ -291,8 +291,8 @@ def verify(written: dict, kept: list, sources: dict, origin: Path, dtype) -> lis
     saved = weights.read_safetensors(origin) if origin.is_dir() else {}
     found = [f"{name}: not written" for name in sorted({s.name for s in kept} - set(written))]
     for name, mine in tqdm(written.items(), unit=" tensors", desc="verify", disable=None):
-        against = [("the shards", sources[name])] + [("huggingface/", saved[name])] * (name in saved)
-        for label, other in against:
+        against = [("the shards", sources.get(name)), ("huggingface/", saved.get(name))]
+        for label, other in ((label, other) for label, other in against if other):
             if difference := weights.first_difference(mine, other, dtype):
                 found.append(f"{difference} from {label}")
     if saved:
