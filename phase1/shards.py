@@ -118,7 +118,7 @@ def _sharded(name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Ca
         for path, part in zip(paths, parts, strict=True):
             if part.shape != parts[0].shape or not torch.equal(part.view(torch.uint8), parts[0].view(torch.uint8)):
                 raise BadInput(f"{path}: {name} is another than in {paths[0].name}, though each holds it whole; the shards are not of one save")
-        locals_, shape = parts[:1], tuple(parts[0].shape)
+        paths, locals_, shape = paths[:1], parts[:1], tuple(parts[0].shape)
     else:
         locals_ = parts
         shape = (sum(p.shape[0] for p in parts), *parts[0].shape[1:]) if parts[0].ndim else ()
