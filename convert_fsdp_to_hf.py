@@ -219,7 +219,8 @@ def check_steps(paths: list[Path], allow: bool) -> None:
     import torch
 
     steps: dict[int, Path] = {}
-    allowed = [np.core.multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.uint32))]
+    rebuild = np.empty(0).__reduce__()[0]  # the state of numpy's generator; numpy 1 and 2 name its function otherwise
+    allowed = [*((rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")), np.ndarray, np.dtype, type(np.dtype(np.uint32))]
     for path in paths:
         extra = path.with_name(path.name.replace("model_world", "extra_state_world"))
         try:

@@ -281,6 +281,14 @@ def test_damaged_shards_are_named_and_nothing_is_written(saved, tmp_path, monkey
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+def test_mixed_steps_are_seen_in_checkpoints_of_another_numpy_too(saved_latest, tmp_path, monkeypatch):
+    step = copy(saved_latest, tmp_path)
+    assert run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "hf") == 0
+    other_step(step)
+    with pytest.raises(BadInput, match="of step 5, others are of step 4"):
+        run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "hf2")
+
+
 def test_a_shard_that_would_run_code_is_refused_unrun(saved, tmp_path, monkeypatch):
     step = copy(saved, tmp_path)
     torch.save({"model.norm.weight": torch.ones(2), "x": RunsCode()}, shard(step, 1))
