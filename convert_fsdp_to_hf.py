@@ -15,7 +15,12 @@ import os
 import re
 import shutil
 import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from phase1.files import BadInput, read_json, replacing, run_script, run_stamp, write_json
 
@@ -50,36 +55,59 @@ def main() -> int:
     if int(os.environ.get("RANK", "0")) > 0:
         return 0  # under torchrun: one process is enough, and torch is not imported yet
     args = parse_args()
+    started = time.monotonic()
     import torch
 
-    from phase1 import shards
+    from phase1 import shards, weights
 
-    torch.set_num_threads(1)  # a cast is bound by memory and disk; more threads only wait for each other on a busy machine
+    torch.set_num_threads(1)  # phase1.weights has threads of its own
     output = Path(args.output_dir or args.slim)
-    if args.slim:
-        origin, paths = Path(args.slim), []
-        sources = shards.read_safetensors(origin)
-        if not sources:
-            raise BadInput(f"{origin}: holds no model.safetensors; --slim needs an HF directory with weights")
-    else:
-        paths = shards.find_shards(Path(args.ckpt_dir))
-        check_steps(paths, args.allow_step_mismatch)
-        sources, origin = shards.read_shards(paths), Path(args.ckpt_dir) / "huggingface"
+    origin = Path(args.slim) if args.slim else Path(args.ckpt_dir) / "huggingface"
+    paths = [] if args.slim else shards.find_shards(Path(args.ckpt_dir))
     if output.exists() and any(output.iterdir()) and not args.overwrite and args.output_dir:
         raise BadInput(f"{output}: exists; remove it or give --overwrite")
+    if args.slim and not (sources := weights.read_safetensors(origin)):
+        raise BadInput(f"{origin}: holds no model.safetensors; --slim needs an HF directory with weights")
     small = companion_files(origin, args.base_model)
     config = export_config(small["config.json"], args.dtype)
-    kept = drop_tied(sources, config, small["config.json"])
-    expect_architecture(kept, config, small["config.json"])
-    written, differences = write_model(args, output, kept, sources, small, config, origin, paths)
+    shapes = InBackground(lambda: model_shapes(config, small["config.json"]))  # importing transformers takes as long as gigabytes
+    if paths:
+        check_steps(paths, args.allow_step_mismatch)
+        sources = shards.read_shards(paths, shapes.result)
+    kept = kept_tensors(sources, config)
+    checks = [InBackground(lambda: check_tied(sources, config, small["config.json"])),
+              InBackground(lambda: expect_shapes(kept, shapes.result(), small["config.json"]))]  # fmt: skip
+    written, differences = write_model(args, output, kept, sources, small, config, origin, paths, checks)
     for line in differences:
         print(f"FAIL {line}")
     if differences:
         print(f"not published: {output}")
         return 1
+    seconds = time.monotonic() - started
     print(f"written: {output} ({written / 1e9:.2f} GB of weights, {len(kept)} tensors, {args.dtype}"
-          f"{', verified' if args.verify else ''})")  # fmt: skip
+          f"{', verified' if args.verify else ''}) in {seconds:.1f} s, {written / 1e9 / seconds:.2f} GB/s")  # fmt: skip
     return 0
+
+
+class InBackground:
+    """A check that runs beside the writing. What it raises comes out of `result()`, or of `raise_if_failed()` once it is known."""
+
+    def __init__(self, work: Callable[[], Any]):
+        self._future: Future = Future()
+        threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        try:
+            self._future.set_result(work())
+        except BaseException as e:
+            self._future.set_exception(e)
+
+    def result(self) -> Any:
+        return self._future.result()
+
+    def raise_if_failed(self) -> None:
+        if self._future.done():
+            self._future.result()
 
 
 # ------------------------------------------------------------------------------------------------ what goes beside it
@@ -134,21 +162,31 @@ def export_config(path: Path, dtype: str) -> dict:
     return config
 
 
-def drop_tied(sources: dict, config: dict, path: Path) -> list:
-    """The tensors to write: verl 0.7.0 saves a second `lm_head.weight` for a tied model, which readers must not find."""
-    from phase1.shards import first_difference
+def tied_head(sources: dict, config: dict) -> bool:
+    """Whether a second copy of the embedding is there as `lm_head.weight`, which verl 0.7.0 saves for a tied model."""
+    return bool(config.get("tie_word_embeddings") and {"lm_head.weight", "model.embed_tokens.weight"} <= set(sources))
 
-    head, embedding = sources.get("lm_head.weight"), sources.get("model.embed_tokens.weight")
-    if not (config.get("tie_word_embeddings") and head and embedding):
-        return list(sources.values())
+
+def kept_tensors(sources: dict, config: dict) -> list:
+    """The tensors to write: all but that second copy, which readers must not find."""
+    tied = tied_head(sources, config)
+    return [s for s in sources.values() if not (tied and s.name == "lm_head.weight")]
+
+
+def check_tied(sources: dict, config: dict, path: Path) -> None:
+    """BadInput when what `kept_tensors` leaves out is not the copy that config.json says it is."""
+    from phase1.weights import first_difference
+
+    if not tied_head(sources, config):
+        return
+    head, embedding = sources["lm_head.weight"], sources["model.embed_tokens.weight"]
     if difference := first_difference(head, embedding, head.dtype):
         raise BadInput(f"{path}: tie_word_embeddings is true, but lm_head.weight and the embedding were trained apart "
                        f"({difference}); set it to false to keep both")  # fmt: skip
-    return [s for s in sources.values() if s is not head]
 
 
-def expect_architecture(kept: list, config: dict, path: Path) -> None:
-    """Names and shapes must be those of the model that config.json describes; BadInput names the first that is not."""
+def model_shapes(config: dict, path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the model that config.json describes."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -160,6 +198,11 @@ def expect_architecture(kept: list, config: dict, path: Path) -> None:
     want = {n: tuple(t.shape) for n, t in model.state_dict().items()}
     if config.get("tie_word_embeddings"):
         want.pop("lm_head.weight", None)
+    return want
+
+
+def expect_shapes(kept: list, want: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Names and shapes must be those of the model that config.json describes; BadInput names the first that is not."""
     have = {s.name: s for s in kept}
     for name, source in have.items():
         if name not in want:
@@ -176,7 +219,8 @@ def check_steps(paths: list[Path], allow: bool) -> None:
     import torch
 
     steps: dict[int, Path] = {}
-    allowed = [np.core.multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.uint32))]
+    rebuild = np.empty(0).__reduce__()[0]  # the state of numpy's generator; numpy 1 and 2 name its function otherwise
+    allowed = [*((rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")), np.ndarray, np.dtype, type(np.dtype(np.uint32))]
     for path in paths:
         extra = path.with_name(path.name.replace("model_world", "extra_state_world"))
         try:
@@ -196,15 +240,15 @@ def check_steps(paths: list[Path], allow: bool) -> None:
 
 # --------------------------------------------------------------------------------------------------------- the work
 def write_model(args: argparse.Namespace, output: Path, kept: list, sources: dict, small: dict[str, Path], config: dict,
-                origin: Path, paths: list[Path]) -> tuple[int, list[str]]:  # fmt: skip
-    """Write, verify and publish; (bytes of weights, differences found). With differences nothing is published."""
+                origin: Path, paths: list[Path], checks: list[InBackground]) -> tuple[int, list[str]]:  # fmt: skip
+    """Write, verify and publish; (bytes of weights, differences found). With differences, or a failed check, nothing is published."""
     import torch
     from tqdm import tqdm
 
-    from phase1 import shards
+    from phase1 import weights
 
     dtype = getattr(torch, args.dtype)
-    size = sum(s.numel * shards.cast(s.dtype, dtype).itemsize for s in kept)
+    size = sum(s.numel * weights.cast(s.dtype, dtype).itemsize for s in kept)
     output.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(output.parent).free) < size * 1.01 + (64 << 20):
         raise BadInput(f"{output.parent}: {free / 1e9:.1f} GB free, the model needs {size / 1e9:.1f} GB; free some space")
@@ -215,12 +259,20 @@ def write_model(args: argparse.Namespace, output: Path, kept: list, sources: dic
                 shutil.copyfile(path, temp / name)
             write_json(temp / "config.json", config)
             with tqdm(total=size, unit="B", unit_scale=True, desc="weights", disable=None) as bar:
-                shards.write_safetensors(temp, kept, dtype, shard_bytes(args.max_shard_size), bar.update)
+
+                def progress(n: int) -> None:  # from the writing threads
+                    bar.update(n)
+                    for check in checks:
+                        check.raise_if_failed()
+
+                weights.write_safetensors(temp, kept, dtype, shard_bytes(args.max_shard_size), progress)
+            for check in checks:
+                check.result()
             write_json(temp / "conversion.json", {
                 "status": "complete", "from": [str(p) for p in paths] or [str(origin)], "tensors": len(kept), "bytes": size,
                 "dtype": args.dtype, "verified": args.verify, "stamp": run_stamp(vars(args)),
             })  # fmt: skip
-            if args.verify and (differences := verify(shards.read_safetensors(temp), kept, sources, origin, dtype)):
+            if args.verify and (differences := verify(weights.read_safetensors(temp), kept, sources, origin, dtype)):
                 raise _Different(differences)
     except _Different as e:
         return size, e.args[0]
@@ -235,14 +287,14 @@ def verify(written: dict, kept: list, sources: dict, origin: Path, dtype) -> lis
     """Lines for every tensor that differs from its source or from the checkpoint's own huggingface/ cast to `dtype`."""
     from tqdm import tqdm
 
-    from phase1 import shards
+    from phase1 import weights
 
-    saved = shards.read_safetensors(origin) if origin.is_dir() else {}
+    saved = weights.read_safetensors(origin) if origin.is_dir() else {}
     found = [f"{name}: not written" for name in sorted({s.name for s in kept} - set(written))]
     for name, mine in tqdm(written.items(), unit=" tensors", desc="verify", disable=None):
-        against = [("the shards", sources[name])] + [("huggingface/", saved[name])] * (name in saved)
-        for label, other in against:
-            if difference := shards.first_difference(mine, other, dtype):
+        against = [("the shards", sources.get(name)), ("huggingface/", saved.get(name))]
+        for label, other in ((label, other) for label, other in against if other):
+            if difference := weights.first_difference(mine, other, dtype):
                 found.append(f"{difference} from {label}")
     if saved:
         found += [f"{name}: huggingface/ holds it, the shards do not" for name in sorted(set(saved) - set(sources))]

@@ -11,9 +11,9 @@ and OUTPUT/MODEL_CARD.md. Exit codes: 0 no check failed (warnings are allowed), 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +36,10 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--max_new_tokens", type=int, default=256, help="of each generated answer (default: 256)")
     p.add_argument("--generation_timeout", type=float, default=1800, help="s for loading and answering (default: 1800)")
     p.add_argument("--min_exec_success_rate", type=float, help="gate on codecontests_valid, 0 to 1 (default: none)")
+    p.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"], help="of generation and of the vLLM server (default: bfloat16; "
+                   "in float32 both answer alike to the letter)")  # fmt: skip
     p.add_argument("--skip_vllm", action="store_true", help="do not start a vLLM server")
+    p.add_argument("--vllm_python", default=sys.executable, help="the interpreter that has vLLM (default: this one)")
     p.add_argument("--vllm_timeout", type=float, default=900, help="s until the vLLM server must answer (default: 900)")
     args = p.parse_args()
     if bool(args.model_path) == bool(args.best_checkpoint):
@@ -48,6 +51,7 @@ def main() -> int:
     args = parse_args()
     found = locate(args)  # before torch is imported: a wrong path is told at once
     from phase1.handoff_checks import Check, Handoff
+    from phase1.handoff_files import grpo_yaml, model_card
 
     handoff = Handoff(*found)
     results: list[Check] = []
@@ -58,7 +62,7 @@ def main() -> int:
     output = Path(args.output_dir)
     target = export(handoff.model, Path(args.export)) if args.export and not failed else handoff.model
     report(args, handoff, results, target, failed)
-    for name, text in (("grpo_model.yaml", grpo_yaml(target)), ("MODEL_CARD.md", model_card(args, handoff, results))):
+    for name, text in (("grpo_model.yaml", grpo_yaml(target, HERE)), ("MODEL_CARD.md", model_card(args.base_model, handoff, results, HERE))):
         if failed:
             (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
         else:
@@ -112,8 +116,9 @@ def checks(args: argparse.Namespace) -> list[Callable]:
     return [
         c.check_files, c.check_index, c.check_dtype, c.check_parameters, c.check_values, c.check_base_difference,
         c.check_config, c.check_tokenizer, c.check_chat_template,
-        named("generation", lambda h: c.check_generation(h, args.max_new_tokens, args.generation_timeout)),
-        named("vllm", lambda h: check_vllm(h, args.skip_vllm, args.vllm_timeout)),
+        named("generation", lambda h: c.check_generation(h, args.max_new_tokens, args.generation_timeout, args.dtype)),
+        named("vllm", lambda h: check_vllm(h, args.skip_vllm, args.vllm_python, args.dtype, args.max_new_tokens, args.vllm_timeout,
+                                           Path(args.output_dir).resolve() / "logs")),
         named("metrics", lambda h: c.check_metrics(h, args.min_exec_success_rate)),
     ]  # fmt: skip
 
@@ -153,6 +158,8 @@ def show(results: list, model: Path) -> None:
 
 def report(args: argparse.Namespace, handoff, results: list, target: Path, failed: bool) -> None:
     """OUTPUT/handoff.json: the verdict and everything it rests on."""
+    from phase1.handoff_files import report_of
+
     by_name = {c.name: c for c in results}
     write_json(Path(args.output_dir) / "handoff.json", {
         "verdict": "fail" if failed else "pass",
@@ -162,64 +169,10 @@ def report(args: argparse.Namespace, handoff, results: list, target: Path, faile
         "base_model": args.base_model,
         "sha256": by_name["weights_index"].data.get("sha256"),
         "metrics": by_name["metrics"].data.get("metrics"),
+        "report": report_of(handoff, HERE),
         "checks": [c.__dict__ for c in results],
         "stamp": run_stamp(vars(args)),
     })  # fmt: skip
-
-
-def grpo_yaml(target: Path) -> str:
-    """Phase 3's configuration: the spec's form and verl's own, with the reward that Phase 1 measured by."""
-    path = json.dumps(str(target.resolve()), ensure_ascii=False)  # a JSON string is a YAML string
-    return (
-        "# Written by verify_handoff.py; handoff.json beside it holds the verdict.\n"
-        f"model:\n  partial_pretrain: {path}\n\n"
-        "# verl's PPO/GRPO trainer: merge this over its configuration\n"
-        f"actor_rollout_ref:\n  model:\n    path: {path}\n\n"
-        "custom_reward_function:\n"
-        f"  path: {json.dumps(str(HERE / 'phase1' / 'reward.py'))}\n  name: compute_score\n"
-    )
-
-
-def model_card(args: argparse.Namespace, handoff, results: list) -> str:
-    """A model card from what is on disk; what is not known is said to be unknown."""
-    by_name = {c.name: c for c in results}
-    step = (handoff.best or {}).get("best_step")
-    rows = ["| set | problems | exec_success_rate | accepted@1 (95% interval) | pass_ratio |", "|---|---|---|---|---|"]
-    for name, m in (by_name["metrics"].data.get("metrics") or {}).items():
-        rows.append(f"| {name} | {m['total_problems']} | {share(m['exec_success_rate'])} | {share(m['accepted_at_1'])}"
-                    f"{interval(m['accepted_at_1'], m['total_problems'])} | {share(m['pass_ratio_mean'])} |")  # fmt: skip
-    from phase1.handoff_checklist import data_directory
-
-    train = data_directory(HERE, handoff) / "sft_report.json"
-    data = f"See `{train.name}`: {read_json(train).get('train_samples')} training rows." if train.exists() else "Not recorded beside this run."
-    card = [
-        "---", "library_name: transformers", "pipeline_tag: text-generation",
-        *([f"base_model: {args.base_model}"] if args.base_model else []), "---", "",
-        "# Phase 1 SFT checkpoint", "",
-        f"- Step: {step if step is not None else 'unknown'}", f"- Base model: {args.base_model or 'unknown'}",
-        f"- Parameters: {by_name['parameters'].data.get('parameters', 0):,}",
-        f"- Training: verl SFT; the step's hyperparameters stand in its console log and in W&B. {data}",
-        "- Licence: that of the base model; the training data (BEE-spoke-data/code_contests_instruct) carries its own.", "",
-        "## Metrics of this checkpoint (greedy, EVAL@1)", "",
-        *(rows if len(rows) > 2 else ["No evaluation was given."]), "",
-        "## Checks", "", "| check | verdict | evidence |", "|---|---|---|",
-        *[f"| {c.name} | {c.status} | {c.evidence.replace('|', '/').replace(chr(10), ' ')} |" for c in results], "",
-    ]  # fmt: skip
-    return "\n".join(card)
-
-
-def share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
-
-
-def interval(rate: float | None, n: int | None) -> str:
-    """The Wilson interval of a rate over n problems, as ` (a-b)`."""
-    if rate is None or not n:
-        return ""
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(round(rate * n), n, method="wilson")
-    return f" ({low:.1%} to {high:.1%})"
 
 
 def export(model: Path, target: Path) -> Path:

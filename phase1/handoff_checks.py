@@ -20,7 +20,7 @@ import torch
 from phase1.files import BadInput, fingerprint, read_json, sha256_file
 from phase1.prompts import PROMPTS_SHA256, chat, extract_code, user_message
 from phase1.results import read_records
-from phase1.shards import Source, first_difference, read_header, read_safetensors, safetensors_files, side_by_side
+from phase1.weights import Source, first_difference, read_header, read_safetensors, safetensors_files, side_by_side
 
 MAX_MODEL_LEN = 6144  # what evaluation and the seed's vLLM command ask for
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
@@ -52,6 +52,7 @@ class Handoff:
     evaluation: Path | None = None  # outputs/eval_step_N
     best: dict | None = None  # best_checkpoint.json
     weights: dict[str, Source] = field(default_factory=dict)
+    answers: list[tuple[str, str]] = field(default_factory=list)  # (question, transformers' greedy answer), for vLLM's to be compared with
 
     @property
     def config(self) -> dict:
@@ -221,7 +222,8 @@ def check_config(h: Handoff) -> Check:
     failures, warnings = [], []
     theta, inner = config.get("rope_theta"), (config.get("rope_parameters") or {}).get("rope_theta")
     if theta is None and config.get("model_type") != "gpt2":
-        failures.append("no rope_theta: transformers 4 and vLLM read 10000" + f" instead of {inner:g}" * (inner is not None))
+        instead = "" if inner is None else f" instead of {inner:g}; convert_fsdp_to_hf.py --slim writes both forms"
+        failures.append(f"no rope_theta: transformers 4 and vLLM read 10000{instead}")
     elif inner is not None and inner != theta:
         failures.append(f"rope_theta {theta:g} but rope_parameters.rope_theta {inner:g}")
     base_theta = base.get("rope_theta") or (base.get("rope_parameters") or {}).get("rope_theta")
@@ -310,7 +312,7 @@ GENERATE = """
 import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 job = json.load(sys.stdin)
-model, info = AutoModelForCausalLM.from_pretrained(job["model"], torch_dtype=torch.bfloat16, output_loading_info=True)
+model, info = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"]), output_loading_info=True)
 if sum(p.numel() for p in model.parameters()) < 1e8:
     torch.set_num_threads(1)  # for a small model threads cost more than they give, on a busy machine 20 times more
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -332,14 +334,14 @@ print(json.dumps({"missing": sorted(info["missing_keys"]), "unexpected": sorted(
 """
 
 
-def check_generation(h: Handoff, max_new_tokens: int, timeout: float) -> tuple[Check, Check]:
+def check_generation(h: Handoff, max_new_tokens: int, timeout: float, dtype: str = "bfloat16") -> tuple[Check, Check]:
     """transformers loads the model in a process of its own and answers greedily; what it answers is Python.
 
     The questions are those of the checkpoint's evaluation, where one is at hand. Answers are compiled, never run.
     """
     asked = [(r.prompt, r.completion) for r, _ in zip(evaluation_records(h), range(4), strict=False)]
     prompts = [p for p, _ in asked] or list(PROMPTS)
-    job = {"model": str(h.model), "chats": [chat(p) for p in prompts], "max_new_tokens": max_new_tokens}
+    job = {"model": str(h.model), "chats": [chat(p) for p in prompts], "max_new_tokens": max_new_tokens, "dtype": dtype}
     try:
         done = subprocess.run([sys.executable, "-c", GENERATE], input=json.dumps(job), capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -352,6 +354,7 @@ def check_generation(h: Handoff, max_new_tokens: int, timeout: float) -> tuple[C
                 if out[kind] and not (kind == "missing" and out[kind] == ["lm_head.weight"] and h.config.get("tie_word_embeddings"))]  # fmt: skip
     if failures:  # what stands in for them is random, and so is what it answers
         return verdict("generation", failures, [], ""), Check("generated_code", "warn", "not run: transformers filled weights in at random")
+    h.answers = list(zip(prompts, out["texts"], strict=True))
     failures += [] if any(t.strip() for t in out["texts"]) else ["every answer is empty"]
     warnings = [] if any(out["ended"]) else [f"no answer ends within {max_new_tokens} tokens"]
     same = sum(a[:200] == b[:200] for a, (_, b) in zip(out["texts"], asked, strict=False))

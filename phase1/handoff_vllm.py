@@ -1,84 +1,60 @@
-"""The hand-off's vLLM check: a real server with the seed's arguments, asked once, stopped for certain."""
+"""The hand-off's vLLM check: a real server with the seed's arguments, asked what transformers was asked, stopped for certain."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
+import os.path
+from pathlib import Path
 
 from phase1.handoff_checks import MAX_MODEL_LEN, PROMPTS, Check, Handoff, verdict
 from phase1.prompts import chat
+from phase1.vllm_servers import ServerConfig, ServerFailed, ask, vllm_servers, vllm_version
+
+ANOTHER_MODEL = 0.1  # share of an answer: where none agrees even so far, the server computes something else
 
 
-def check_vllm(h: Handoff, skip: bool, timeout: float) -> Check:
-    """Start `vllm.entrypoints.openai.api_server` on the model, list it, ask it one chat question, stop it."""
+def check_vllm(h: Handoff, skip: bool, python: str, dtype: str, max_new_tokens: int, timeout: float, log_dir: Path) -> Check:
+    """Start vLLM's OpenAI server on the model, list it, ask it the questions that transformers answered, stop it.
+
+    Greedy answers must agree. In bfloat16 two kernels round differently, and one token that two ids compete for changes
+    all that follows: some different answers are a warning. None that agrees in its first tenth is another model: rope,
+    tied head or template read otherwise. In float32 they agree to the letter (12 of 12 on a CPU).
+    """
     if skip:
         return Check("vllm", "warn", "not run: --skip_vllm")
-    if importlib.util.find_spec("vllm") is None:
-        return Check("vllm", "warn", "not run: vllm is not installed")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    # the seed's arguments; generation_config vllm, or the model's own sampling defaults would apply
+    if (version := vllm_version(python)) is None:
+        return Check("vllm", "warn", f"not run: {python} has no vLLM; name the interpreter that has: --vllm_python")
     length = min(MAX_MODEL_LEN, h.config.get("max_position_embeddings") or MAX_MODEL_LEN)
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(h.model), "--dtype", "bfloat16",
-               "--max-model-len", str(length), "--host", "127.0.0.1", "--port", str(port), "--generation-config", "vllm"]  # fmt: skip
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        started = time.monotonic()
-        try:
-            if (reason := wait_healthy(server, port, timeout)) is not None:
-                log.seek(max(0, log.tell() - 4000))
-                lines = [x for x in log.read().decode(errors="replace").splitlines() if "Error" in x] or [""]
-                return Check("vllm", "fail", f"{reason} {lines[-1][:300]}".strip())
-            ready = time.monotonic() - started
-            served = [m["id"] for m in request(port, "/v1/models")["data"]]
-            body = {"model": served[0], "messages": chat(PROMPTS[0]), "temperature": 0.0, "max_tokens": 64}
-            text = request(port, "/v1/chat/completions", body)["choices"][0]["message"]["content"] or ""
-        except (OSError, KeyError, IndexError, ValueError) as e:
-            return Check("vllm", "fail", f"the server started but does not answer: {type(e).__name__}: {e}")
-        finally:
-            stop(server)
-    failures = [] if text.strip() else ["the server's answer is empty"]
-    return verdict("vllm", failures, [], f"ready after {ready:.0f} s, serves {served[0]}, answers {len(text)} characters", answer=text)
+    config = ServerConfig(h.model, log_dir, num_servers=1, dtype=dtype, max_model_len=length, max_num_seqs=len(PROMPTS) + 1,
+                          start_timeout=timeout, python=python)  # fmt: skip
+    questions = [q for q, _ in h.answers] or list(PROMPTS)
+    try:
+        with vllm_servers(config) as (server,):
+            served = [m["id"] for m in ask(server.url + "/v1/models")["data"]]
+            texts = [greedy(server.url, served[0], q, max_new_tokens) for q in questions]
+    except ServerFailed as e:
+        return Check("vllm", "fail", str(e)[:2000])
+    except (OSError, KeyError, IndexError, ValueError) as e:
+        return Check("vllm", "fail", f"the server started but does not answer: {type(e).__name__}: {e}")
+    shared = [agreement(a, b) for a, (_, b) in zip(texts, h.answers, strict=False)]
+    equal = sum(s == 1.0 for s in shared)
+    failures = [] if any(t.strip() for t in texts) else ["every answer of the server is empty"]
+    if shared and max(shared) < ANOTHER_MODEL:
+        failures.append("no answer agrees with transformers' even in its first tenth: the server computes another model")
+    text = f"{equal} of {len(shared)} greedy answers as transformers' in {dtype}" if shared else "not compared with transformers: it gave no answers"
+    evidence = f"vLLM {version} ready after {server.ready_after:.0f} s, serves {served[0]}, {text}, stopped"
+    warnings = [] if shared and equal == len(shared) else [evidence]
+    return verdict("vllm", failures, warnings, evidence, version=version, ready_after=server.ready_after, served=served, questions=questions,
+                   answers=texts, agreement=shared, log=str(server.log))  # fmt: skip
 
 
-def wait_healthy(server: subprocess.Popen, port: int, timeout: float) -> str | None:
-    """None once /health answers, else why it never will."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            return f"the server ended with code {server.returncode}:"
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            request(port, "/health")
-            return None
-        time.sleep(0.5)
-    return f"the server did not answer within {timeout:.0f} s:"
+def greedy(url: str, model: str, question: str, max_new_tokens: int) -> str:
+    """The server's answer to one chat request, with EVAL@1's sampling."""
+    body = {"model": model, "messages": chat(question), "temperature": 0.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0,
+            "max_tokens": max_new_tokens}  # fmt: skip
+    return ask(url + "/v1/chat/completions", body)["choices"][0]["message"]["content"] or ""
 
 
-def request(port: int, path: str, body: dict | None = None) -> dict:
-    """The JSON answer ({} for an empty one). OSError when there is none."""
-    data = None if body is None else json.dumps(body).encode()
-    call = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(call, timeout=300) as response:
-        return json.loads(response.read() or b"{}")
-
-
-def stop(server: subprocess.Popen) -> None:
-    """SIGTERM, then the whole group: a killed server can leave EngineCore holding the GPU (vllm#55510)."""
-    if server.poll() is None:
-        server.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(30)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
+def agreement(a: str, b: str) -> float:
+    """How far two answers agree from their start, as a share of the longer one; 1.0 when they are equal."""
+    longer = max(len(a), len(b))
+    return len(os.path.commonprefix([a, b])) / longer if longer else 1.0

@@ -2,7 +2,7 @@
 
     python tests/make_fsdp_checkpoints.py BASE_MODEL OUTPUT_DIR
 
-Real FSDP2 over gloo: OUTPUT/{name}/global_step_5 from FSDPCheckpointManager.save_checkpoint, OUTPUT/{name}/merged from
+Runs under verl 0.7.0 and 0.9.1 alike. Real FSDP2, and FSDP1 once, over gloo: OUTPUT/{name}/global_step_5 from FSDPCheckpointManager.save_checkpoint, OUTPUT/{name}/merged from
 FSDPModelMerger. The ranks are forked from one parent, since importing verl takes longer than all the rest.
 """
 
@@ -15,24 +15,24 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from omegaconf import OmegaConf
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from transformers import AutoConfig, AutoTokenizer, Qwen2ForCausalLM
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.fsdp_utils import apply_fsdp2, get_shard_placement_fn
 
-# world size -> variants: (name, tied, mesh, shard on the first dimension that divides)
-VARIANTS = {
-    w: [(f"w{w}_tied", True, (w,), False), (f"w{w}_untied", False, (w,), False)] for w in (1, 2, 4, 8)
-}  # fmt: skip
-VARIANTS[4] += [("w4_columns", False, (4,), True), ("w4_hsdp", True, (2, 2), False)]
+# world size -> variants: (name, tied, mesh, how: rows are sharded, or the first dimension that divides, or FSDP1)
+VARIANTS = {w: [(f"w{w}_tied", True, (w,), "rows"), (f"w{w}_untied", False, (w,), "rows")] for w in (1, 2, 4, 8)}
+VARIANTS[2] += [("w2_fsdp1", False, (2,), "fsdp1")]
+VARIANTS[4] += [("w4_columns", False, (4,), "columns"), ("w4_hsdp", True, (2, 2), "rows")]
 
 
 def save(rank: int, world_size: int, base: str, output: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{output}/rendezvous_{world_size}", rank=rank, world_size=world_size)
     try:
-        for name, tied, shape, columns in VARIANTS[world_size]:
+        for name, tied, shape, how in VARIANTS[world_size]:
             mesh = init_device_mesh("cpu", shape, mesh_dim_names=("ddp", "fsdp")[-len(shape) :])
             torch.manual_seed(7)
             config = AutoConfig.from_pretrained(base)
@@ -43,13 +43,17 @@ def save(rank: int, world_size: int, base: str, output: str) -> None:
             for p in model.parameters():  # fresh norms and biases are constant: a mixed-up order would not show
                 torch.nn.init.normal_(p, std=0.02)
             kwargs = {"mesh": mesh, "reshard_after_forward": True}
-            if columns:
+            if how == "columns":
                 kwargs["shard_placement_fn"] = get_shard_placement_fn(fsdp_size=shape[-1])
-            apply_fsdp2(model, kwargs, OmegaConf.create({}))
+            if how == "fsdp1":
+                model = FSDP(model, device_mesh=mesh, use_orig_params=False, device_id=torch.device("cpu"))
+            else:
+                apply_fsdp2(model, kwargs, OmegaConf.create({}))
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
             schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
             schedule.last_epoch = 5
-            contents = OmegaConf.create({"save_contents": ["model", "extra", "hf_model"], "load_contents": ["model"]})
+            whole = ["hf_model"] * (how != "fsdp1")  # gathering an FSDP1 model fails on a CPU (torch: storage of size 0)
+            contents = OmegaConf.create({"save_contents": ["model", "extra", *whole], "load_contents": ["model"]})
             manager = FSDPCheckpointManager(model, optimizer, schedule, processing_class=AutoTokenizer.from_pretrained(base),
                                             checkpoint_config=contents)  # fmt: skip
             manager.save_checkpoint(f"{output}/{name}/global_step_5", global_step=5)

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ import pytest
 from phase1.judge import JudgeConfig, judge_all
 from phase1.problems import load_problems
 from phase1.prompts import answer, extract_code
+from phase1.results import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "outputs/demo/eval_final"
 MANIFESTS = ROOT / "data/samples/manifests"
 SETS = ("codecontests_valid", "humaneval", "mbpp_reg")
 
@@ -30,15 +34,25 @@ def questions() -> list[tuple]:
     return found
 
 
-def rewards(part: int) -> list[tuple[int, float]]:
+def recorded() -> list[tuple]:
+    """(problem, answer, pass_ratio) of every record of the demo's final evaluation."""
+    found = []
+    for path in sorted((DEMO / "results").glob("*.jsonl")):
+        problems = {p.problem_id: p for p in load_problems(MANIFESTS, path.stem)}
+        found += [(problems[r.problem_id], r.completion, r.pass_ratio) for r in read_records(path)]
+    return found
+
+
+def rewards(part: int, asked: Callable[[], list[tuple]] = questions) -> list[tuple[int, float]]:
     """In a process of its own: the scores of every eighth answer, through verl's own loader."""
     from omegaconf import OmegaConf
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
     function = {"path": str(ROOT / "phase1/reward.py"), "name": "compute_score", "reward_kwargs": {"run_timeout": 10.0}}
-    score = get_custom_reward_fn(OmegaConf.create({"custom_reward_function": function}))
+    places = {"custom_reward_function": function, "reward": {"custom_reward_function": function}}  # verl 0.7.0's, and 0.9.1's
+    score = get_custom_reward_fn(OmegaConf.create(places))
     found = []
-    for i, (p, text) in enumerate(questions()):
+    for i, (p, text, *_) in enumerate(asked()):
         if i % 8 == part:
             truth = json.dumps({"problem_id": p.problem_id, "prompt": p.prompt, "test_cases": p.test_cases})
             found.append((i, score(data_source=p.dataset, solution_str=text, ground_truth=truth, extra_info={})["score"]))
@@ -56,6 +70,18 @@ def test_eight_processes_through_verls_loader_agree_with_the_judge():
         scored = dict(pair for part in pool.map(rewards, range(8), chunksize=1) for pair in part)
     assert scored == expected and len(scored) == len(asked) >= 120
     assert {0.0, 1.0} <= set(scored.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DEMO / "summary.json").exists(), reason="bash run_demo.sh has not been run to its end here")
+def test_eight_processes_through_verls_loader_give_the_pass_ratio_of_every_record_of_an_evaluation():
+    import verl.trainer.ppo.reward  # noqa: F401
+
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        scored = dict(pair for part in pool.map(partial(rewards, asked=recorded), range(8), chunksize=1) for pair in part)
+    expected = {i: ratio for i, (_, _, ratio) in enumerate(recorded())}
+    assert scored == expected and len(expected) >= 170
+    assert {0.0, 1.0} < set(expected.values())
 
 
 def test_humaneval_without_its_prompt_is_an_error_and_not_a_zero():
