@@ -365,12 +365,12 @@ def test_a_template_that_verl_would_train_wrongly_on_is_refused(tmp_path, monkey
 
     made = prepare(tmp_path, [record(i) for i in range(8)], monkeypatch=monkeypatch)
     path = tmp_path / "out" / "sft_train.parquet"
-    checked = check_rows(path, base_model, 512)
+    checked = check_rows(path, base_model, 512, 0)
     if isinstance(checked, str):
         pytest.skip(checked)
     assert checked == {"rows": len(made["train"]), "compared": len(made["train"])}
     with pytest.raises(Exception, match=r"max_length|trained token"):
-        check_rows(path, base_model, 16)
+        check_rows(path, base_model, 16, 0)
 
 
 def test_hashes_ignore_what_the_disguises_change():
