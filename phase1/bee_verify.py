@@ -55,7 +55,7 @@ def verify(rows: Iterable[int], survivors: Survivors, tests_raw: list[Path], cac
                 else:
                     failed.setdefault(survivors.problem[row], []).append(row)
                     result.drops.append((row, f"verify_{reason}", f"{verdict['tests_passed']} of {verdict['tests_total']} {case.source}; {verdict['detail']}"))
-        result.counts |= todo.counts
+        result.counts += todo.counts
     broken = sum(n for kind, n in result.counts.items() if kind.endswith("_sandbox_error"))
     if broken:
         raise BadInput(f"{cache}: the judge failed on {broken} solutions ({todo.failure}); run again, what was judged is kept there")
@@ -90,18 +90,15 @@ class _Todo:
         self.rows, self.survivors, self.tests_raw, self.most, self.cache = rows, survivors, tests_raw, most, cache
         self.counts: Counter[str] = Counter()
         self.failure = ""
-        self.waiting: dict[str, tuple[int, _Case]] = {}  # cache key -> first row and its tests
-        self.same: dict[str, list[int]] = {}  # cache key -> further rows with the same program and tests
+        self.waiting: dict[str, list[tuple[int, _Case]]] = {}  # cache key -> the rows with that program on those tests
 
     def judged(self, config: JudgeConfig) -> Iterator[tuple[int, dict, _Case]]:
         """(row, verdict, tests) of each row that has tests, as they finish; cached verdicts come at the end."""
         known: list[tuple[int, dict, _Case]] = []
         for key, verdict in judge_all(self._items(known), config):
-            row, case = self.waiting.pop(key)
             told = self.cache.add(key, verdict)
             self.failure = self.failure or (verdict.detail if verdict.error_type == "sandbox_error" else "")
-            for each in (row, *self.same.pop(key, ())):
-                yield each, told, case
+            yield from ((row, told, case) for row, case in self.waiting.pop(key))
         yield from known
 
     def _items(self, known: list) -> Iterator[tuple[str, str, dict]]:
@@ -109,12 +106,12 @@ class _Todo:
             code = extract_code(self.survivors.texts(row).answer)
             key = self.cache.key(code, case.digest)
             if key in self.waiting:
-                self.same.setdefault(key, []).append(row)
+                self.waiting[key].append((row, case))
             elif (verdict := self.cache.verdicts.get(key)) is not None:
-                self.counts["from_cache"] += 1
+                self.counts["from_cache"] += key in self.cache.earlier
                 known.append((row, verdict, case))
             else:
-                self.waiting[key] = (row, case)
+                self.waiting[key] = [(row, case)]
                 yield key, case.problem.program(code) if case.problem else code, case.cases
 
     def _cases(self) -> Iterator[tuple[int, _Case]]:
@@ -171,6 +168,7 @@ class VerdictCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by `close`
         self._read()
+        self.earlier = frozenset(self.verdicts)  # of earlier runs
 
     def _read(self) -> None:
         self._file.seek(0)

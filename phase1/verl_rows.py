@@ -56,7 +56,7 @@ def preview(parquet: Path, model: Path, max_length: int, count: int, console: Co
         parts = runs(dataset, index)
         tokens, trained = sum(len(ids) for _, ids in parts), sum(len(ids) for is_trained, ids in parts if is_trained)
         title = f"{parquet.name} row {row}: {tokens} tokens, {trained} trained, {max_length - tokens} of padding to {max_length}"
-        console.rule(title, align="left", characters="-")
+        console.rule(Text(title), align="left", characters="-")
         for is_trained, ids in parts:
             text = dataset.tokenizer.decode(ids)
             if is_trained and not console.is_terminal:

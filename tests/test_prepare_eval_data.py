@@ -241,6 +241,7 @@ def test_statements_that_accept_any_answer_are_told(statement, expected):
     (lambda d: d.joinpath("notes.txt").write_text("x"), "holds no .parquet"),
     (lambda d: write_split(d / "valid.jsonl", [public_row(7), public_row(7, "B", statement="Multiply by 7 and A.")]), "1 duplicates"),
     (lambda d: write_split(d / "valid.jsonl", [public_row(7), public_row(8, tests=0)]), "1 with no tests (first Codeforces/8/A)"),
+    (lambda d: write_split(d / "valid.jsonl", [public_row(7), public_row(7, statement="Another.")]), "an id that stood before"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, setup, expected):
     (tmp_path / "cc").mkdir()

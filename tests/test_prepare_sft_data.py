@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -298,53 +297,6 @@ def test_gzip_and_parquet_give_the_rows_of_plain_lines(tmp_path, monkeypatch):
     reports = [run(tmp_path / p.name.replace(".", "_"), [p], monkeypatch=monkeypatch)["report"] for p in (plain, zipped, parquet)]
     assert len({json.dumps(r["outputs_sha256"]) for r in reports}) == 1
     assert run(tmp_path / "both", [plain, zipped], monkeypatch=monkeypatch)["report"]["dropped"] == {"exact_duplicate": 6}
-
-
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "holds no record"),
-    (b"\n\n", "holds no record"),
-    (os.urandom(4096), r"records are broken \(parse_errors, empty_solution, syntax_error\)"),
-    (json.dumps(record(1)).encode(), "1 of 1 records are left, a training and a validation row need two"),
-], ids=["empty", "blank", "binary", "one line"])  # fmt: skip
-def test_hopeless_input_is_refused_and_leaves_no_parquet(tmp_path, monkeypatch, content, message):
-    with pytest.raises(BadInput, match=message):
-        prepare(tmp_path, [content], monkeypatch=monkeypatch)
-    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"sft_rejects.jsonl"}
-
-
-def test_a_refused_run_keeps_the_rows_of_the_one_before(tmp_path, monkeypatch):
-    prepare(tmp_path, [record(1), record(2)], monkeypatch=monkeypatch)
-    before = (tmp_path / "out" / "sft_train.parquet").read_bytes()
-    with pytest.raises(BadInput):
-        prepare(tmp_path, [b"junk\n"], monkeypatch=monkeypatch)
-    assert (tmp_path / "out" / "sft_train.parquet").read_bytes() == before
-    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
-
-
-@pytest.mark.parametrize("name", ["no.jsonl", "torn.jsonl.gz", "torn.parquet"])
-def test_a_missing_or_torn_file_is_named(tmp_path, monkeypatch, name):
-    path = tmp_path / name
-    if name != "no.jsonl":
-        whole = gzip.compress(json.dumps(record(1)).encode() * 50)
-        path.write_bytes(whole[:60])
-    with pytest.raises(BadInput, match=name.replace(".", r"\.")):
-        run(tmp_path / "out", [path], monkeypatch=monkeypatch)
-
-
-def test_a_worker_that_dies_costs_one_record(tmp_path, monkeypatch):
-    """Some interpreters overflow their C stack on deep code; here compiling one solution kills the process for sure."""
-    from phase1 import bee_filters
-
-    def deadly(code: str) -> str | None:
-        if "die" in code:
-            os.kill(os.getpid(), 9)
-        return None
-
-    monkeypatch.setattr(bee_filters, "python_fault", deadly)
-    records = [record(i, "die = {i}" if i == 7 else "print({i})") for i in range(20)]
-    made = prepare(tmp_path, records, monkeypatch=monkeypatch)
-    assert [(r["line"], r["reason"], r["detail"]) for r in made["rejects"]] == [(8, "syntax_error", "it crashes the compiler")]
-    assert made["report"]["final_total"] == 19
 
 
 @pytest.mark.slow  # imports transformers

@@ -75,6 +75,7 @@ def parse_args() -> argparse.Namespace:
 
 def tokenise(source: Path, tokenizer: Path) -> None:
     """The rival: every `text` of the file through the bare tokenizer, on all cores, in batches."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
     from tokenizers import Tokenizer
 
     bare, batch = Tokenizer.from_file(str(tokenizer)), []
