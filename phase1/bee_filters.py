@@ -23,10 +23,10 @@ from typing import Any
 from phase1.bee import BadRecord, BeeRecord, parse_record, python_fault
 from phase1.bee_examples import examples
 from phase1.bee_input import RawRecord
+from phase1.bee_tokens import RowTokens, load_tokenizer
 from phase1.decontaminate import EvalIndex, name_key, statement_hash, words_of
 from phase1.duplicates import signature
 from phase1.prompts import answer, extract_code, user_message
-from phase1.bee_tokens import RowTokens, load_tokenizer
 
 # What --skip can leave out; parsing and empty solutions cannot be.
 FILTERS = ("language", "syntax", "python2", "contamination", "duplicates", "near_duplicates", "length")
