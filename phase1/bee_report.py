@@ -65,10 +65,7 @@ def _percentiles(values: np.ndarray) -> dict[str, int | float]:
 
 def histogram(path: Path, survivors: Survivors, kept: np.ndarray, max_length: int) -> None:
     """Draw the lengths of the rows in `kept` as a PNG: tokens where they were measured, characters elsewhere."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     tokens = np.frombuffer(survivors.tokens, np.int64)[kept]
     measured = bool(tokens.any())
@@ -78,7 +75,8 @@ def histogram(path: Path, survivors: Survivors, kept: np.ndarray, max_length: in
         part = np.frombuffer(survivors.answer_chars, np.int64)[kept]
         unit, whole = "characters", part + np.frombuffer(survivors.user_chars, np.int64)[kept]
     bins = np.linspace(0, max(int(whole.max()), max_length if measured else 0), 81)
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
     axes.hist(whole, bins, color="#4878a8", label=f"whole row: median {np.median(whole):,.0f}, 99% below {np.percentile(whole, 99):,.0f}")
     axes.hist(part, bins, histtype="step", color="#b0413e", linewidth=1.5, label=f"answer (trained): median {np.median(part):,.0f}")
     if measured:
@@ -87,7 +85,6 @@ def histogram(path: Path, survivors: Survivors, kept: np.ndarray, max_length: in
     axes.legend()
     with replacing(path) as temp:
         figure.savefig(temp, dpi=120, format="png")
-    pyplot.close(figure)
 
 
 def print_report(report: dict, output_dir: Path) -> None:

@@ -47,7 +47,7 @@ def verify(rows: Iterable[int], survivors: Survivors, tests_raw: list[Path], cac
         todo = _Todo(list(rows), survivors, tests_raw, most, verdicts)
         with tqdm(total=len(todo.rows), desc="solutions judged", unit="", mininterval=1) as bar:
             for row, verdict, case in todo.judged(config):
-                bar.update()
+                bar.update(result.counts.total() + todo.counts["without_tests_or_examples"] + 1 - bar.n)
                 reason = _fault(verdict, case)
                 result.counts[f"{case.source}_{reason or 'kept'}"] += 1
                 if reason in ("sandbox_error", "any_answer", ""):

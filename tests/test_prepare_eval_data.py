@@ -145,7 +145,7 @@ def test_right_solutions_of_the_codecontests_sample_pass_and_wrong_ones_do_not(t
     items = [(i, code, problems[i].test_cases) for i, code in SOLUTIONS.items()]
     items.append(("wrong", SOLUTIONS["Codeforces/1238/B"].replace("> 0", ">= 0"), problems["Codeforces/1238/B"].test_cases))
     verdicts = dict(judge.judge_all(items, judge.JudgeConfig()))
-    assert {i: (v.error_type, v.detail) for i, v in verdicts.items()} == {i: ("success", "") for i in SOLUTIONS} | {"wrong": ("wrong_answer", "")}
+    assert {i: (v.error_type, v.detail) for i, v in verdicts.items()} == dict.fromkeys(SOLUTIONS, ("success", "")) | {"wrong": ("wrong_answer", "")}
 
 
 @real_data

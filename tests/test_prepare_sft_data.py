@@ -12,11 +12,12 @@ import pytest
 
 import prepare_sft_data
 from phase1.bee import BadRecord, code_of, parse_record, python_fault
+from phase1.bee_tokens import RowTokens, load_tokenizer
 from phase1.decontaminate import EvalIndex, id_key, name_key, statement_hash, words_of
 from phase1.duplicates import near_duplicates, signature, surplus
 from phase1.files import BadInput
 from phase1.problems import EVAL_SETS
-from phase1.prompts import SYSTEM_PROMPT, answer, user_message
+from phase1.prompts import SYSTEM_PROMPT, answer, chat, user_message
 
 STATEMENT = ("Polycarp keeps a row of n glass jars on the shelf of his grandmother and counts the pickled plums in each of them.\n"
              "He moves one plum a minute from the fullest jar into the emptiest until no two jars differ by more than one.\n\n"
@@ -309,6 +310,34 @@ def test_length_is_measured_as_verl_renders_the_row_and_special_tokens_are_dropp
     tokenizer = AutoTokenizer.from_pretrained(base_model)
     lengths = [len(tokenizer.apply_chat_template(row)) for row in made["train"] + made["val"]]
     assert made["report"]["tokens"]["p100"] == max(lengths)
+
+
+@pytest.mark.slow  # imports transformers
+def test_a_template_that_is_no_constant_text_around_the_turns_is_rendered_row_by_row(base_model):
+    tokenizer = load_tokenizer(base_model)
+    fast = RowTokens(tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace("message.content", "('long' if message.content | length > 40 else 'short') + message.content")
+    slow = RowTokens(tokenizer)
+    assert fast.around and not slow.around
+    marks = 2 * len(tokenizer("long", add_special_tokens=False)["input_ids"])
+    assert sum(slow.count("Count. " * 9, answer("print(1)" * 9))) >= sum(fast.count("Count. " * 9, answer("print(1)" * 9))) + marks - 2
+    whole = tokenizer.apply_chat_template(chat("Count.", answer("print(1)")))
+    assert sum(slow.count("Count.", answer("print(1)"))) == len(whole)
+
+
+def test_the_histogram_is_a_png_and_lengths_add_up(tmp_path, monkeypatch):
+    report = prepare(tmp_path, [record(i) for i in range(9)], monkeypatch=monkeypatch)["report"]
+    assert (tmp_path / "out" / "sft_lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert report["tokens"] is None and 0 < report["avg_response_length_chars"] <= report["max_response_length_chars"]
+
+
+def test_every_manifest_in_the_directory_is_kept_out(tmp_path, monkeypatch):
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "livecodebench_manifest.jsonl").write_text('{"problem_id": "Codeforces/2003/A"}\n')
+    made = prepare(tmp_path, [record(i) for i in range(6)], "--manifest_dir", str(tmp_path / "manifests"), "--allow_missing_manifests",
+                   monkeypatch=monkeypatch)  # fmt: skip
+    assert [(r["name"], r["detail"]["dataset"]) for r in made["rejects"]] == [("2003_A. Title", "livecodebench")]
+    assert made["report"]["evaluation_sets"]["livecodebench"] == "1 ids, no statements"
 
 
 @pytest.mark.slow  # imports verl
