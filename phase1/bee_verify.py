@@ -46,15 +46,16 @@ def verify(rows: Iterable[int], survivors: Survivors, tests_raw: list[Path], cac
     with closing(VerdictCache(cache, config)) as verdicts:
         todo = _Todo(list(rows), survivors, tests_raw, most, verdicts)
         with tqdm(total=len(todo.rows), desc="solutions judged", unit="", mininterval=1) as bar:
-            for row, verdict, case in todo.judged(config):
+            for row, verdict, judged in todo.judged(config):
                 bar.update(result.counts.total() + todo.counts["without_tests_or_examples"] + 1 - bar.n)
-                reason = _fault(verdict, case)
-                result.counts[f"{case.source}_{reason or 'kept'}"] += 1
+                reason = _fault(verdict, judged)
+                result.counts[f"{judged.by}_{reason or 'kept'}"] += 1
                 if reason in ("sandbox_error", "any_answer", ""):
                     passed[survivors.problem[row]] += 1
                 else:
                     failed.setdefault(survivors.problem[row], []).append(row)
-                    result.drops.append((row, f"verify_{reason}", f"{verdict['tests_passed']} of {verdict['tests_total']} {case.source}; {verdict['detail']}"))
+                    told = f"{verdict['tests_passed']} of {verdict['tests_total']} {judged.by} passed; {verdict['detail']}"
+                    result.drops.append((row, f"verify_{reason}", told))
         result.counts += todo.counts
     broken = sum(n for kind, n in result.counts.items() if kind.endswith("_sandbox_error"))
     if broken:
@@ -65,22 +66,29 @@ def verify(rows: Iterable[int], survivors: Survivors, tests_raw: list[Path], cac
 
 
 @dataclass(frozen=True)
-class _Case:
-    """The tests a solution is run on: `tests` of a raw file or `examples` of the statement."""
+class _By:
+    """What a solution is judged by: `tests` of a raw file or `examples` of its statement; and whether any answer is right."""
 
-    source: str
+    by: str
+    any_answer: bool
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The tests a solution is run on; megabytes, so it is let go with its problem."""
+
+    judged: _By
     cases: dict[str, Any]
     digest: str
-    any_answer: bool
     problem: Problem | None = None
 
 
-def _fault(verdict: dict, case: _Case) -> str:
+def _fault(verdict: dict, judged: _By) -> str:
     """Why a solution goes: the judge's word; "" = it stays. Where any of several answers is right, another answer than the
     recorded one is no fault ("any_answer"), a crash still is."""
     if verdict["error_type"] == "success":
         return ""
-    return "any_answer" if verdict["error_type"] == "wrong_answer" and case.any_answer else verdict["error_type"]
+    return "any_answer" if verdict["error_type"] == "wrong_answer" and judged.any_answer else verdict["error_type"]
 
 
 class _Todo:
@@ -90,15 +98,15 @@ class _Todo:
         self.rows, self.survivors, self.tests_raw, self.most, self.cache = rows, survivors, tests_raw, most, cache
         self.counts: Counter[str] = Counter()
         self.failure = ""
-        self.waiting: dict[str, list[tuple[int, _Case]]] = {}  # cache key -> the rows with that program on those tests
+        self.waiting: dict[str, list[tuple[int, _By]]] = {}  # cache key -> the rows with that program on those tests
 
-    def judged(self, config: JudgeConfig) -> Iterator[tuple[int, dict, _Case]]:
-        """(row, verdict, tests) of each row that has tests, as they finish; cached verdicts come at the end."""
-        known: list[tuple[int, dict, _Case]] = []
+    def judged(self, config: JudgeConfig) -> Iterator[tuple[int, dict, _By]]:
+        """(row, verdict, by what) of each row that has tests, as they finish; cached verdicts come at the end."""
+        known: list[tuple[int, dict, _By]] = []
         for key, verdict in judge_all(self._items(known), config):
             told = self.cache.add(key, verdict)
             self.failure = self.failure or (verdict.detail if verdict.error_type == "sandbox_error" else "")
-            yield from ((row, told, case) for row, case in self.waiting.pop(key))
+            yield from ((row, told, judged) for row, judged in self.waiting.pop(key))
         yield from known
 
     def _items(self, known: list) -> Iterator[tuple[str, str, dict]]:
@@ -106,12 +114,12 @@ class _Todo:
             code = extract_code(self.survivors.texts(row).answer)
             key = self.cache.key(code, case.digest)
             if key in self.waiting:
-                self.waiting[key].append((row, case))
+                self.waiting[key].append((row, case.judged))
             elif (verdict := self.cache.verdicts.get(key)) is not None:
                 self.counts["from_cache"] += key in self.cache.earlier
-                known.append((row, verdict, case))
+                known.append((row, verdict, case.judged))
             else:
-                self.waiting[key] = [(row, case)]
+                self.waiting[key] = [(row, case.judged)]
                 yield key, case.problem.program(code) if case.problem else code, case.cases
 
     def _cases(self) -> Iterator[tuple[int, _Case]]:
@@ -122,7 +130,7 @@ class _Todo:
             key = statement_hash(words_of(problem.prompt))
             rows = of.pop(self.survivors.problem_of(id_key(problem.problem_id), key), ())
             if rows:
-                case = _Case("tests", problem.test_cases, _digest(problem), accepts_any_answer(problem.prompt), problem)
+                case = _Case(_By("tests", accepts_any_answer(problem.prompt)), problem.test_cases, _digest(problem), problem)
                 yield from ((row, case) for row in rows)
         for row in (row for rows in of.values() for row in rows):
             texts = self.survivors.texts(row)
@@ -131,7 +139,7 @@ class _Todo:
                 continue
             tests = texts.examples[: self.most or None]
             cases = {"type": "codecontests", "tests": tests}
-            yield row, _Case("examples", cases, sha256_json(tests), accepts_any_answer(texts.user))
+            yield row, _Case(_By("examples", accepts_any_answer(texts.user)), cases, sha256_json(tests))
 
 
 def _digest(problem: Problem) -> str:
