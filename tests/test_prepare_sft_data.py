@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -189,6 +191,14 @@ def test_an_evaluation_problem_is_found_in_every_disguise(disguise):
     index = EvalIndex([("codecontests_valid", "Codeforces/1575/G", STATEMENT), *others])
     hit = index.find("77_A. Something Else", 2, DISGUISES[disguise](STATEMENT))
     assert hit is not None and (hit.dataset, hit.problem_id) == ("codecontests_valid", "Codeforces/1575/G")
+
+
+def test_recall_in_seven_disguises_and_few_unrelated_records_dropped():
+    """The benchmark in small: it exits 1 where the first five disguises are found less than 99% or 0.1% of the others are dropped."""
+    bench = Path(__file__).parent / "bench" / "bench_decontaminate.py"
+    done = subprocess.run([sys.executable, bench, "--problems", "60", "--unrelated", "1000"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"^[a-z ,]+\d+ +\d+\.\d+%", done.stdout, re.MULTILINE)) == 8
 
 
 def test_phrases_of_the_trade_are_no_contamination():
