@@ -100,11 +100,16 @@ def build(dataset: str, args: argparse.Namespace, manifest: Path, raw: Path, see
     tally = Tally()
     chosen = draw_valid_big(args, seen, tally) if dataset == "codecontests_valid_big" else None
     found: dict[str, dict] = {}
+    written: set[str] = set()  # ids in the raw file
     with open(manifest, "w", encoding="utf-8") as m, open(raw, "w", encoding="utf-8") as r:
         for record in records(dataset, args, tally, chosen):
             problem_id, sha = record["problem_id"], record["prompt_sha256"]
             if chosen is None and duplicate(problem_id, sha, seen, tally):
                 continue
+            if problem_id in written:
+                tally.refused.setdefault("an id that stood before, on another statement", []).append(problem_id)
+                continue
+            written.add(problem_id)
             seen[sha] = problem_id
             entry = {"problem_id": problem_id, "prompt_sha256": sha}
             cases = record["test_cases"]

@@ -2,38 +2,41 @@
 
     python prepare_sft_data.py --input_jsonl bee.jsonl --output_dir data --manifest_dir data/manifests --model MODEL_DIR
     python prepare_sft_data.py --input_jsonl a.jsonl b.jsonl.gz c.parquet --keep all --prompt_style raw
-    python prepare_sft_data.py --input_jsonl bee.jsonl --allow_missing_manifests --no_verl_check
+    python prepare_sft_data.py --input_jsonl bee.jsonl --model MODEL_DIR --verify_solutions --tests_raw code_contests/train-*.parquet
 
-Writes sft_train.parquet, sft_val.parquet (one column `messages`: system, user, assistant), sft_report.json and
-sft_rejects.jsonl (a line for each record that was dropped, with its reason). Equal input, flags and seed give equal bytes.
+Writes sft_train.parquet, sft_val.parquet (one column `messages`: system, user, assistant), sft_report.json, sft_lengths.png
+and sft_rejects.jsonl (a line for each record that was dropped, with its reason). Equal input, flags and seed give equal
+Parquet bytes, whatever the number of workers. docs/01_data_preprocessing.md explains every field and flag.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import errno
 import os
-import pickle
 import random
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
 from tqdm import tqdm
 
-from phase1.bee_filters import FILTERS, Examined, Filters, examine_all
+from phase1.bee_filters import FILTERS, Filters, examine_all
 from phase1.bee_input import read_chunks
+from phase1.bee_report import Rejects, histogram, lengths, print_report
+from phase1.bee_survivors import Survivors, without
+from phase1.bee_verify import verify
 from phase1.decontaminate import EvalIndex
-from phase1.duplicates import near_duplicates, surplus
+from phase1.duplicates import surplus
 from phase1.files import BadInput, replacing, run_script, run_stamp, sha256_file, write_json
+from phase1.judge import JudgeConfig, add_judge_arguments, config_from
 from phase1.problems import EVAL_SETS, load_problems, manifest_path, raw_path, read_manifest
 from phase1.prompts import PROMPTS_SHA256, chat
-from phase1.verl_rows import check_rows
+from phase1.verl_rows import check_rows, preview
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
@@ -42,36 +45,42 @@ BROKEN = ("parse_errors", "empty_solution", "syntax_error")  # what --max_reject
 
 
 def main() -> int:
-    args = parse_args()
+    args, judge = parse_args()
     index, sets = evaluation_index(args)
     filters = Filters(index=index, prompt_style=args.prompt_style, skip=frozenset(args.skip), model=args.model,
-                      max_length=args.max_length)  # fmt: skip
+                      max_length=args.max_length, examples=args.verify_solutions)  # fmt: skip
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".prepare.", dir=args.output_dir) as temp, contextlib.ExitStack() as outputs:
-        out = {n: outputs.enter_context(replacing(args.output_dir / n)) for n in ("sft_train.parquet", "sft_val.parquet")}
-        spool = Path(temp) / "rows.pickle"
-        with open(Path(temp) / "rejects.jsonl", "w", encoding="utf-8", errors="backslashreplace") as rejects:
-            survivors, dropped, total = examine_input(args, filters, spool, rejects)
-            refuse_broken_input(args, dropped, total, Path(temp) / "rejects.jsonl")
-            kept = deduplicate(args, survivors, dropped, rejects)
+    with contextlib.ExitStack() as stack:
+        temp = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".prepare.", dir=args.output_dir)))
+        out = {n: stack.enter_context(replacing(args.output_dir / n)) for n in ("sft_train.parquet", "sft_val.parquet")}
+        survivors = stack.enter_context(contextlib.closing(Survivors(temp / "rows.pickle")))
+        rejects = stack.enter_context(contextlib.closing(Rejects(temp / "rejects.jsonl")))
+        total = examine_input(args, filters, judge.parallel, survivors, rejects)
+        refuse_broken_input(args, rejects, total)
+        kept = drop_repeats(args, survivors, rejects)
+        kept, verified = drop_unverified(args, judge, survivors, kept, rejects)
+        kept = drop_surplus(args, survivors, kept, rejects)
         if len(kept) < 2:
-            keep_rejects(args, Path(temp) / "rejects.jsonl")
+            keep_rejects(args, rejects)
             raise BadInput(f"{args.output_dir / 'sft_rejects.jsonl'}: {len(kept)} of {total} records are left, a training "
                            "and a validation row need two; see the reasons there")  # fmt: skip
-        validation = split(len(kept), args.val_ratio, args.seed)
-        write_parquet(out["sft_train.parquet"], spool, [r for i, r in enumerate(kept) if i not in validation])
-        write_parquet(out["sft_val.parquet"], spool, [r for i, r in enumerate(kept) if i in validation])
+        validates = split(len(kept), args.val_ratio, args.seed)
+        write_parquet(out["sft_train.parquet"], survivors, kept[~validates])
+        write_parquet(out["sft_val.parquet"], survivors, kept[validates])
         verl_check = check_with_verl(args, out)
-        keep_rejects(args, Path(temp) / "rejects.jsonl")
-        hashes = {name: sha256_file(path) for name, path in out.items()}
-    report = build_report(args, kept, validation, dropped, total) | {
-        "evaluation_sets": sets, "verl_check": verl_check, "outputs_sha256": hashes}  # fmt: skip
-    write_json(args.output_dir / "sft_report.json", report)
+        keep_rejects(args, rejects)
+        histogram(args.output_dir / "sft_lengths.png", survivors, kept, args.max_length)
+        report = build_report(args, survivors, kept, int(validates.sum()), rejects, total) | {
+            "verify": verified, "evaluation_sets": sets, "verl_check": verl_check,
+            "outputs_sha256": {name: sha256_file(path) for name, path in out.items()}}  # fmt: skip
+        write_json(args.output_dir / "sft_report.json", report)
     print_report(report, args.output_dir)
+    if args.preview:
+        preview(args.output_dir / "sft_train.parquet", args.model, args.max_length, args.preview, Console())
     return 0
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     # input and output
     parser.add_argument("--input_jsonl", type=Path, nargs="+", required=True, help="BEE records: .jsonl, .jsonl.gz or .parquet")
@@ -98,8 +107,21 @@ def parse_args() -> argparse.Namespace:
                         help=f"filters to leave out: {', '.join(FILTERS)}")  # fmt: skip
     parser.add_argument("--max_reject_ratio", type=float, default=0.5,
                         help=f"share of broken records ({', '.join(BROKEN)}) above which the input is refused")  # fmt: skip
-    # running
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 = one a core")
+    # running the solutions
+    parser.add_argument("--verify_solutions", action="store_true", help="run each solution in the judge and drop those that fail: on the "
+                        "tests of --tests_raw where its problem is there, elsewhere on the examples in its statement")  # fmt: skip
+    parser.add_argument("--tests_raw", type=Path, nargs="+", default=[],
+                        help="problems with tests: raw files as prepare_eval_data.py writes them, or CodeContests' own train files")  # fmt: skip
+    parser.add_argument("--verify_tests", type=int, default=0, help="tests of a problem to run, the first ones; 0 = all (default)")
+    parser.add_argument("--verify_cache", type=Path, default=None,
+                        help="verdicts by hash, so that a killed run goes on (default: OUTPUT_DIR/sft_verify_cache.jsonl)")  # fmt: skip
+    judging = parser.add_argument_group("judge and workers", "--workers counts the processes of the filters too")
+    add_judge_arguments(judging)
+    # looking at the result
+    parser.add_argument("--preview", type=int, default=0, metavar="N",
+                        help="print N rows as verl will see them, trained tokens coloured (FORCE_COLOR=1 for a pager)")  # fmt: skip
+    parser.add_argument("--verl_rows", type=int, default=64,
+                        help="rows of each file that are loaded through verl's data set and compared with their answers; 0 = all")  # fmt: skip
     parser.add_argument("--no_verl_check", action="store_true",
                         help="do not load the rows through verl's own data set class (takes some seconds)")  # fmt: skip
     args = parser.parse_args()
@@ -109,15 +131,24 @@ def parse_args() -> argparse.Namespace:
         raise BadInput(f"--val_ratio {args.val_ratio}: expected a share from 0 up to, but not including, 1")
     if args.model and not args.model.is_dir():
         raise BadInput(f"{args.model}: no such directory; --model takes the model that will be trained")
-    args.workers = args.workers or len(os.sched_getaffinity(0))
-    return args
+    if args.preview and not args.model:
+        raise BadInput("--preview shows tokens and needs --model, the model that will be trained")
+    if args.tests_raw and not args.verify_solutions:
+        raise BadInput("--tests_raw is read by --verify_solutions; give that too")
+    if min(args.verify_tests, args.preview, args.verl_rows) < 0 or args.max_length < 1:
+        raise BadInput("--verify_tests, --preview and --verl_rows must not be negative, --max_length must be positive")
+    return args, config_from(args)
 
 
 def evaluation_index(args: argparse.Namespace) -> tuple[EvalIndex, dict[str, int | str]]:
-    """What must stay out of training, and how many problems of each set (or why there are none)."""
+    """What must stay out of training, and how many problems of each set (or why there are none).
+
+    The contract's five sets must be there; what other manifests the directory holds is kept out too.
+    """
     problems: list[tuple[str, str, str]] = []
     sets: dict[str, int | str] = {}
-    for name in EVAL_SETS:
+    others = {p.name.removesuffix("_manifest.jsonl") for p in args.manifest_dir.glob("*_manifest.jsonl")} - EVAL_SETS.keys()
+    for name in (*EVAL_SETS, *sorted(others)):
         missing = [p for p in (manifest_path(args.manifest_dir, name), raw_path(args.manifest_dir, name)) if not p.exists()]
         if missing and not args.allow_missing_manifests:
             raise BadInput(f"{missing[0]}: no such file, so {name} could leak into training; make it with "
@@ -135,145 +166,125 @@ def evaluation_index(args: argparse.Namespace) -> tuple[EvalIndex, dict[str, int
     return EvalIndex(problems, n=args.ngram, threshold=args.containment), sets
 
 
-def examine_input(args, filters: Filters, spool: Path, rejects) -> tuple[list[Examined], Counter, int]:
-    """Run the record filters over the input; survivors' texts go to `spool`, so memory holds only their numbers."""
-    survivors: list[Examined] = []
-    dropped: Counter[str] = Counter()
+def examine_input(args, filters: Filters, workers: int, survivors: Survivors, rejects: Rejects) -> int:
+    """Run the record filters over the input; the number of records."""
     total = 0
-    with open(spool, "wb") as f, tqdm(desc="records", unit="", unit_scale=True, mininterval=1) as bar:
-        for record in examine_all(read_chunks(args.input_jsonl), filters, args.workers):
+    with tqdm(desc="records", unit="", unit_scale=True, mininterval=1) as bar:
+        for record in examine_all(read_chunks(args.input_jsonl), filters, workers):
             total += 1
             bar.update()
             if record.reason:
-                reject(record, record.reason, record.detail, dropped, rejects)
-                continue
-            record.at = f.tell()
-            pickle.dump((record.user, record.answer), f, protocol=4)
-            record.user = record.answer = ""
-            survivors.append(record)
-    return survivors, dropped, total
+                rejects.add(record.file, record.line, record.name, record.reason, record.detail)
+            else:
+                survivors.add(record)
+    return total
 
 
-def reject(record: Examined, reason: str, detail, dropped: Counter, rejects) -> None:
-    dropped[reason] += 1
-    row = {"file": record.file, "line": record.line, "name": record.name, "reason": reason, "detail": detail}
-    rejects.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def refuse_broken_input(args, dropped: Counter, total: int, rejects: Path) -> None:
+def refuse_broken_input(args, rejects: Rejects, total: int) -> None:
     if not total:
-        raise BadInput(f"{args.input_jsonl[0]}: holds no record")
-    broken = sum(dropped[reason] for reason in BROKEN)
+        raise BadInput(f"{args.input_jsonl[0]}: holds no record; is it the file you meant?")
+    broken = sum(rejects.counts[reason] for reason in BROKEN)
     if broken > args.max_reject_ratio * total:
         keep_rejects(args, rejects)
         raise BadInput(f"{args.input_jsonl[0]}: {broken} of {total} records are broken ({', '.join(BROKEN)}), more than "
                        f"--max_reject_ratio {args.max_reject_ratio}; see {args.output_dir / 'sft_rejects.jsonl'}")  # fmt: skip
 
 
-def keep_rejects(args, rejects: Path) -> None:
+def keep_rejects(args, rejects: Rejects) -> None:
+    rejects.close()
     with replacing(args.output_dir / "sft_rejects.jsonl") as temp:
-        os.replace(rejects, temp)
+        os.replace(rejects.path, temp)
+        rejects.path = args.output_dir / "sft_rejects.jsonl"
 
 
-def deduplicate(args, survivors: list[Examined], dropped: Counter, rejects) -> list[Examined]:
-    """Exact repeats, near repeats, then surplus solutions of a problem; input order is kept."""
-    kept = survivors
+def drop(rows: np.ndarray, drops, survivors: Survivors, rejects: Rejects) -> np.ndarray:
+    """`rows` without those in `drops`, which are (row, reason, detail) in row order."""
+    gone = []
+    for row, reason, detail in drops:
+        gone.append(row)
+        rejects.add(*survivors.where(row), survivors.texts(row).name, reason, detail)
+    return without(rows, gone)
+
+
+def drop_repeats(args, survivors: Survivors, rejects: Rejects) -> np.ndarray:
+    """The rows that repeat no earlier one, neither exactly nor nearly."""
+    kept = np.arange(len(survivors))
     if "duplicates" not in args.skip:
-        first: dict[bytes, Examined] = {}
-        for record in kept:
-            if (earlier := first.setdefault(record.pair_hash, record)) is not record:
-                reject(record, "exact_duplicate", f"{earlier.file}:{earlier.line}", dropped, rejects)
-        kept = list(first.values())
-    if "near_duplicates" not in args.skip and kept:
-        repeats = near_duplicates(np.stack([r.statement_signature for r in kept]),
-                                  np.stack([r.solution_signature for r in kept]), args.near_duplicates)  # fmt: skip
-        for row, earlier in repeats.items():
-            reject(kept[row], "near_duplicate", f"{kept[earlier].file}:{kept[earlier].line}", dropped, rejects)
-        kept = [r for row, r in enumerate(kept) if row not in repeats]
-    drop = surplus(problem_numbers(kept), [r.solution_chars for r in kept], args.keep)
-    for row in sorted(drop):
-        reject(kept[row], "surplus_solution", f"--keep {args.keep}", dropped, rejects)
-    return [r for row, r in enumerate(kept) if row not in drop]
+        kept = drop(kept, survivors.exact_repeats(), survivors, rejects)
+    if "near_duplicates" not in args.skip:
+        kept = drop(kept, survivors.near_repeats(kept, args.near_duplicates), survivors, rejects)
+    return kept
 
 
-def problem_numbers(records: list[Examined]) -> list[int]:
-    """A number a problem: records with the same id or with the same statement are of one problem."""
-    number: dict[object, int] = {}
-    numbers = []
-    for record in records:
-        keys = [k for k in (record.id_key, record.statement_hash) if k]
-        known = next((number[k] for k in keys if k in number), len(number))
-        for k in keys:
-            number.setdefault(k, known)
-        numbers.append(known)
-    return numbers
+def drop_unverified(args, judge: JudgeConfig, survivors: Survivors, kept: np.ndarray, rejects: Rejects) -> tuple[np.ndarray, dict | str]:
+    """The rows whose solution passed or could not be run, and what the report says of it."""
+    if not args.verify_solutions:
+        return kept, "skipped: no --verify_solutions"
+    cache = args.verify_cache or args.output_dir / "sft_verify_cache.jsonl"
+    verified = verify(kept.tolist(), survivors, args.tests_raw, cache, judge, args.verify_tests)
+    return drop(kept, verified.drops, survivors, rejects), {
+        "counts": dict(sorted(verified.counts.items())), "problems_where_every_solution_failed": verified.all_fail,
+        "cache": cache, "tests_sha256": {str(p): sha256_file(p) for p in args.tests_raw}}  # fmt: skip
 
 
-def split(count: int, ratio: float, seed: int) -> set[int]:
-    """The rows that validate: a random `ratio` of them, at least one on each side."""
+def drop_surplus(args, survivors: Survivors, kept: np.ndarray, rejects: Rejects) -> np.ndarray:
+    """--keep's choice among the solutions of a problem; last, so that a solution that fails takes no place."""
+    if args.keep == "all":
+        return kept
+    chosen = surplus([survivors.problem[r] for r in kept], [survivors.solution_chars[r] for r in kept], args.keep)
+    return drop(kept, [(int(kept[at]), "surplus_solution", f"--keep {args.keep}") for at in sorted(chosen)], survivors, rejects)
+
+
+def split(count: int, ratio: float, seed: int) -> np.ndarray:
+    """Which rows validate: a random `ratio` of them, at least one on each side, (count,) bool."""
     size = min(max(1, round(count * ratio)), count - 1)
-    return set(random.Random(seed).sample(range(count), size))
+    validates = np.zeros(count, bool)
+    validates[random.Random(seed).sample(range(count), size)] = True
+    return validates
 
 
-def write_parquet(path: Path, spool: Path, records: list[Examined]) -> None:
-    def groups() -> Iterator[list[list[dict]]]:
-        with open(spool, "rb") as f:
-            for start in range(0, len(records), ROW_GROUP):
-                rows = []
-                for record in records[start : start + ROW_GROUP]:
-                    f.seek(record.at)
-                    user, answer = pickle.load(f)
-                    rows.append(chat(user, answer))
-                yield rows
-
+def write_parquet(path: Path, survivors: Survivors, rows: np.ndarray) -> None:
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for rows in groups():
-            writer.write_table(pa.table({"messages": rows}, schema=SCHEMA))
+        for start in range(0, len(rows), ROW_GROUP):
+            texts = [survivors.texts(row) for row in rows[start : start + ROW_GROUP]]
+            writer.write_table(pa.table({"messages": [chat(t.user, t.answer) for t in texts]}, schema=SCHEMA))
 
 
 def check_with_verl(args, out: dict[str, Path]) -> dict | str:
     """Load the files as the trainer will; BadInput when verl would train on anything but the answers."""
     if args.no_verl_check or not args.model:
         return "skipped: --no_verl_check" if args.no_verl_check else "skipped: no --model, so no tokenizer to load with"
-    return {name: check_rows(path, args.model, args.max_length) for name, path in out.items()}
+    return {name: check_rows(path, args.model, args.max_length, args.verl_rows) for name, path in out.items()}
 
 
-def build_report(args, kept: list[Examined], validation: set[int], dropped: Counter, total: int) -> dict:
-    prompts, responses = [r.user_chars for r in kept], [r.answer_chars for r in kept]
-    tokens = np.array([r.tokens for r in kept if r.tokens])
-    percentiles = {f"p{p}": int(np.percentile(tokens, p)) for p in (1, 50, 90, 95, 99, 100)} if len(tokens) else None
+def build_report(args, survivors: Survivors, kept: np.ndarray, val_samples: int, rejects: Rejects, total: int) -> dict:
     return {
         "input_file": str(args.input_jsonl[0]) if len(args.input_jsonl) == 1 else [str(p) for p in args.input_jsonl],
         "input_total": total,
-        "parse_errors": dropped["parse_errors"],
-        "empty_solution_dropped": dropped["empty_solution"],
-        "dropped": {reason: dropped[reason] for reason in sorted(dropped)},
+        "parse_errors": rejects.counts["parse_errors"],
+        "empty_solution_dropped": rejects.counts["empty_solution"],
+        "dropped": {reason: rejects.counts[reason] for reason in sorted(+rejects.counts)},
         "final_total": len(kept),
-        "train_samples": len(kept) - len(validation),
-        "val_samples": len(validation),
-        "avg_prompt_length_chars": round(sum(prompts) / len(kept), 1),
-        "max_prompt_length_chars": max(prompts),
-        "avg_response_length_chars": round(sum(responses) / len(kept), 1),
-        "max_response_length_chars": max(responses),
-        "tokens": percentiles,
-        "padding_share_at_max_length": round(1 - float(tokens.mean()) / args.max_length, 4) if len(tokens) else None,
-        "contamination": [json.loads(line) for line in open(args.output_dir / "sft_rejects.jsonl", encoding="utf-8")
-                          if '"reason": "contaminated"' in line],
+        "train_samples": len(kept) - val_samples,
+        "val_samples": val_samples,
+        **lengths(survivors, kept, args.max_length),
+        "contamination": rejects.contaminated(),
         "prompts_sha256": PROMPTS_SHA256,
         "input_sha256": {str(p): sha256_file(p) for p in args.input_jsonl},
         "stamp": run_stamp(vars(args)),
-    }  # fmt: skip
+    }
 
 
-def print_report(report: dict, output_dir: Path) -> None:
-    print(f"{report['input_total']:,} records -> {report['train_samples']:,} training and {report['val_samples']:,} validation rows")
-    for reason, count in report["dropped"].items():
-        print(f"  {reason:<20}{count:>9,}")
-    if report["tokens"]:
-        print(f"  tokens a row: {report['tokens']}; padding at max_length: {report['padding_share_at_max_length']:.0%}")
-    print(f"  verl check: {report['verl_check']}")
-    print(f"{output_dir}: sft_train.parquet, sft_val.parquet, sft_report.json, sft_rejects.jsonl")
+def say_where_the_disk_is_full() -> int:
+    """main(); a full disk is told with the way out, for Python's own message names no file."""
+    try:
+        return main()
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BadInput(f"{e.filename or 'the disk of --output_dir'}: {os.strerror(e.errno)}; three times the size of the input is "
+                       "needed there; nothing was replaced") from None  # fmt: skip
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(say_where_the_disk_is_full)

@@ -11,21 +11,22 @@ import hashlib
 import json
 import multiprocessing
 import os
+import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from phase1.bee import BadRecord, BeeRecord, parse_record, python_fault
+from phase1.bee_examples import examples
 from phase1.bee_input import RawRecord
+from phase1.bee_tokens import RowTokens, load_tokenizer
 from phase1.decontaminate import EvalIndex, name_key, statement_hash, words_of
 from phase1.duplicates import signature
-from phase1.prompts import answer, chat, extract_code, user_message
+from phase1.prompts import answer, extract_code, user_message
 
 # What --skip can leave out; parsing and empty solutions cannot be.
 FILTERS = ("language", "syntax", "python2", "contamination", "duplicates", "near_duplicates", "length")
@@ -41,12 +42,11 @@ class Filters:
     skip: frozenset[str] = frozenset()
     model: Path | None = None
     max_length: int = 4096
-    tokenizer: Any = field(default=None, repr=False)  # this and what follows is filled in from `model`
-    count_tokens: Callable[[str, str], int] | None = field(default=None, repr=False)
-    special_tokens: list[str] = field(default_factory=list)
+    examples: bool = False  # parse the statement's examples, for --verify_solutions
+    tokens: RowTokens | None = field(default=None, repr=False)  # filled in from `model`
 
 
-@dataclass
+@dataclass(slots=True)
 class Examined:
     """What became of a record: a reason to drop it, or its texts and what the later steps need to compare it."""
 
@@ -55,26 +55,32 @@ class Examined:
     name: str = ""
     reason: str = ""  # "" = good so far
     detail: Any = ""
-    user: str = ""
-    answer: str = ""
+    texts: bytes = b""  # pickled Texts
     user_chars: int = 0
     answer_chars: int = 0
     solution_chars: int = 0
     tokens: int = 0  # of the whole row under the model's chat template; 0 = not measured
+    trained_tokens: int = 0  # of those, the answer and the end of its turn
     id_key: str | None = None
     statement_hash: bytes = b""
     pair_hash: bytes = b""  # of statement and solution
-    statement_signature: np.ndarray | None = None
-    solution_signature: np.ndarray | None = None
-    at: int = 0  # where the caller put the texts
+    signatures: bytes = b""  # of statement and solution, one behind the other
+
+
+@dataclass(slots=True)
+class Texts:
+    """What of a record is read again only when it is dropped, run or written."""
+
+    name: str
+    user: str
+    answer: str
+    examples: list[dict[str, str]]
 
 
 def examine_all(chunks: Iterable[list[RawRecord]], filters: Filters, workers: int) -> Iterator[Examined]:
     """Each record's fate, in input order whatever the number of workers."""
-    if filters.model and filters.tokenizer is None:
-        filters.tokenizer = load_tokenizer(filters.model)
-        filters.count_tokens = token_counter(filters.tokenizer)
-        filters.special_tokens = list(filters.tokenizer.get_added_vocab())
+    if filters.model and filters.tokens is None:
+        filters.tokens = RowTokens(load_tokenizer(filters.model))
     pool = _pool(filters, workers)
     pending: deque[tuple[list[RawRecord], Future]] = deque()
     try:
@@ -88,43 +94,6 @@ def examine_all(chunks: Iterable[list[RawRecord]], filters: Filters, workers: in
             yield from done
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def load_tokenizer(model: Path) -> Any:
-    """The model's tokenizer; imported here because transformers takes seconds to import."""
-    from transformers import AutoTokenizer
-
-    from phase1.files import BadInput
-
-    try:
-        return AutoTokenizer.from_pretrained(str(model))
-    except (OSError, ValueError) as e:
-        raise BadInput(f"{model}: no tokenizer can be loaded from it ({str(e).splitlines()[0]})") from None
-
-
-def token_counter(tokenizer: Any) -> Callable[[str, str], int]:
-    """A function of user turn and answer that counts the tokens of the whole row under the chat template.
-
-    The prompt is counted once for all solutions of a problem that stand close together; verl, too, tokenises a row
-    turn by turn (multiturn_sft_dataset.py, _process_single_message).
-    """
-
-    def count(text: str) -> int:
-        if tokenizer.is_fast:  # encode_batch_fast leaves out the offsets, which nobody reads here
-            return len(tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    @functools.lru_cache(maxsize=256)
-    def prompt(user: str) -> tuple[str, int]:
-        text = tokenizer.apply_chat_template(chat(user), tokenize=False, add_generation_prompt=True)
-        return text, count(text)
-
-    def row(user: str, response: str) -> int:
-        head, tokens = prompt(user)
-        text = tokenizer.apply_chat_template(chat(user, response), tokenize=False)
-        return tokens + count(text[len(head) :]) if text.startswith(head) else count(text)
-
-    return row
 
 
 def _pool(filters: Filters, workers: int) -> ProcessPoolExecutor:
@@ -169,10 +138,12 @@ def _examine_chunk(chunk: list[RawRecord]) -> list[Examined]:
     return [examine(file, line, payload, _filters) for file, line, payload in chunk]
 
 
-def examine(file: str, line: int, payload: bytes | dict, filters: Filters) -> Examined:
+def examine(file: str, line: int, payload: bytes | dict | BadRecord, filters: Filters) -> Examined:
     """One record through all filters that need no other record, in the order in which they are reported."""
     result = Examined(file, line)
     try:
+        if isinstance(payload, BadRecord):
+            raise payload
         row = payload if isinstance(payload, dict) else json.loads(payload)
         if not isinstance(row, dict):
             raise BadRecord(f"a JSON {type(row).__name__}, expected an object")
@@ -184,12 +155,16 @@ def examine(file: str, line: int, payload: bytes | dict, filters: Filters) -> Ex
     result.reason, result.detail = _fault(record, filters)
     if result.reason:
         return result
-    result.user = record.statement if filters.prompt_style == "raw" else user_message("codecontests", record.statement)
-    result.answer = answer(record.solution)
-    if extract_code(result.answer) != record.solution:
+    user = record.statement if filters.prompt_style == "raw" else user_message("codecontests", record.statement)
+    response = answer(record.solution)
+    if extract_code(response) != record.solution:
         result.reason, result.detail = "answer_form", "the evaluation would cut other code out of this answer"
         return result
-    _measure(result, record, filters)
+    _measure(result, user, response, filters)
+    if not result.reason:
+        _compare(result, record, filters)
+        tests = examples(record.statement) if filters.examples else []
+        result.texts = pickle.dumps(Texts(record.name, user, response, tests), protocol=4)
     return result
 
 
@@ -207,29 +182,33 @@ def _fault(record: BeeRecord, filters: Filters) -> tuple[str, Any]:
     return "", ""
 
 
-def _measure(result: Examined, record: BeeRecord, filters: Filters) -> None:
-    """Lengths, hashes and signatures; a row that is too long or holds the template's own marks gets a reason."""
-    result.user_chars, result.answer_chars = len(result.user), len(result.answer)
-    result.solution_chars = len(record.solution)
-    if filters.tokenizer is not None:
-        specials = [t for t in filters.special_tokens if t in result.user or t in result.answer]
-        if specials:
-            result.reason, result.detail = "special_token", specials[0]
-            return
-        result.tokens = filters.count_tokens(result.user, result.answer)
-        if "length" not in filters.skip and result.tokens > filters.max_length:
-            result.reason, result.detail = "too_long", f"{result.tokens} tokens"
-            return
-    words = words_of(record.statement)
+def _measure(result: Examined, user: str, response: str, filters: Filters) -> None:
+    """Lengths; a row that is too long or holds the template's own marks gets a reason."""
+    result.user_chars, result.answer_chars = len(user), len(response)
+    if filters.tokens is None:
+        return
+    if special := filters.tokens.special_in(user) or filters.tokens.special_in(response):
+        result.reason, result.detail = "special_token", special
+        return
+    prompt, result.trained_tokens = filters.tokens.count(user, response)
+    result.tokens = prompt + result.trained_tokens
+    if "length" not in filters.skip and result.tokens > filters.max_length:
+        result.reason, result.detail = "too_long", f"{result.tokens} tokens"
+
+
+def _compare(result: Examined, record: BeeRecord, filters: Filters) -> None:
+    """Hashes and signatures, by which the later steps compare records."""
+    statement, signed = _statement(record.statement, "near_duplicates" not in filters.skip)
     code = record.solution.split()
+    result.solution_chars = len(record.solution)
     result.id_key = name_key(record.name, record.source) if record.name else None
-    result.statement_hash = statement_hash(words)
-    result.pair_hash = hashlib.blake2b(result.statement_hash + " ".join(code).encode("utf-8", "surrogatepass"),
-                                       digest_size=16).digest()  # fmt: skip
-    if "near_duplicates" not in filters.skip:
-        result.statement_signature, result.solution_signature = _statement_signature(" ".join(words)), signature(code)
+    result.statement_hash = statement
+    result.pair_hash = hashlib.blake2b(statement + " ".join(code).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    if signed:
+        result.signatures = signed + signature(code).tobytes()
 
 
 @functools.lru_cache(maxsize=256)  # the solutions of a problem stand close together
-def _statement_signature(words: str) -> np.ndarray:
-    return signature(words.split())
+def _statement(text: str, signed: bool) -> tuple[bytes, bytes]:
+    words = words_of(text)
+    return statement_hash(words), signature(words).tobytes() if signed else b""

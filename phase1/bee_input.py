@@ -6,17 +6,20 @@ import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phase1.bee import BadRecord
 from phase1.files import BadInput
 
 CHUNK_RECORDS = 256
 CHUNK_BYTES = 1 << 20
+RECORD_BYTES = 4 << 20  # the longest record that is read; the longest statements and solutions have some 100 kB
 
-# (file, line or row from 1, the undecoded line or the row)
-RawRecord = tuple[str, int, "bytes | dict"]
+# (file, line or row from 1, the undecoded line or the row, or why it is neither)
+RawRecord = tuple[str, int, "bytes | dict | BadRecord"]
 
 
 def read_chunks(paths: Iterable[Path]) -> Iterator[list[RawRecord]]:
@@ -27,9 +30,9 @@ def read_chunks(paths: Iterable[Path]) -> Iterator[list[RawRecord]]:
     chunk: list[RawRecord] = []
     size = 0
     for path in paths:
-        for number, payload in _records(Path(path)):
-            chunk.append((str(path), number, payload))
-            size += len(payload)
+        for number, payload, length in _records(Path(path)):
+            chunk.append((str(path), number, payload if length <= RECORD_BYTES else _too_large(length)))
+            size += min(length, RECORD_BYTES)
             if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
                 yield chunk
                 chunk, size = [], 0
@@ -37,30 +40,46 @@ def read_chunks(paths: Iterable[Path]) -> Iterator[list[RawRecord]]:
         yield chunk
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes | dict]]:
+def _too_large(length: int) -> BadRecord:
+    return BadRecord(f"{length:,} bytes; no record has more than {RECORD_BYTES:,}")
+
+
+def _records(path: Path) -> Iterator[tuple[int, bytes | dict, int]]:
+    """(line or row, payload, its length in bytes); the payload of one that is too long is cut."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: not a file; name the .jsonl or .parquet in it")
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
         return
-    opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
-        with opener(path, "rb") as f:
-            for number, line in enumerate(f, 1):
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as f:
+            while line := f.readline(RECORD_BYTES + 1):
+                number += 1
+                length = len(line) if line.endswith(b"\n") else len(line) + _rest_of_line(f)
                 if line.strip():
-                    yield number, line
+                    yield number, line, length
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise BadInput(f"{path}:{number + 1}: not a whole gzip file ({e}); copy it again") from None
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
+def _rest_of_line(f: BinaryIO) -> int:
+    """Skip to the end of the line, in bounded memory; the number of bytes skipped."""
+    skipped = 0
+    while part := f.readline(RECORD_BYTES):
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict, int]]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(CHUNK_RECORDS):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, row
+                    yield number, row, sum(len(v) for v in row.values() if isinstance(v, str))
     except pa.ArrowException as e:
         raise BadInput(f"{path}: not a whole Parquet file ({str(e).splitlines()[0]}); copy it again") from None

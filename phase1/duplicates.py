@@ -12,16 +12,21 @@ PERMUTATIONS = 64
 BANDS = 12  # of 5 values: pairs with Jaccard 0.8 share a band with probability 0.99, 0.9 with 0.99998, 0.5 with 0.32
 SHINGLE = 4  # words
 BUCKET = 16  # members of a bucket that a record is compared with: boilerplate must not make the search quadratic
+PAIRS = 1 << 16  # pairs compared at a time: bounds memory
 _EMPTY = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
 
 
 def signature(words: Sequence[str]) -> np.ndarray:
-    """MinHash of the word shingles, (PERMUTATIONS,) uint32; equal word lists give equal signatures."""
+    """MinHash of the word shingles, (PERMUTATIONS,) uint16; equal word lists give equal signatures.
+
+    The low 16 bits of each hash are kept (b-bit minwise hashing, Li and König 2010): unequal values agree by chance
+    once in 65,536, and a million records take 256 MB.
+    """
     minhash = _EMPTY.copy()
     last = max(1, len(words) - SHINGLE + 1)
     shingles = {" ".join(words[i : i + SHINGLE]) for i in range(last)}
     minhash.update_batch([s.encode("utf-8", "surrogatepass") for s in sorted(shingles)])
-    return minhash.hashvalues.astype(np.uint32)
+    return minhash.hashvalues.astype(np.uint16)
 
 
 def near_duplicates(statements: np.ndarray, solutions: np.ndarray, threshold: float) -> dict[int, int]:
@@ -31,30 +36,38 @@ def near_duplicates(statements: np.ndarray, solutions: np.ndarray, threshold: fl
     version of a problem share their statement, and two solutions of a problem are both worth having. A row that is
     itself a repeat does not make others repeats.
     """
-    if not len(statements):
-        return {}
-    both = np.concatenate([statements[:, ::2], solutions[:, ::2]], axis=1)
-    width = both.shape[1] // BANDS
-    candidates: dict[int, set[int]] = {}
-    for band in range(BANDS):
-        # Every BANDS-th column, so that each band looks at statement and solution.
-        columns = np.ascontiguousarray(both[:, band::BANDS][:, :width])
-        keys = columns.view(np.dtype((np.void, columns.dtype.itemsize * width))).ravel()
-        _, group = np.unique(keys, return_inverse=True)
-        order = np.argsort(group, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(group[order]) != 0])
-        for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
-            members = order[start:end]
-            for at in range(1, len(members)):
-                candidates.setdefault(int(members[at]), set()).update(members[: min(at, BUCKET)].tolist())
+    pairs = np.unique(np.concatenate([_alike(statements, solutions, band, threshold) for band in range(BANDS)]), axis=0)
     repeats: dict[int, int] = {}
-    for row in sorted(candidates):
-        for earlier in sorted(candidates[row]):
-            alike = min(np.mean(statements[row] == statements[earlier]), np.mean(solutions[row] == solutions[earlier]))
-            if alike >= threshold and earlier not in repeats:
-                repeats[row] = earlier
-                break
+    for row, earlier in pairs.tolist():  # by row, then by earlier row
+        if row not in repeats and earlier not in repeats:
+            repeats[row] = earlier
     return repeats
+
+
+def _alike(statements: np.ndarray, solutions: np.ndarray, band: int, threshold: float) -> np.ndarray:
+    """(row, earlier row) of the pairs that share a band and are `threshold` alike, (pairs, 2) int64."""
+    width = PERMUTATIONS // BANDS
+    # Every BANDS-th value of the even columns of both, so that each band looks at statement and solution.
+    columns = np.concatenate([statements[:, ::2], solutions[:, ::2]], axis=1)[:, band::BANDS][:, :width].astype(np.uint64)
+    keys = np.zeros(len(columns), np.uint64)
+    for column in columns.T:  # FNV-1a over the values: a collision only makes one comparison more
+        keys = (keys ^ column) * np.uint64(0x100000001B3)
+        keys ^= keys >> np.uint64(29)
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) != 0]) if len(order) else np.empty(0, np.int64)
+    start = np.repeat(starts, np.diff(np.r_[starts, len(order)]))  # of each sorted row, where its bucket begins
+    place = np.arange(len(order)) - start
+    found = [np.empty((0, 2), np.int64)]
+    for k in range(BUCKET):
+        members = np.flatnonzero(place > k)
+        for at in range(0, len(members), PAIRS):
+            part = members[at : at + PAIRS]
+            rows, earlier = order[part], order[start[part] + k]
+            alike = (statements[rows] == statements[earlier]).mean(axis=1) >= threshold
+            rows, earlier = rows[alike], earlier[alike]
+            alike = (solutions[rows] == solutions[earlier]).mean(axis=1) >= threshold
+            found.append(np.stack([rows[alike], earlier[alike]], axis=1))
+    return np.concatenate(found)
 
 
 def surplus(problems: Sequence[int], lengths: Sequence[int], keep: str) -> set[int]:

@@ -118,20 +118,26 @@ def read_raw(path: str | Path, dataset: str = "", only: set[str] | None = None) 
     problems: dict[str, Problem] = {}
     for number, row in read_jsonl(path):
         where = f"{path}:{number}"
-        problem_id, prompt, cases = row.get("problem_id"), row.get("prompt"), row.get("test_cases")
-        if only is not None and problem_id not in only:
+        if only is not None and row.get("problem_id") not in only:
             continue
-        if not isinstance(problem_id, str) or not isinstance(prompt, str) or not isinstance(cases, dict):
-            raise BadInput(f"{where}: needs problem_id and prompt (strings) and test_cases (an object)")
-        if cases.get("type") not in _REQUIRED:
-            raise BadInput(f"{where}: test_cases.type is {cases.get('type')!r}, expected one of {', '.join(_REQUIRED)}")
-        missing = [k for k in _REQUIRED[cases["type"]] if not cases.get(k)]
-        if missing:
-            raise BadInput(f"{where}: test_cases of {problem_id} lacks {' and '.join(missing)}; a problem without tests cannot be judged")
-        if problem_id in problems:
-            raise BadInput(f"{where}: problem_id {problem_id!r} stands twice in this file; delete one")
-        problems[problem_id] = Problem(dataset, problem_id, prompt, cases, row.get("canonical_solution"))
+        problem = check_raw_row(where, row, dataset)
+        if problem.problem_id in problems:
+            raise BadInput(f"{where}: problem_id {problem.problem_id!r} stands twice in this file; delete one")
+        problems[problem.problem_id] = problem
     return problems
+
+
+def check_raw_row(where: str, row: dict, dataset: str) -> Problem:
+    """The problem in one line of a raw file; BadInput names `where` ("file:line") and what contract 4 misses in it."""
+    problem_id, prompt, cases = row.get("problem_id"), row.get("prompt"), row.get("test_cases")
+    if not isinstance(problem_id, str) or not isinstance(prompt, str) or not isinstance(cases, dict):
+        raise BadInput(f"{where}: needs problem_id and prompt (strings) and test_cases (an object)")
+    if cases.get("type") not in _REQUIRED:
+        raise BadInput(f"{where}: test_cases.type is {cases.get('type')!r}, expected one of {', '.join(_REQUIRED)}")
+    missing = [k for k in _REQUIRED[cases["type"]] if not cases.get(k)]
+    if missing:
+        raise BadInput(f"{where}: test_cases of {problem_id} lacks {' and '.join(missing)}; a problem without tests cannot be judged")
+    return Problem(dataset, problem_id, prompt, cases, row.get("canonical_solution"))
 
 
 def load_problems(manifest_dir: str | Path, dataset: str, limit: int | None = None) -> list[Problem]:

@@ -96,6 +96,58 @@ def test_every_reference_solution_passes_in_the_judge_from_the_raw_files(tmp_pat
     assert [(i, v.error_type, v.detail) for i, v in verdicts.items() if not v.accepted] == []
 
 
+# Written for this test: the published sample carries no solutions.
+SOLUTIONS = {
+    "Codeforces/1238/B": """
+for _ in range(int(input())):
+    n, r = map(int, input().split())
+    xs = sorted(set(map(int, input().split())), reverse=True)
+    print(sum(x - i * r > 0 for i, x in enumerate(xs)))
+""",
+    "Codeforces/1198/A": """
+from collections import Counter
+n, size = map(int, input().split())
+counts = [c for _, c in sorted(Counter(input().split()).items(), key=lambda p: int(p[0]))]
+width = min(len(counts), 2 ** min(8 * size // n, 20))
+window = best = sum(counts[:width])
+for i in range(width, len(counts)):
+    window += counts[i] - counts[i - width]
+    best = max(best, window)
+print(n - best)
+""",
+    "Codechef/digjump": """
+from collections import deque
+s = input().strip()
+same = {}
+for i, c in enumerate(s):
+    same.setdefault(c, []).append(i)
+steps, queue = {0: 0}, deque([0])
+while queue:
+    i = queue.popleft()
+    for j in (i - 1, i + 1, *same.pop(s[i], ())):
+        if 0 <= j < len(s) and j not in steps:
+            steps[j] = steps[i] + 1
+            queue.append(j)
+print(steps[len(s) - 1])
+""",
+}
+
+
+@real_data
+@pytest.mark.slow
+def test_right_solutions_of_the_codecontests_sample_pass_and_wrong_ones_do_not(tmp_path):
+    from phase1 import judge
+
+    (tmp_path / "cc").mkdir()
+    (tmp_path / "cc/valid.jsonl.gz").symlink_to(DATA / "codecontests_sample.jsonl.gz")
+    prepare("--output_dir", tmp_path, "--datasets", "codecontests_valid", "--code_contests_dir", tmp_path / "cc", "--allow_size_mismatch")
+    problems = {p.problem_id: p for p in load_problems(tmp_path / "manifests", "codecontests_valid")}
+    items = [(i, code, problems[i].test_cases) for i, code in SOLUTIONS.items()]
+    items.append(("wrong", SOLUTIONS["Codeforces/1238/B"].replace("> 0", ">= 0"), problems["Codeforces/1238/B"].test_cases))
+    verdicts = dict(judge.judge_all(items, judge.JudgeConfig()))
+    assert {i: (v.error_type, v.detail) for i, v in verdicts.items()} == dict.fromkeys(SOLUTIONS, ("success", "")) | {"wrong": ("wrong_answer", "")}
+
+
 @real_data
 def test_every_mbpp_task_has_an_entry_point_that_its_reference_solution_defines():
     with gzip.open(DATA / "mbpp.jsonl.gz") as f:
@@ -241,6 +293,7 @@ def test_statements_that_accept_any_answer_are_told(statement, expected):
     (lambda d: d.joinpath("notes.txt").write_text("x"), "holds no .parquet"),
     (lambda d: write_split(d / "valid.jsonl", [public_row(7), public_row(7, "B", statement="Multiply by 7 and A.")]), "1 duplicates"),
     (lambda d: write_split(d / "valid.jsonl", [public_row(7), public_row(8, tests=0)]), "1 with no tests (first Codeforces/8/A)"),
+    (lambda d: write_split(d / "valid.jsonl", [public_row(7), public_row(7, statement="Another.")]), "an id that stood before"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, setup, expected):
     (tmp_path / "cc").mkdir()

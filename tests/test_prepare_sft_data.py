@@ -2,7 +2,8 @@
 
 import gzip
 import json
-import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 
 import prepare_sft_data
 from phase1.bee import BadRecord, code_of, parse_record, python_fault
+from phase1.bee_tokens import RowTokens, load_tokenizer
 from phase1.decontaminate import EvalIndex, id_key, name_key, statement_hash, words_of
 from phase1.duplicates import near_duplicates, signature, surplus
 from phase1.files import BadInput
 from phase1.problems import EVAL_SETS
-from phase1.prompts import SYSTEM_PROMPT, answer, user_message
+from phase1.prompts import SYSTEM_PROMPT, answer, chat, user_message
 
 STATEMENT = ("Polycarp keeps a row of n glass jars on the shelf of his grandmother and counts the pickled plums in each of them.\n"
              "He moves one plum a minute from the fullest jar into the emptiest until no two jars differ by more than one.\n\n"
@@ -191,6 +193,14 @@ def test_an_evaluation_problem_is_found_in_every_disguise(disguise):
     assert hit is not None and (hit.dataset, hit.problem_id) == ("codecontests_valid", "Codeforces/1575/G")
 
 
+def test_recall_in_seven_disguises_and_few_unrelated_records_dropped():
+    """The benchmark in small: it exits 1 where the first five disguises are found less than 99% or 0.1% of the others are dropped."""
+    bench = Path(__file__).parent / "bench" / "bench_decontaminate.py"
+    done = subprocess.run([sys.executable, bench, "--problems", "60", "--unrelated", "1000"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"^[a-z ,]+\d+ +\d+\.\d+%", done.stdout, re.MULTILINE)) == 8
+
+
 def test_phrases_of_the_trade_are_no_contamination():
     trade = "The first line contains a single integer t, the number of test cases. Each test case has a single line with n. Print"
     index = EvalIndex([("codecontests_valid", f"Codeforces/{i}/A", f"{trade} task {i}") for i in range(1, 9)])
@@ -300,53 +310,6 @@ def test_gzip_and_parquet_give_the_rows_of_plain_lines(tmp_path, monkeypatch):
     assert run(tmp_path / "both", [plain, zipped], monkeypatch=monkeypatch)["report"]["dropped"] == {"exact_duplicate": 6}
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "holds no record"),
-    (b"\n\n", "holds no record"),
-    (os.urandom(4096), r"records are broken \(parse_errors, empty_solution, syntax_error\)"),
-    (json.dumps(record(1)).encode(), "1 of 1 records are left, a training and a validation row need two"),
-], ids=["empty", "blank", "binary", "one line"])  # fmt: skip
-def test_hopeless_input_is_refused_and_leaves_no_parquet(tmp_path, monkeypatch, content, message):
-    with pytest.raises(BadInput, match=message):
-        prepare(tmp_path, [content], monkeypatch=monkeypatch)
-    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"sft_rejects.jsonl"}
-
-
-def test_a_refused_run_keeps_the_rows_of_the_one_before(tmp_path, monkeypatch):
-    prepare(tmp_path, [record(1), record(2)], monkeypatch=monkeypatch)
-    before = (tmp_path / "out" / "sft_train.parquet").read_bytes()
-    with pytest.raises(BadInput):
-        prepare(tmp_path, [b"junk\n"], monkeypatch=monkeypatch)
-    assert (tmp_path / "out" / "sft_train.parquet").read_bytes() == before
-    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
-
-
-@pytest.mark.parametrize("name", ["no.jsonl", "torn.jsonl.gz", "torn.parquet"])
-def test_a_missing_or_torn_file_is_named(tmp_path, monkeypatch, name):
-    path = tmp_path / name
-    if name != "no.jsonl":
-        whole = gzip.compress(json.dumps(record(1)).encode() * 50)
-        path.write_bytes(whole[:60])
-    with pytest.raises(BadInput, match=name.replace(".", r"\.")):
-        run(tmp_path / "out", [path], monkeypatch=monkeypatch)
-
-
-def test_a_worker_that_dies_costs_one_record(tmp_path, monkeypatch):
-    """Some interpreters overflow their C stack on deep code; here compiling one solution kills the process for sure."""
-    from phase1 import bee_filters
-
-    def deadly(code: str) -> str | None:
-        if "die" in code:
-            os.kill(os.getpid(), 9)
-        return None
-
-    monkeypatch.setattr(bee_filters, "python_fault", deadly)
-    records = [record(i, "die = {i}" if i == 7 else "print({i})") for i in range(20)]
-    made = prepare(tmp_path, records, monkeypatch=monkeypatch)
-    assert [(r["line"], r["reason"], r["detail"]) for r in made["rejects"]] == [(8, "syntax_error", "it crashes the compiler")]
-    assert made["report"]["final_total"] == 19
-
-
 @pytest.mark.slow  # imports transformers
 def test_length_is_measured_as_verl_renders_the_row_and_special_tokens_are_dropped(tmp_path, monkeypatch, base_model):
     from transformers import AutoTokenizer
@@ -359,18 +322,46 @@ def test_length_is_measured_as_verl_renders_the_row_and_special_tokens_are_dropp
     assert made["report"]["tokens"]["p100"] == max(lengths)
 
 
+@pytest.mark.slow  # imports transformers
+def test_a_template_that_is_no_constant_text_around_the_turns_is_rendered_row_by_row(base_model):
+    tokenizer = load_tokenizer(base_model)
+    fast = RowTokens(tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace("message.content", "('long' if message.content | length > 40 else 'short') + message.content")
+    slow = RowTokens(tokenizer)
+    assert fast.around and not slow.around
+    marks = 2 * len(tokenizer("long", add_special_tokens=False)["input_ids"])
+    assert sum(slow.count("Count. " * 9, answer("print(1)" * 9))) >= sum(fast.count("Count. " * 9, answer("print(1)" * 9))) + marks - 2
+    whole = tokenizer.apply_chat_template(chat("Count.", answer("print(1)")))
+    assert sum(slow.count("Count.", answer("print(1)"))) == len(whole)
+
+
+def test_the_histogram_is_a_png_and_lengths_add_up(tmp_path, monkeypatch):
+    report = prepare(tmp_path, [record(i) for i in range(9)], monkeypatch=monkeypatch)["report"]
+    assert (tmp_path / "out" / "sft_lengths.png").read_bytes().startswith(b"\x89PNG")
+    assert report["tokens"] is None and 0 < report["avg_response_length_chars"] <= report["max_response_length_chars"]
+
+
+def test_every_manifest_in_the_directory_is_kept_out(tmp_path, monkeypatch):
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "livecodebench_manifest.jsonl").write_text('{"problem_id": "Codeforces/2003/A"}\n')
+    made = prepare(tmp_path, [record(i) for i in range(6)], "--manifest_dir", str(tmp_path / "manifests"), "--allow_missing_manifests",
+                   monkeypatch=monkeypatch)  # fmt: skip
+    assert [(r["name"], r["detail"]["dataset"]) for r in made["rejects"]] == [("2003_A. Title", "livecodebench")]
+    assert made["report"]["evaluation_sets"]["livecodebench"] == "1 ids, no statements"
+
+
 @pytest.mark.slow  # imports verl
 def test_a_template_that_verl_would_train_wrongly_on_is_refused(tmp_path, monkeypatch, base_model):
     from phase1.verl_rows import check_rows
 
     made = prepare(tmp_path, [record(i) for i in range(8)], monkeypatch=monkeypatch)
     path = tmp_path / "out" / "sft_train.parquet"
-    checked = check_rows(path, base_model, 512)
+    checked = check_rows(path, base_model, 512, 0)
     if isinstance(checked, str):
         pytest.skip(checked)
     assert checked == {"rows": len(made["train"]), "compared": len(made["train"])}
     with pytest.raises(Exception, match=r"max_length|trained token"):
-        check_rows(path, base_model, 16)
+        check_rows(path, base_model, 16, 0)
 
 
 def test_hashes_ignore_what_the_disguises_change():

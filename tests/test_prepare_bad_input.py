@@ -1,0 +1,136 @@
+"""prepare_sft_data.py on input and in places that are bad: one line that names file and fix, exit code 2, nothing half-written."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from phase1.bee_input import RECORD_BYTES, read_chunks
+from phase1.files import BadInput
+from tests.conftest import ROOT
+from tests.test_prepare_sft_data import prepare, record, run
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "holds no record"),
+    (b"\n\n", "holds no record"),
+    (os.urandom(4096), r"records are broken \(parse_errors, empty_solution, syntax_error\)"),
+    (json.dumps(record(1)).encode(), "1 of 1 records are left, a training and a validation row need two"),
+], ids=["empty", "blank", "binary", "one line"])  # fmt: skip
+def test_hopeless_input_is_refused_and_leaves_no_parquet(tmp_path, monkeypatch, content, message):
+    with pytest.raises(BadInput, match=message):
+        prepare(tmp_path, [content], monkeypatch=monkeypatch)
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {"sft_rejects.jsonl"}
+
+
+def test_a_refused_run_keeps_the_rows_of_the_one_before(tmp_path, monkeypatch):
+    prepare(tmp_path, [record(1), record(2)], monkeypatch=monkeypatch)
+    before = (tmp_path / "out" / "sft_train.parquet").read_bytes()
+    with pytest.raises(BadInput):
+        prepare(tmp_path, [b"junk\n"], monkeypatch=monkeypatch)
+    assert (tmp_path / "out" / "sft_train.parquet").read_bytes() == before
+    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["no.jsonl", "torn.jsonl.gz", "torn.parquet"])
+def test_a_missing_or_torn_file_is_named(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    if name != "no.jsonl":
+        whole = gzip.compress(json.dumps(record(1)).encode() * 50)
+        path.write_bytes(whole[:60])
+    with pytest.raises(BadInput, match=name.replace(".", r"\.")):
+        run(tmp_path / "out", [path], monkeypatch=monkeypatch)
+
+
+def test_a_worker_that_dies_costs_one_record(tmp_path, monkeypatch):
+    """Some interpreters overflow their C stack on deep code; here compiling one solution kills the process for sure."""
+    from phase1 import bee_filters
+
+    def deadly(code: str) -> str | None:
+        if "die" in code:
+            os.kill(os.getpid(), 9)
+        return None
+
+    monkeypatch.setattr(bee_filters, "python_fault", deadly)
+    records = [record(i, "die = {i}" if i == 7 else "print({i})") for i in range(20)]
+    made = prepare(tmp_path, records, monkeypatch=monkeypatch)
+    assert [(r["line"], r["reason"], r["detail"]) for r in made["rejects"]] == [(8, "syntax_error", "it crashes the compiler")]
+    assert made["report"]["final_total"] == 19
+
+
+# ------------------------------------------------------------------------------------------------------ long records
+def test_a_line_of_100_mb_is_one_reject_and_never_in_memory(tmp_path, monkeypatch):
+    source = tmp_path / "bee.jsonl"
+    with open(source, "wb") as f:
+        for part in (record(1), {"prompt": "x" * 100_000_000, "solution": "print(1)"}, record(2)):
+            f.write(json.dumps(part).encode() + b"\n")
+    made = run(tmp_path / "out", [source], monkeypatch=monkeypatch)
+    assert [(r["line"], r["reason"]) for r in made["rejects"]] == [(2, "parse_errors")]
+    assert made["rejects"][0]["detail"] == f"{source.stat().st_size - 2 * len(json.dumps(record(1))) - 2:,} bytes; no record has more than {RECORD_BYTES:,}"
+    assert made["report"]["final_total"] == 2
+    assert max(len(payload) for chunk in read_chunks([source]) for _, _, payload in chunk if isinstance(payload, bytes)) < 1000
+
+
+def test_a_file_of_one_endless_line_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(BadInput, match="1 of 1 records are broken"):
+        prepare(tmp_path, [b"[" * (RECORD_BYTES + 7)], monkeypatch=monkeypatch)
+
+
+def test_ids_that_stand_twice_in_a_manifest_are_named_with_both_lines(tmp_path, monkeypatch):
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "codecontests_valid_manifest.jsonl").write_text('{"problem_id": "Codeforces/1/A"}\n' * 2)
+    with pytest.raises(BadInput, match=r"codecontests_valid_manifest\.jsonl:2: problem_id 'Codeforces/1/A' stands already in line 1"):
+        prepare(tmp_path, [record(1), record(2)], "--manifest_dir", str(folder), "--allow_missing_manifests", monkeypatch=monkeypatch)
+
+
+def test_records_with_one_id_are_solutions_of_one_problem_and_all_stay(tmp_path, monkeypatch):
+    made = prepare(tmp_path, [record(1, "print(1)"), record(1, "x = 1\nprint(x)"), record(1, "print(1)")], monkeypatch=monkeypatch)
+    assert [(r["line"], r["reason"]) for r in made["rejects"]] == [(3, "exact_duplicate")]
+
+
+# ------------------------------------------------------------------------------------ places that cannot be written
+bwrap = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap makes the bad places; apt-get install bubblewrap")
+
+
+def inside(tmp_path: Path, place: list[str], records: list[dict]) -> subprocess.CompletedProcess:
+    """Run the script in a mount namespace of its own in which `place` says what --output_dir is; root has no capabilities
+    there, so permissions bind it as they bind everybody. What lies there afterwards is printed, a name a line."""
+    source, out = tmp_path / "bee.jsonl", tmp_path / "out"
+    source.write_text("".join(json.dumps(r) + "\n" for r in records))
+    script = 'echo before >"$0/sft_train.parquet"; "$@" >/dev/null; code=$?; ls -A "$0"; cat "$0/sft_train.parquet"; exit $code'
+    return subprocess.run(["bwrap", "--dev-bind", "/", "/", *place, "--cap-drop", "ALL", "--chdir", str(ROOT), "sh", "-c", script, out,
+                           sys.executable, ROOT / "prepare_sft_data.py", "--input_jsonl", source, "--output_dir", out, "--manifest_dir",
+                           tmp_path / "none", "--allow_missing_manifests", "--no_verl_check", "--workers", "2"],
+                          capture_output=True, text=True)  # fmt: skip
+
+
+@bwrap
+@pytest.mark.parametrize(("kind", "message"), [("permission", "Permission denied"), ("read-only", "Read-only file system")])
+def test_without_write_permission_the_directory_is_named(tmp_path, kind, message):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sft_train.parquet").write_text("before\n")
+    place = ["--ro-bind", str(out), str(out)] if kind == "read-only" else []
+    out.chmod(0o555 if kind == "permission" else 0o755)
+    done = inside(tmp_path, place, [record(1), record(2)])
+    out.chmod(0o755)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"error: {out}/") and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == "sft_train.parquet\nbefore\n"
+
+
+@bwrap
+@pytest.mark.parametrize("size", [200_000, 900_000])
+def test_a_full_disk_is_told_and_leaves_the_files_of_the_run_before(tmp_path, size):
+    """On a tmpfs too small for the texts (200 kB), and for the Parquet file beside them (900 kB)."""
+    out = tmp_path / "out"
+    out.mkdir()
+    records = [record(i, f"x = '{os.urandom(1000).hex()}'\nprint(x)") for i in range(320)]
+    done = inside(tmp_path, ["--size", str(size), "--tmpfs", str(out)], records)
+    assert done.returncode == 2 and "No space left on device" in done.stderr.splitlines()[-1], done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == "sft_train.parquet\nbefore\n"
