@@ -7,7 +7,8 @@ Both backends are given the same token ids, made here by the checkpoint's tokeni
 with training's first. So vLLM is asked through /v1/completions with ids, not through /v1/chat/completions with messages:
 there the server renders the template, with its own version of transformers and whatever --chat-template it was started
 with, and a template that adds a system prompt or a space would be a silent mismatch with training. Prompt tokens are
-then known before a request is sent, for the order, the room left in the context and the counts.
+then known before a request is sent, for the order, the room left in the context and the counts. Answers come back as ids
+too and are decoded here: the server's own text, decoded as it streams, loses the end of an answer with broken UTF-8.
 """
 
 from __future__ import annotations
@@ -188,6 +189,16 @@ def stop_ids(model_path: Path, tokenizer) -> list[int]:
     return sorted(ids | ({tokenizer.eos_token_id} - {None}))
 
 
+def decode(tokenizer, tokens: list[int], stops: set[int]) -> tuple[str, str, int]:
+    """(text, finish_reason, tokens generated) of an answer's ids: up to the first that ends it, which counts as generated.
+
+    No clean-up of spaces, which a tokenizer's settings may ask for: this is code.
+    """
+    end = next((i for i, t in enumerate(tokens) if t in stops), None)
+    text = tokenizer.decode(tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return (text, "length", len(tokens)) if end is None else (text, "stop", end + 1)
+
+
 # ----------------------------------------------------------------------------------------------------- transformers
 async def _transformers_completions(requests: list[Request], model_path: Path, tokenizer, sampling: Sampling, backend: Backend,
                                     session: int, display: Display, info: dict[str, Any]) -> AsyncIterator[Completion]:  # fmt: skip
@@ -240,10 +251,6 @@ def _transformers_batches(requests: list[Request], model_path: Path, tokenizer, 
         seconds = (time.perf_counter() - clock) / len(batch)
         done = []
         for request, tokens in zip(batch, output, strict=True):
-            end = next((i for i, t in enumerate(tokens) if t in stops), None)
-            kept = tokens if end is None else tokens[:end]
-            # No clean-up of spaces, which a tokenizer's settings may ask for: this is code, and vLLM does none.
-            text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            reason, n_tokens = ("length", len(kept)) if end is None else ("stop", end + 1)
+            text, reason, n_tokens = decode(tokenizer, tokens, stops)
             done.append(request.completion(text, reason, n_tokens, seconds, started, session))
         yield done

@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from phase1.files import BadInput
-from phase1.generate import Backend, GenerationStopped, Request, Sampling, context_limit, stop_ids
+from phase1.generate import Backend, GenerationStopped, Request, Sampling, context_limit, decode, stop_ids
 from phase1.progress import Display
 from phase1.results import Completion
 from phase1.vllm_checks import check_model, check_sampling, version
@@ -71,7 +71,7 @@ async def vllm_completions(requests: list[Request], model_path: Path, tokenizer,
         # Nothing else limits connections: --max_concurrent does. Keep-alive is closed by vLLM after 5 s of rest.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
         async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as http:
-            client = Client(http, endpoints, sampling, stop_ids(model_path, tokenizer), backend, session, display)
+            client = Client(http, endpoints, sampling, tokenizer, stop_ids(model_path, tokenizer), backend, session, display)
             await client.check(model_path, requests[0], info)
             async with contextlib.aclosing(client.completions(requests)) as stream:
                 async for completion in stream:
@@ -84,9 +84,9 @@ async def vllm_completions(requests: list[Request], model_path: Path, tokenizer,
 class Client:
     """The queue and the workers on it: `max_concurrent` a server."""
 
-    def __init__(self, http: aiohttp.ClientSession, endpoints: list[Endpoint], sampling: Sampling, stops: list[int], backend: Backend, session: int, display: Display):
+    def __init__(self, http: aiohttp.ClientSession, endpoints: list[Endpoint], sampling: Sampling, tokenizer, stops: list[int], backend: Backend, session: int, display: Display):
         self.http, self.endpoints, self.backend, self.session, self.display = http, endpoints, backend, session, display
-        self.sampling, self.stops = sampling, stops
+        self.sampling, self.tokenizer, self.stops = sampling, tokenizer, stops
         self.queue: asyncio.PriorityQueue[tuple[int, Request]] = asyncio.PriorityQueue()
         self.out: asyncio.Queue[Completion | None] = asyncio.Queue()  # None: a server is gone, look whether any is left
         self.tries: dict[int, int] = {}
@@ -172,7 +172,10 @@ class Client:
                 return failed(f"{e.url} counts {usage['prompt_tokens']} prompt tokens, {len(request.prompt)} were sent")
             if choice["finish_reason"] not in ("stop", "length"):  # abort: the engine gave up on it
                 raise Failed(f"finish_reason {choice['finish_reason']}")
-            return request.completion(choice["text"], choice["finish_reason"], usage["completion_tokens"], time.perf_counter() - clock, started, self.session)
+            text, n_tokens = choice["text"], usage["completion_tokens"]
+            if ids := choice.get("token_ids"):  # vLLM 0.10.2 and later
+                text, _, n_tokens = decode(self.tokenizer, ids, set(self.stops))
+            return request.completion(text, choice["finish_reason"], n_tokens, time.perf_counter() - clock, started, self.session)
         except (aiohttp.ClientError, TimeoutError, Failed, ValueError, KeyError, IndexError, TypeError) as error:
             why = f"{type(error).__name__}: {error}" if not isinstance(error, TimeoutError) else f"no answer in {self.backend.request_timeout:.0f} s"
         if not await self._healthy(e):
@@ -189,7 +192,7 @@ class Client:
         body = {
             "model": e.model, "prompt": request.prompt, "max_tokens": request.max_tokens, "stop_token_ids": self.stops,
             "temperature": s.temperature, "top_p": s.top_p, "top_k": s.top_k, "min_p": 0.0, "repetition_penalty": s.repetition_penalty,
-            "presence_penalty": 0.0, "frequency_penalty": 0.0,
+            "presence_penalty": 0.0, "frequency_penalty": 0.0, "return_token_ids": True,
         }  # fmt: skip
         return body | {"seed": request.seed(s.seed)} if s.temperature > 0 else body
 
