@@ -78,7 +78,7 @@ def test_a_server_with_the_models_own_defaults_is_refused(base_model, tmp_path):
     assert done.returncode == 2 and "start it with --generation-config vllm" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_server_outlives_an_evaluator_that_is_killed_while_it_starts(base_model, tmp_path, number):
     args = ["--datasets", "mbpp_reg", "--limit", 1, "--vllm_python", PYTHON, f"--vllm_args={EAGER}"]
     process = subprocess.Popen(command(base_model, tmp_path / "out", *args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -63,7 +63,8 @@ def main() -> int:
 def build_model(directory: Path, tokenizer: Path, shape: str) -> None:
     """Random weights as safetensors, written without transformers: its versions 4 and 5 write different configurations.
 
-    Rows of the vocabulary that the tokenizer does not have are zero, so a greedy answer is text all the same.
+    Rows of the vocabulary that the tokenizer does not have are zero, so a greedy answer is text all the same; the layers'
+    outputs are larger than usual, or with tied embeddings the most likely next token is the last one again.
     """
     import torch
     from safetensors.torch import save_file
@@ -88,7 +89,7 @@ def build_model(directory: Path, tokenizer: Path, shape: str) -> None:
         for part, size in (("q", hidden), ("k", kv_size), ("v", kv_size)):
             weights |= {f"{name}self_attn.{part}_proj.weight": torch.randn(size, hidden) * 0.02, f"{name}self_attn.{part}_proj.bias": torch.zeros(size)}
         weights[f"{name}self_attn.o_proj.weight"] = torch.randn(hidden, hidden) * 0.02
-        weights |= {f"{name}mlp.{part}_proj.weight": torch.randn(*size) * 0.02 for part, size in (("gate", (mlp, hidden)), ("up", (mlp, hidden)), ("down", (hidden, mlp)))}
+        weights |= {f"{name}mlp.{part}_proj.weight": torch.randn(*size) * (0.2 if part == "down" else 0.02) for part, size in (("gate", (mlp, hidden)), ("up", (mlp, hidden)), ("down", (hidden, mlp)))}
         weights |= {f"{name}{norm}_layernorm.weight": torch.ones(hidden) for norm in ("input", "post_attention")}
     save_file({k: v.to(torch.bfloat16).contiguous() for k, v in weights.items()}, directory / "model.safetensors", {"format": "pt"})
     print(f"model: {sum(v.numel() for v in weights.values()) / 1e6:.0f} M parameters, random, {shape}", flush=True)
