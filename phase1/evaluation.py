@@ -2,31 +2,31 @@
 
     run.json                       how it was made; readers trust the directory only when its status is `complete`
     completions/{dataset}.jsonl    a line an answer, on disk before it is judged
-    results/{dataset}.jsonl        a line a finished problem: the answer and its verdict; everything else derives from it
+    results/{dataset}.jsonl        a line a judged answer: the answer and its verdict; everything else derives from it
+    logs/vllm_N.log                what each vLLM server of the last session said
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import signal
-import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from phase1.files import BadInput, now, read_json, write_json
-from phase1.generate import Backend, Sampling, generate
+from phase1.generate import Backend, GenerationStopped, Sampling, generate
 from phase1.judge import JudgeConfig, open_judge
-from phase1.problems import Problem
+from phase1.problems import Problem, data_hashes, load_problems
+from phase1.progress import Display
 from phase1.prompts import extract_code
 from phase1.results import Completion, Record, RecordLog, read_records
 
-Key = tuple[str, str]  # (dataset, problem_id)
+Key = tuple[str, str, int]  # (dataset, problem_id, sample)
 
 
 # ---------------------------------------------------------------------------------------------------------- run.json
@@ -85,20 +85,21 @@ def is_final(record: Record) -> bool:
 
 
 def read_results(output_dir: Path, datasets: list[str]) -> dict[str, list[Record]]:
-    """The last record of each problem, by data set, in file order."""
-    return {d: list({r.problem_id: r for r in read_records(output_dir / "results" / f"{d}.jsonl")}.values()) for d in datasets}
+    """The last record of each answer, by data set, in file order."""
+    return {d: list({(r.problem_id, r.sample): r for r in read_records(output_dir / "results" / f"{d}.jsonl")}.values()) for d in datasets}
 
 
 def unfinished(records: dict[str, list[Record]], run: dict[str, Any]) -> list[str]:
-    """What keeps an evaluation from being complete: a reason for each problem without a final record."""
+    """What keeps an evaluation from being complete: a reason for each answer without a final record."""
     reasons = [f"{r.problem_id}: {r.detail}" for rs in records.values() for r in rs if not is_final(r)]
-    missing = {d: h["problems"] - len(records[d]) for d, h in run["datasets"].items()}
-    return reasons + [f"{d}: {n} problems were not begun" for d, n in missing.items() if n > 0]
+    samples = run["sampling"].get("n_samples", 1)
+    missing = {d: h["problems"] * samples - len(records[d]) for d, h in run["datasets"].items()}
+    return reasons + [f"{d}: {n} {'problems' if samples == 1 else 'answers'} were not begun" for d, n in missing.items() if n > 0]
 
 
-def finished(output_dir: Path, problems: dict[str, list[Problem]]) -> set[Key]:
-    """The problems that need neither generation nor judging any more."""
-    return {(d, r.problem_id) for d, records in read_results(output_dir, list(problems)).items() for r in records if is_final(r)}
+def finished(output_dir: Path, datasets: list[str]) -> set[Key]:
+    """The answers that need neither generation nor judging any more."""
+    return {(d, r.problem_id, r.sample) for d, records in read_results(output_dir, datasets).items() for r in records if is_final(r)}
 
 
 def _stored_completions(output_dir: Path, datasets: list[str]) -> dict[Key, Completion]:
@@ -106,48 +107,115 @@ def _stored_completions(output_dir: Path, datasets: list[str]) -> dict[Key, Comp
     for d in datasets:
         for c in read_records(output_dir / "completions" / f"{d}.jsonl", Completion):
             if c.finish_reason != "error":
-                found[d, c.problem_id] = c
+                found[d, c.problem_id, c.sample] = c
     return found
+
+
+def set_aside_results(output_dir: Path, run: dict[str, Any], identity: dict[str, Any], stamp: dict[str, Any]) -> None:
+    """Make ready to judge every stored completion again: the old verdicts are kept under another name, a session begins.
+
+    Each step leaves a directory that a rerun finishes under one judge: first run.json says `running`, then the verdicts
+    go, then run.json names the new judge and tests.
+    """
+    begin_session(output_dir, run, stamp)
+    for number in range(1000):
+        aside = output_dir / f"results_before_rejudge_{number}"
+        if not aside.exists():
+            break
+    if (output_dir / "results").exists():
+        (output_dir / "results").rename(aside)
+    run |= identity
+    write_json(output_dir / "run.json", run)
+
+
+def stored_problems(output_dir: Path, run: dict[str, Any], manifest_dir: Path, datasets: list[str]) -> dict[str, list[Problem]]:
+    """The problems that a run generated answers for, with the tests that the raw files hold now.
+
+    BadInput when a statement is no longer the one that was asked: other tests may judge an old answer, not another problem's.
+    """
+    problems = {d: load_problems(manifest_dir, d, run["datasets"][d]["problems"]) for d in datasets}
+    stored = _stored_completions(output_dir, datasets)
+    for p in (p for ps in problems.values() for p in ps):
+        c = stored.get((p.dataset, p.problem_id, 0))
+        if c is not None and c.prompt_sha256 != p.user_sha256:
+            raise BadInput(f"{output_dir}/completions/{p.dataset}.jsonl: {p.problem_id} was asked in other words than the raw file has now; generate it again in another --output_dir")
+    return problems
+
+
+def judge_identity(judge: JudgeConfig) -> dict[str, Any]:
+    """What run.json keeps of the judge's settings."""
+    return {k: getattr(judge, k) for k in ("judge", "compare", "run_timeout", "memory_limit_mb")}
+
+
+def data_identity(manifest_dir: Path, problems: dict[str, list[Problem]]) -> dict[str, Any]:
+    return {d: data_hashes(manifest_dir, d, ps) for d, ps in problems.items()}
 
 
 # --------------------------------------------------------------------------------------------------------- the loop
 async def evaluate(output_dir: Path, problems: dict[str, list[Problem]], model_path: Path, sampling: Sampling,
-                   backend: Backend, judge_config: JudgeConfig, session: int) -> dict:  # fmt: skip
-    """Generate and judge every problem that has no final record yet; returns the judge's `info` for run.json.
+                   backend: Backend | None, judge_config: JudgeConfig, session: int) -> dict[str, Any]:  # fmt: skip
+    """Generate and judge every answer that has no final record yet; returns {sandbox, generation} for run.json.
 
     A completion goes to disk, then at once to the judge, while further ones are generated. Whatever kills this
-    process costs the answers in flight and the verdicts in flight, nothing that stands in a file.
+    process costs the answers in flight and the verdicts in flight, nothing that stands in a file. Without a `backend`
+    only stored completions are judged. When every server is gone, what was generated is still judged.
     """
     stop_on_sigterm(asyncio.current_task())
-    done = finished(output_dir, problems)
-    todo = {(d, p.problem_id): p for d, ps in problems.items() for p in ps if (d, p.problem_id) not in done}
+    done = finished(output_dir, list(problems))
+    todo = {(d, p.problem_id, k): p for d, ps in problems.items() for k in range(sampling.n_samples) for p in ps if (d, p.problem_id, k) not in done}
     stored = {k: c for k, c in _stored_completions(output_dir, list(problems)).items() if k in todo}
-    total = sum(map(len, problems.values()))
+    total = sum(map(len, problems.values())) * sampling.n_samples
     results = {d: RecordLog(output_dir / "results" / f"{d}.jsonl") for d in problems}
     completions = {d: RecordLog(output_dir / "completions" / f"{d}.jsonl") for d in problems}
+    generation: dict[str, Any] = {}
 
     try:
         with Display(total, generated=len(done) + len(stored), judged=len(done)) as display:
-            async with open_judge(judge_config) as judge, asyncio.TaskGroup() as tasks:
+            async with open_judge(judge_config) as judge, ticking(display), asyncio.TaskGroup() as tasks:
 
                 async def finish(problem: Problem, completion: Completion) -> None:
                     record = await judge_completion(judge, problem, completion)
                     results[problem.dataset].append(record)
                     display.judged(record)
 
+                def to_judge(key: Key, completion: Completion) -> None:
+                    display.start("judged")
+                    tasks.create_task(finish(todo[key], completion))
+
                 for key, completion in stored.items():  # judged in this session, so its wall clock starts in this one
-                    tasks.create_task(finish(todo[key], dataclasses.replace(completion, session=session, started=time.time())))
-                to_generate = [p for k, p in todo.items() if k not in stored]
-                if to_generate:
-                    async for completion in generate(to_generate, model_path, sampling, backend, session):
-                        completions[completion.dataset].append(completion)
-                        display.generated(completion)
-                        tasks.create_task(finish(todo[completion.dataset, completion.problem_id], completion))
+                    to_judge(key, dataclasses.replace(completion, session=session, started=time.time()))
+                to_generate = [(p, k[2]) for k, p in todo.items() if k not in stored]
+                if to_generate and backend:
+                    try:
+                        stream = generate(to_generate, model_path, sampling, backend, session, display, generation)
+                        async with contextlib.aclosing(stream):
+                            async for c in stream:
+                                completions[c.dataset].append(c)
+                                display.generated(c)
+                                to_judge((c.dataset, c.problem_id, c.sample), c)
+                    except GenerationStopped as stopped:
+                        display.say(f"error: {stopped}; judging what is there")
     except BaseExceptionGroup as group:  # the task group's wrapping would hide a one-line error behind a traceback
         raise group.exceptions[0] from None
     for log in (*results.values(), *completions.values()):
         log.close()
-    return judge.info
+    return {"sandbox": judge.info, **({"generation": generation} if generation else {})}
+
+
+@contextlib.asynccontextmanager
+async def ticking(display: Display, every: float = 1.0) -> AsyncIterator[None]:
+    """Keep the display moving, also while nothing finishes."""
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(every)
+            display.tick()
+
+    task = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def judge_completion(judge, problem: Problem, completion: Completion) -> Record:
@@ -166,42 +234,3 @@ async def judge_completion(judge, problem: Problem, completion: Completion) -> R
 def stop_on_sigterm(task: asyncio.Task) -> None:
     """SIGTERM unwinds the loop like Ctrl-C, so that servers and sandboxes are closed on the way out."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
-class Display:
-    """Progress of both stages: bars where there is a terminal, a plain line every `every` seconds elsewhere."""
-
-    def __init__(self, total: int, generated: int, judged: int, every: float = 15.0):
-        self.total, self.every, self.counts = total, every, {}
-        self.n = {"generated": generated, "judged": judged}
-        self.tokens, self.started, self.printed = 0, time.monotonic(), time.monotonic()
-        self.bars = Progress(TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                             TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(file=sys.stdout))  # fmt: skip
-        self.tasks = {k: self.bars.add_task(k, total=total, completed=n, note="") for k, n in self.n.items()}
-
-    def __enter__(self) -> Display:
-        if self.bars.console.is_terminal:
-            self.bars.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.bars.stop() if self.bars.console.is_terminal else self._line()
-
-    def generated(self, completion: Completion) -> None:
-        self.tokens += completion.gen_tokens
-        self._advance("generated", f"{self.tokens / (time.monotonic() - self.started):,.0f} tokens/s")
-
-    def judged(self, record: Record) -> None:
-        self.counts[record.error_type] = self.counts.get(record.error_type, 0) + 1
-        self._advance("judged", "  ".join(f"{k} {v}" for k, v in sorted(self.counts.items())))
-
-    def _advance(self, stage: str, note: str) -> None:
-        self.n[stage] += 1
-        self.bars.update(self.tasks[stage], advance=1, note=note)
-        if not self.bars.console.is_terminal and time.monotonic() - self.printed > self.every:
-            self._line()
-
-    def _line(self) -> None:
-        self.printed = time.monotonic()
-        verdicts = "  ".join(f"{k} {v}" for k, v in sorted(self.counts.items()))
-        print(f"generated {self.n['generated']}/{self.total}  judged {self.n['judged']}/{self.total}  {verdicts}", flush=True)

@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ QA_STRATA = ("success", "wrong_answer", "syntax_error", "runtime_error", "timeou
 def dataset_metrics(records: Sequence[Record]) -> dict[str, Any]:
     """The metrics.json entry of one data set. Times in seconds, rates 0-1; null where nothing could be measured.
 
-    Only sample 0 of each problem counts (EVAL@1). `wall_clock_time` is the time from the first request to the last
+    Only sample 0 of each problem counts (EVAL@1), except in `pass_at_k`, which is there where problems have more than
+    one sample. `wall_clock_time` is the time from the first request to the last
     verdict within each session, summed over sessions: a resumed evaluation does not count the night in between.
     """
+    sampled = pass_at_k(records)
     records = eval_at_1(records)
     n = len(records)
     solved = sum(r.accepted for r in records)
@@ -70,6 +73,7 @@ def dataset_metrics(records: Sequence[Record]) -> dict[str, Any]:
         "accepted_count": solved,
         "not_judged_count": sum(counts[e] for e in NOT_JUDGED),
         "error_counts": {e: counts[e] for e in dict.fromkeys([*MODEL_ERRORS, *OTHER_ERRORS, *sorted(counts)])},
+        **({"pass_at_k": sampled} if sampled else {}),
     })  # fmt: skip
 
 
@@ -79,14 +83,14 @@ def dataset_summary(records: Sequence[Record]) -> dict[str, Any]:
     `unknown_error_rate` is the share of everything that is neither success nor one of the other five rates
     (empty_output, sandbox_error), whose own counts stand in `error_counts`.
     """
-    records = eval_at_1(records)
     m = dataset_metrics(records)
+    records = eval_at_1(records)
     n = len(records)
     named = [r.error_type if r.error_type in (*RATES, "success") else "unknown_error" for r in records]
     judge_times = [r.judge_time for r in records]
     quality = ("total_problems", "accepted_at_1", "pass_ratio_mean", "pass_ratio_p50", "pass_ratio_p90")
     cost = ("avg_gen_tokens", "total_gen_tokens", "throughput", "cost_per_solved_tokens", "cost_per_solved_judge_time")
-    counts = ("truncation_rate", "accepted_count", "not_judged_count", "error_counts")
+    counts = ("truncation_rate", "accepted_count", "not_judged_count", "error_counts", "pass_at_k")
     return finite({
         **{k: m[k] for k in quality},
         "exec_success_rate": _ratio(sum(r.error_type in EXEC_SUCCESS for r in records), n),
@@ -96,7 +100,7 @@ def dataset_summary(records: Sequence[Record]) -> dict[str, Any]:
         "p50_judge_time": percentile(judge_times, 50),
         "p95_judge_time": percentile(judge_times, 95),
         **{k: m[k] for k in cost},
-        **{k: m[k] for k in counts},
+        **{k: m[k] for k in counts if k in m},
     })  # fmt: skip
 
 
@@ -128,6 +132,19 @@ def write_metrics(output_dir: str | Path, records: dict[str, list[Record]]) -> d
 def eval_at_1(records: Sequence[Record]) -> list[Record]:
     """The records that EVAL@1 counts: the first sample of each problem."""
     return [r for r in records if r.sample == 0]
+
+
+def pass_at_k(records: Sequence[Record]) -> dict[str, float]:
+    """The unbiased estimator of pass@k, 1 - C(n-c, k) / C(n, k) averaged over problems (Chen et al. 2021, section 2.1),
+    for n samples a problem of which c were accepted; k as far as every problem has as many. Empty with one sample each."""
+    accepted: dict[str, list[bool]] = {}
+    for r in records:
+        accepted.setdefault(r.problem_id, []).append(r.accepted)
+    n = min(map(len, accepted.values()), default=0)
+    if n < 2:
+        return {}
+    at = sorted({k for k in (1, 2, 5, 10, 20, 50, 100, 200) if k <= n} | {n})
+    return {str(k): sum(1 - comb(len(a) - sum(a), k) / comb(len(a), k) for a in accepted.values()) / len(accepted) for k in at}
 
 
 def wall_clock(records: Sequence[Record]) -> float:
