@@ -34,11 +34,16 @@ export TRAIN_FILE="${TRAIN_FILE:-$HERE/data/sft_train.parquet}"
 export VAL_FILE="${VAL_FILE:-$HERE/data/sft_val.parquet}"
 export MAX_LENGTH="${MAX_LENGTH:-4096}"                    # tokens; longer rows are cut on the right, shorter ones padded
 export TRAIN_BATCH_SIZE="${TRAIN_BATCH_SIZE:-128}"         # rows a step, over all processes
-export MICRO_BATCH_SIZE="${MICRO_BATCH_SIZE:-2}"           # rows a forward pass, each process
+export MICRO_BATCH_SIZE="${MICRO_BATCH_SIZE:-2}"           # fsdp: rows a forward pass, each process
+export MAX_TOKENS_PER_GPU="${MAX_TOKENS_PER_GPU:-16384}"   # engine: tokens a forward pass, each process; at least MAX_LENGTH
 # ---- model
 export MODEL_PATH="${MODEL_PATH:-Qwen/Qwen2.5-Coder-7B-Instruct}"
 export MODEL_DTYPE="${MODEL_DTYPE:-fp32}"                  # of the master weights and Adam's moments; compute is bf16 either way
-export GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-True}"
+export GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-True}"  # False: faster, 10-20 times the activations
+export ATTENTION="${ATTENTION:-}"                          # engine: flash_attention_2, phase1_packed (torch's own), sdpa; empty: the best there is
+export FUSED_LOSS="${FUSED_LOSS:-1}"                       # engine: 1: the loss of answer tokens without their logits
+export COMPILE="${COMPILE:-0}"                             # engine: 1: torch.compile each decoder layer; a minute at the start
+export RESHARD="${RESHARD:-True}"                          # engine: False: keep gathered weights for the backward pass
 # ---- optimizer
 export LR="${LR:-2e-5}"
 export WARMUP_RATIO="${WARMUP_RATIO:-0.05}"
@@ -54,6 +59,7 @@ export EXPERIMENT_NAME="${EXPERIMENT_NAME:-phase1_sft_qwen7b_coder}"
 export CKPT_DIR="${CKPT_DIR:-$HERE/checkpoints/$PROJECT_NAME/$EXPERIMENT_NAME}"
 export RESUME_MODE="${RESUME_MODE:-auto}"
 # ---- machine
+export TRAINER="${TRAINER:-}"                              # fsdp (verl 0.7.0's, the spec's) or engine (verl >= 0.7.1); empty: fsdp where it exists
 export NPROC="${NPROC:-8}"                                 # processes on this node, one a GPU
 export NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" MASTER_ADDR="${MASTER_ADDR:-}" MASTER_PORT="${MASTER_PORT:-29500}"
 export DEVICE="${DEVICE:-$([[ "$(nvidia-smi -L 2>/dev/null)" == GPU* ]] && echo cuda || echo cpu)}"

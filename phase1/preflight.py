@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from phase1.files import BadInput, read_json
-from phase1.sft_job import ROOT, TRAINER, Job, how_to_set
+from phase1.sft_job import ROOT, TRAINERS, Job, how_to_set, verl_folder
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Schedule:
     """Steps as the trainer will count them: partial batches are dropped, the learning rate spans all epochs."""
 
     steps_per_epoch: int
-    total_steps: int
+    span: int  # steps of all epochs
+    total_steps: int  # the last step of this run
     warmup_steps: int
     saves: int
 
@@ -89,7 +90,7 @@ def schedule_of(job: Job) -> Schedule:
             raise BadInput(f"{key}=0: the trainer divides by it; {how_to_set(key)} to -1 for only once, at the end")
     save_freq = job.config["trainer.save_freq"]
     saves = -(-total // save_freq) if save_freq > 0 else 1
-    return Schedule(per_epoch, total, int(span * float(job.config["optim.lr_warmup_steps_ratio"])), saves)
+    return Schedule(per_epoch, span, total, int(span * float(job.config["optim.lr_warmup_steps_ratio"])), saves)
 
 
 def schedule(job: Job) -> tuple[str, str]:
@@ -159,9 +160,9 @@ def trainer(job: Job) -> tuple[str, str]:
     if done.returncode:
         hint = f"; patch it: {sys.executable} {applier}" if done.returncode == 1 else ""
         raise BadInput(said.split(";")[0] + hint if hint else said)
-    package = Path(next(iter(importlib.util.find_spec("verl").submodule_search_locations)))
-    if not (package.parent / (TRAINER.replace(".", "/") + ".py")).is_file():
-        raise BadInput(f"{package}: has no {TRAINER}, which later versions dropped; pip install verl==0.7.0 --no-deps")
+    package, module = verl_folder(), TRAINERS[job.trainer][0]
+    if not (package.parent / (module.replace(".", "/") + ".py")).is_file():
+        raise BadInput(f"{package}: has no {module}, which later versions dropped; pip install verl==0.7.0 --no-deps, or TRAINER=engine")
     return "pass", said
 
 

@@ -56,13 +56,14 @@ def main() -> int:
         show(checks)
         if failed := [c for c in checks if c.status == "fail"]:
             raise BadInput(failed[0].detail if len(failed) == 1 else f"{len(failed)} checks failed: {', '.join(c.name for c in failed)}")
-    total = schedule_of(job).total_steps
+    schedule = schedule_of(job)
+    total = schedule.total_steps
     resume = resume_point(job)
     shape = run_shape(job)
     if resume.step:
         refuse_other_world_size(job, resume.folder or job.ckpt_dir / f"global_step_{resume.step}")
         refuse_changes(job, shape)
-    command = launch_command(job, wandb_offline(job))
+    command = launch_command(job, wandb_offline(job), schedule.span)
     if args.dry_run:
         if resume.note:
             show([Check("resume", "warn", resume.note)])
@@ -142,7 +143,8 @@ def checkpoint_fault(folder: Path, contents: Collection[str] = ("model", "optimi
     except (BadInput, KeyError, TypeError, ValueError):
         return f"{folder} is partial: no whole fsdp_config.json"
     kinds = [prefix for content, prefix in SHARD_PREFIX.items() if content in contents]
-    for name in [*(f"{k}_world_size_{world_size}_rank_{r}.pt" for k in kinds for r in range(world_size)), "data.pt"]:
+    loader = ["data.pt"] if not (folder / "data_0.pt").exists() else [f"data_{r}.pt" for r in range(world_size)]  # fsdp, engine
+    for name in [*(f"{k}_world_size_{world_size}_rank_{r}.pt" for k in kinds for r in range(world_size)), *loader]:
         if not (folder / name).is_file() or not zipfile.is_zipfile(folder / name):
             return f"{folder} is partial: no whole {name}"
     return None
@@ -161,7 +163,7 @@ def refuse_other_world_size(job: Job, folder: Path) -> None:
 # --------------------------------------------------------------------------------------------- the record of the run
 def run_shape(job: Job) -> dict[str, Any]:
     """What a resumed run must share with the one that saved its checkpoint: data, model, schedule, optimizer."""
-    shape = {k: v for k, v in job.config.items() if k.startswith("optim.")}
+    shape = {k: v for k, v in job.config.items() if k.startswith("optim.")} | {"trainer": job.trainer}
     for key in ("data.max_length", "data.truncation", "data.train_batch_size", "data.train_max_samples", "trainer.total_epochs"):
         shape[key] = job.config.get(key)
     model = str(job.config["model.partial_pretrain"])  # a name on the Hub stays a name, downloaded meanwhile or not
@@ -175,7 +177,7 @@ def refuse_changes(job: Job, shape: dict[str, Any]) -> None:
     path = job.ckpt_dir / RUN_FILE
     if not path.exists():  # checkpoints made without run_sft.sh
         return
-    before = read_json(path)["shape"]
+    before = {"trainer": "fsdp"} | read_json(path)["shape"]  # runs from before there was a choice
     changed = [k for k in sorted(before.keys() | shape.keys()) if before.get(k) != shape.get(k)]
     if changed and job.environ.get("ALLOW_CHANGED_DATA") != "1":
         said = "; ".join(f"{k} was {before.get(k)}, is {shape.get(k)}" for k in changed)
