@@ -93,8 +93,8 @@ ln -sfn "$(basename "$log_file")" "$logs/.latest.$$" && mv -Tf "$logs/.latest.$$
 log "training, console log in $log_file"
 # Killed outright, this script takes torchrun along; asked to stop, it passes the request on and waits for the end.
 if command -v setpriv >/dev/null; then command=(setpriv --pdeathsig TERM "${command[@]}"); fi
-exec {console}> >(exec tee --ignore-interrupts "$log_file")
-tee=$!
+exec {console}> >(exec "$PYTHON" -m phase1.sft_watch --log "$log_file" --metrics "$OUTPUT_DIR/train_metrics.jsonl")
+watch=$!
 "${command[@]}" >&"$console" 2>&1 &
 torchrun=$!
 trap 'log "stopping"; kill -TERM "$torchrun" 2>/dev/null || true' INT TERM HUP
@@ -107,5 +107,5 @@ if [[ $status -ne 0 ]]; then
   log "training failed with status $status; see $log_file; run the same command again to resume at the last checkpoint"
   exit "$status"
 fi
-wait "$tee" || true  # the last lines are on the screen and in the file
+wait "$watch" || true  # the last lines are on the screen and in the file
 "$PYTHON" -m phase1.sft --finished -- "${overrides[@]}"

@@ -123,6 +123,7 @@ class PackedEngine(FSDPEngineWithLMHead):
             # outside, an untied head is a DTensor ("mixed torch.Tensor and DTensor").
             head.forward = functools.partial(head_log_probs, head)
         if COMPILE:
+            torch._dynamo.config.recompile_limit = 64  # all layers share one function; by default the ninth variant of it runs uncompiled
             for layer in module.get_decoder().layers:
                 # The layer's forward and not the layer: FSDP's hooks stay outside, parameter names stay as they are.
                 layer.forward = torch.compile(layer.forward, dynamic=True)

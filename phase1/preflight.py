@@ -231,7 +231,7 @@ def devices(job: Job) -> tuple[str, str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired):
         listed = ""
-    gpus = sum(line.startswith("GPU ") for line in listed.splitlines())
+    gpus = sum(line.startswith("GPU ") for line in listed.splitlines()) or len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     if (visible := job.environ.get("CUDA_VISIBLE_DEVICES")) is not None:  # set but empty hides every GPU
         gpus = min(gpus, len([x for x in visible.split(",") if x.strip()]))
     if gpus < job.nproc:
