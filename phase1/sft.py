@@ -31,8 +31,10 @@ from phase1.files import (
     write_json,
     write_text,
 )
-from phase1.preflight import Check, run_checks, schedule_of, show, wandb_offline
+from phase1.preflight import Check, run_checks, show
+from phase1.preflight_machine import wandb_offline
 from phase1.sft_job import Job, launch_command, read_job
+from phase1.sft_schedule import schedule_of
 
 RUN_FILE = "train_run.json"  # beside the checkpoints: what they were trained on, and when
 SHARD_PREFIX = {"model": "model", "optimizer": "optim", "extra": "extra_state"}  # of verl's save_contents
