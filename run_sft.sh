@@ -6,6 +6,8 @@
 #                                       4 processes; a knob of the block below; trailing Hydra overrides for verl
 #   ./run_sft.sh --smoke                10 steps, batch 4, one process, console logger, a save every 5 steps
 #   ./run_sft.sh --dry_run              the checks and the command, nothing started, nothing written
+#   TRAINER=engine ./run_sft.sh --stop_on nan
+#                                       verl 0.9.1's engine trainer, without padding; ended at the first loss that is no number
 #
 # Run it again after an interruption: it resumes at the last whole checkpoint. A finished job trains nothing.
 # Exit: 0 the last step is saved (or was already), 1 training ended early, 2 refused before anything was started.
@@ -15,15 +17,18 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 log() { echo "[$(date '+%F %T')] $*"; }
 die() { echo "error: $*" >&2; exit 2; }
 
-DRY_RUN="" overrides=()
-for word in "$@"; do
+DRY_RUN="" STOP_ON="${STOP_ON:-}" overrides=()
+while [[ $# -gt 0 ]]; do
+  word="$1"
+  shift
   case "$word" in
+    --stop_on) [[ "${1:-}" == nan ]] || die "--stop_on: nan is what it can stop on"; STOP_ON=nan; shift ;;
     --dry_run) DRY_RUN=1 ;;
     --smoke)  # its own folder and always from step 0, so that it never mixes with the real run
       : "${NPROC:=1}" "${TRAIN_BATCH_SIZE:=4}" "${TOTAL_STEPS:=10}" "${SAVE_FREQ:=5}" "${TEST_FREQ:=5}" "${LOGGER:=console}"
       : "${EXPERIMENT_NAME:=smoke_test}" "${RESUME_MODE:=disable}" ;;
     --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    --*) die "$word: unknown flag; --smoke, --dry_run, --help are known" ;;
+    --*) die "$word: unknown flag; --smoke, --dry_run, --stop_on nan, --help are known" ;;
     *[!0-9]*) overrides+=("$word") ;;
     *) NPROC="$word" ;;
   esac
@@ -93,7 +98,8 @@ ln -sfn "$(basename "$log_file")" "$logs/.latest.$$" && mv -Tf "$logs/.latest.$$
 log "training, console log in $log_file"
 # Killed outright, this script takes torchrun along; asked to stop, it passes the request on and waits for the end.
 if command -v setpriv >/dev/null; then command=(setpriv --pdeathsig TERM "${command[@]}"); fi
-exec {console}> >(exec "$PYTHON" -m phase1.sft_watch --log "$log_file" --metrics "$OUTPUT_DIR/train_metrics.jsonl")
+exec {console}> >(exec "$PYTHON" -m phase1.sft_watch --log "$log_file" --run_file "$CKPT_DIR/train_run.json" \
+  --output_dir "$OUTPUT_DIR" --stop_on "$STOP_ON")
 watch=$!
 "${command[@]}" >&"$console" 2>&1 &
 torchrun=$!
@@ -105,6 +111,8 @@ trap - INT TERM HUP
 exec {console}>&-
 if [[ $status -ne 0 ]]; then
   log "training failed with status $status; see $log_file; run the same command again to resume at the last checkpoint"
+  wait "$watch" || true
+  "$PYTHON" -m phase1.sft --stopped "$OUTPUT_DIR/train_metrics.jsonl" -- "${overrides[@]}" || true
   exit "$status"
 fi
 wait "$watch" || true  # the last lines are on the screen and in the file

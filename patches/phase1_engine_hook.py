@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import torchdata.stateful_dataloader
 from phase1_kernels import sum_log_probs, transformers_attention
-from phase1_resume import ResumableDataLoader, die_with_the_launcher
+from phase1_resume import ResumableDataLoader, die_with_the_launcher, stop_between_steps
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from verl.plugin.platform import platform_manager
 from verl.plugin.platform.platform_base import PlatformBase
@@ -187,5 +187,6 @@ def pack(batch: Any, device: torch.device) -> tuple[dict[str, Any], torch.Tensor
 
 
 die_with_the_launcher()
+stop_between_steps()
 torchdata.stateful_dataloader.StatefulDataLoader = functools.partial(ResumableDataLoader, on_cpu=ON_CPU)
 ALL_ATTENTION_FUNCTIONS.register("phase1_packed", transformers_attention)

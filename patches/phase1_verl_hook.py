@@ -19,7 +19,8 @@ import torch
 import torchdata.stateful_dataloader
 import transformers
 import verl.utils.device
-from phase1_resume import ResumableDataLoader, die_with_the_launcher
+from phase1_resume import COUNTED, ResumableDataLoader, die_with_the_launcher, stop_between_steps
+from verl.utils.tracking import Tracking
 
 ON_CPU = verl.utils.device.get_device_name() == "cpu"
 
@@ -48,6 +49,18 @@ def sdpa_without_flash_attention() -> None:
         return original(cls, *args, **kwargs)
 
     transformers.AutoModelForCausalLM.from_pretrained = classmethod(from_pretrained)
+
+
+def log_tokens() -> None:
+    """`train/global_tokens` in each step's line, as the engine trainer has it: real tokens, padding left out."""
+    original = Tracking.log
+
+    def log(self: Tracking, data: dict[str, Any], step: int, *args: Any, **kwargs: Any) -> Any:
+        if "train/loss" in data and "tokens" in COUNTED:
+            data = data | {"train/global_tokens": COUNTED["tokens"]}
+        return original(self, data, step, *args, **kwargs)
+
+    Tracking.log = log
 
 
 def collate_trimmed(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -102,8 +115,10 @@ def cpu_computes_in_fp32() -> None:
 
 
 die_with_the_launcher()
+stop_between_steps()
 stand_in_for_qwen_vl_utils()
 sdpa_without_flash_attention()
+log_tokens()
 torchdata.stateful_dataloader.StatefulDataLoader = functools.partial(
     ResumableDataLoader, on_cpu=ON_CPU, **({"collate_fn": collate_trimmed} if ON_CPU else {})
 )

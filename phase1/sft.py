@@ -2,6 +2,7 @@
 
     python -m phase1.sft --dry_run -- [HYDRA_OVERRIDE …]            # print checks and command, write nothing
     python -m phase1.sft --argv_file FILE -- [HYDRA_OVERRIDE …]     # record the start, write the command to FILE, NUL-separated
+    python -m phase1.sft --stopped METRICS -- [HYDRA_OVERRIDE …]    # after a crash or a signal: say what is lost
     python -m phase1.sft --finished -- [HYDRA_OVERRIDE …]           # afterwards: exit 0 if the last step is saved, else 1
 
 Called by run_sft.sh, where the knobs and their defaults stand. FILE stays empty when nothing is left to train.
@@ -25,6 +26,7 @@ from phase1.files import (
     fingerprint,
     now,
     read_json,
+    read_jsonl,
     run_script,
     run_stamp,
     sha256_file,
@@ -46,6 +48,7 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dry_run", action="store_true", help="print checks and command, write nothing")
     what.add_argument("--argv_file", type=Path, help="write the command here; left empty when nothing is left to train")
+    what.add_argument("--stopped", type=Path, metavar="METRICS", help="say what an ended training saved and lost, by train_metrics.jsonl")
     what.add_argument("--finished", action="store_true", help="compare the last saved step with the expected one")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for verl, after all of ours")
     args = parser.parse_args()
@@ -53,6 +56,8 @@ def main() -> int:
     job = read_job(dict(os.environ), args.overrides)
     if args.finished:
         return report_end(job)
+    if args.stopped:
+        return report_stop(job, args.stopped)
     if args.dry_run:
         checks = run_checks(job)
         show(checks)
@@ -211,6 +216,14 @@ def report_end(job: Job) -> int:
         return 1
     write_json(path, record | {"status": "complete", "final_step": step, "finished": now()})
     print(f"trained: step {step} of {total} is saved in {job.ckpt_dir / f'global_step_{step}'}")
+    return 0
+
+
+def report_stop(job: Job, metrics: Path) -> int:
+    """After a signal or a crash: the step that the next start goes on from, and how much is done again."""
+    rows = [r for _, r in read_jsonl(metrics) if r.get("run") == job.ckpt_dir.name] if metrics.exists() else []
+    trained, saved = max((r["step"] for r in rows), default=0), resume_point(job).step
+    print(f"trained up to step {trained}, saved up to step {saved}: {max(trained - saved, 0)} steps after it are lost and done again by the next start")
     return 0
 
 

@@ -40,6 +40,8 @@ SHAPES = {  # hidden, layers, heads, key heads, intermediate, vocabulary, tied
 SPEC = {"TRAINER": "fsdp", "MAX_LENGTH": 4096, "MICRO_BATCH_SIZE": 2, "GRADIENT_CHECKPOINTING": True, "steps": 20}
 ENGINE = {"TRAINER": "engine", "MAX_LENGTH": 4096, "MAX_TOKENS_PER_GPU": 32768, "GRADIENT_CHECKPOINTING": False, "FUSED_LOSS": 1,
           "COMPILE": 0, "RESHARD": False, "ATTENTION": "phase1_packed", "steps": 14}  # fmt: skip
+LARGE = ENGINE | {"MAX_TOKENS_PER_GPU": 8192, "GRADIENT_CHECKPOINTING": True, "RESHARD": True, "steps": 5, "rows": 128,
+                  "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}  # fmt: skip
 RUNS = {  # the most informative first
     "05b/engine": ENGINE | {"steps": 30},
     "05b/spec": SPEC,
@@ -48,13 +50,13 @@ RUNS = {  # the most informative first
     "15b/engine": ENGINE,
     "05b/engine 16k": ENGINE | {"MAX_TOKENS_PER_GPU": 16384},
     "05b/engine 16k checkpointing": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True},
-    "05b/engine 16k checkpointing, logits": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "FUSED_LOSS": 0},
+    "05b/engine 16k checkpointing; logits": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "FUSED_LOSS": 0},
     "15b/engine 16k checkpointing": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True},
     "15b/engine checkpointing compiled": ENGINE | {"GRADIENT_CHECKPOINTING": True, "COMPILE": 1},
-    "15b/spec": SPEC | {"steps": 6},
-    "7b/engine 8k checkpointing": ENGINE | {"MAX_TOKENS_PER_GPU": 8192, "GRADIENT_CHECKPOINTING": True, "RESHARD": True, "steps": 6},
-    "7b/engine 16k checkpointing": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "RESHARD": True, "steps": 6},
-    "05b/engine 16k checkpointing, sdpa": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "ATTENTION": "sdpa", "steps": 5},
+    "15b/spec": SPEC | {"steps": 5},
+    "7b/engine": LARGE,
+    "7b/engine compiled": LARGE | {"COMPILE": 1},
+    "05b/engine 16k checkpointing; sdpa": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "ATTENTION": "sdpa", "steps": 5},
     "05b/spec bf16": SPEC | {"MODEL_DTYPE": "bf16", "steps": 10},
     "tiny/engine": ENGINE | {"steps": 4},
     "tiny/spec": SPEC | {"steps": 4},
@@ -70,6 +72,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9, help="start no run whose expected end lies beyond this")
     parser.add_argument("--limit", type=float, default=170, help="seconds after which one run is stopped")
     parser.add_argument("--batch", type=int, default=BATCH, help="rows a step")
+    parser.add_argument("--skip_kernels", action="store_true", help="no check of the kernels against float64 first")
     parser.add_argument("--cpu", action="store_true", help="no GPU: whether it runs, not how fast")
     args = parser.parse_args()
     args.site070, args.site091, args.data, args.out = (p.resolve() for p in (args.site070, args.site091, args.data, args.out))
@@ -80,7 +83,7 @@ def main() -> int:
     names = [n.strip() for n in args.runs.split(",") if n.strip()] or [n for n in RUNS if not n.startswith(("tiny", "7b"))]
 
     subprocess.run([sys.executable, ROOT / "patches" / "apply_verl_patch.py", "--verl_dir", args.site070 / "verl"], check=True)
-    if not args.cpu:
+    if not args.cpu and not args.skip_kernels:
         subprocess.run([sys.executable, __file__, "--kernels"], check=False)
     makers = {}
     for shape in dict.fromkeys(n.split("/")[0] for n in names):
@@ -122,22 +125,22 @@ model.save_pretrained({str(args.models / shape)!r}, max_shard_size="2GB"); tok.s
 
 def measure(args: argparse.Namespace, name: str, knobs: dict) -> dict:
     """One run of run_sft.sh in a process group of its own; every number of its row."""
-    shape, folder = name.split("/")[0], args.out / name.replace("/", "_").replace(" ", "_").replace(",", "")
+    shape, folder = name.split("/")[0], args.out / name.replace("/", "_").replace(" ", "_").replace(";", "")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     knobs = dict(knobs)
-    steps = knobs.pop("steps")
+    steps, batch = knobs.pop("steps"), knobs.pop("rows", args.batch)
     site = args.site070 if knobs["TRAINER"] == "fsdp" else args.site091
     contents = "trainer.checkpoint" if knobs["TRAINER"] == "fsdp" else "checkpoint"
     paths = [str(site.parent / "shims")] if (site.parent / "shims").is_dir() else []
     knobs |= {
-        "MODEL_PATH": args.models / shape, "TRAIN_FILE": args.data / "train.parquet", "VAL_FILE": args.data / "val.parquet",
-        "TRAIN_BATCH_SIZE": args.batch, "LR": "1e-5", "WARMUP_RATIO": "0.1", "EPOCHS": 1, "TOTAL_STEPS": steps, "SAVE_FREQ": -1,
+        "MODEL_PATH": args.models / shape, "TRAIN_FILE": args.data / "train.parquet", "VAL_FILE": args.data / "train.parquet",
+        "TRAIN_BATCH_SIZE": batch, "LR": "1e-5", "WARMUP_RATIO": "0.1", "EPOCHS": 1, "TOTAL_STEPS": steps, "SAVE_FREQ": -1,
         "TEST_FREQ": -1, "LOGGER": "console", "CKPT_DIR": folder / "ckpt", "OUTPUT_DIR": folder, "RESUME_MODE": "disable",
         "PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join([*paths, str(site)]), "HYDRA_FULL_ERROR": 1, "NPROC": 1,
         "HF_HUB_OFFLINE": 1, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": 4, "DEVICE": "cpu" if args.cpu else "cuda",
     }  # fmt: skip
-    command = ["bash", str(ROOT / "run_sft.sh"), f"{contents}.save_contents=[extra]"]
+    command = ["bash", str(ROOT / "run_sft.sh"), f"{contents}.save_contents=[extra]", f"data.val_max_samples={batch}"]
     (folder / "command.txt").write_text(" ".join([f"{k}='{v}'" for k, v in knobs.items()] + command) + "\n")
     env = os.environ | {k: str(v) for k, v in knobs.items()}
     samples: list[tuple[float, ...]] = []
@@ -156,7 +159,7 @@ def measure(args: argparse.Namespace, name: str, knobs: dict) -> dict:
     stop.set()
     metrics = folder / "train_metrics.jsonl"
     rows = [json.loads(x) for x in metrics.read_text().splitlines()] if metrics.exists() else []
-    row = {"run": name, "status": status, "wall": round(time.time() - started, 1), **summary(args, shape, knobs, rows, samples)}
+    row = {"run": name, "status": status, "wall": round(time.time() - started, 1), "rows": batch, **summary(args, shape, knobs, batch, rows, samples)}
     if status != 0:
         screen = (folder / "screen.txt").read_text(errors="replace").splitlines()
         row["error"] = [x[:300] for x in screen if "Error" in x and "ChildFailed" not in x and "not available" not in x][-3:] or screen[-3:]
@@ -164,7 +167,7 @@ def measure(args: argparse.Namespace, name: str, knobs: dict) -> dict:
     return row
 
 
-def summary(args: argparse.Namespace, shape: str, knobs: dict, rows: list[dict], samples: list[tuple[float, ...]]) -> dict:
+def summary(args: argparse.Namespace, shape: str, knobs: dict, batch: int, rows: list[dict], samples: list[tuple[float, ...]]) -> dict:
     trained = [r for r in rows if "train/loss" in r]
     if not trained:
         return {}
@@ -172,12 +175,12 @@ def summary(args: argparse.Namespace, shape: str, knobs: dict, rows: list[dict],
     body = layers * (2 * hidden * hidden + 2 * hidden * (hidden // heads) * kv + 3 * hidden * inter)
     lengths, order = row_order(args)
     found = {"loss": {r["step"]: round(r["train/loss"], 4) for r in trained}, "grad_norm": {r["step"]: round(r["train/grad_norm"], 3) for r in trained}}
-    late = [r for r in trained if r["step"] > 3 and r["seconds"]]
+    late = [r for r in trained if r["step"] > 3 and r.get("seconds")]
     if late:
         seconds = statistics.median(r["seconds"] for r in late)
         per_step = []
         for r in late:
-            rows_of = [min(lengths[i], knobs["MAX_LENGTH"]) for i in order[(r["step"] - 1) * args.batch : r["step"] * args.batch]]
+            rows_of = [min(lengths[i], knobs["MAX_LENGTH"]) for i in order[(r["step"] - 1) * batch : r["step"] * batch]]
             per_step.append((sum(rows_of), sum(s * s for s in rows_of)))
         tokens, squares = (sum(x[i] for x in per_step) / len(per_step) for i in (0, 1))
         attention = 6 * layers * hidden * squares
@@ -234,7 +237,7 @@ def check_kernels() -> None:
     from phase1_kernels import packed_attention, sum_log_probs
 
     def error(got: torch.Tensor, exact: torch.Tensor) -> float:
-        return float((got.double() - exact).norm() / exact.norm())
+        return float(((got.double() - exact).norm() / exact.norm()).detach())
 
     torch.manual_seed(0)
     gpu = {"device": "cuda", "dtype": torch.bfloat16}
