@@ -42,7 +42,7 @@ class CpuPlatform(PlatformBase):
     device_module = types.SimpleNamespace(
         **{name: getattr(torch.cpu, name) for name in ("current_device", "device_count", "is_available", "set_device", "synchronize")},
         **dict.fromkeys(("max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved"), lambda *args: 0),
-        **dict.fromkeys(("empty_cache", "ipc_collect", "reset_peak_memory_stats", "manual_seed", "manual_seed_all"), lambda *args: None),
+        **dict.fromkeys(("empty_cache", "ipc_collect", "reset_peak_memory_stats", "manual_seed", "manual_seed_all", "set_rng_state"), lambda *args: None),
         mem_get_info=lambda *args: (0, 0),
         get_device_name=lambda *args: "CPU",
     )  # fmt: skip

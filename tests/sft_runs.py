@@ -3,11 +3,15 @@
 import importlib.util
 import json
 import os
+import random
+import re
 import shlex
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -104,3 +108,63 @@ done
 """)
     script.chmod(0o755)
     return f"{folder / 'bin'}:{os.environ['PATH']}"
+
+
+# ---------------------------------------------------------------------------------------------- runs of the real trainer
+def addition(rng: random.Random) -> list[dict[str, str]]:
+    """A row whose length differs from the next one's, so that padding and trimming are at work."""
+    a, b = rng.randrange(10**9), rng.randrange(10 ** rng.randrange(1, 9))
+    turns = {"system": "Write Python.", "user": f"Add {a} and {b}.", "assistant": f"<code>\nprint({a} + {b})\n</code>"}
+    return [{"role": role, "content": content} for role, content in turns.items()]
+
+
+class Run:
+    """One call of run_sft.sh and what its console log says."""
+
+    def __init__(self, env: dict[str, str], ckpt_dir: Path, *args: str, outputs: str = "outputs"):
+        self.ckpt_dir, self.output_dir = ckpt_dir, ckpt_dir.with_name(outputs)
+        self.env = env | {"CKPT_DIR": str(ckpt_dir), "OUTPUT_DIR": str(self.output_dir)}
+        self.screen = ckpt_dir.with_name(f"screen_{time.time_ns()}.txt")
+        with open(self.screen, "wb") as screen:
+            self.process = subprocess.Popen([ROOT / "run_sft.sh", *args], env=self.env, start_new_session=True, stdout=screen, stderr=screen)
+
+    def wait(self) -> "Run":
+        self.process.wait(timeout=600)
+        return self
+
+    def outlived_by(self, seconds: float) -> list[str]:
+        """Command lines of this run's processes that are alive `seconds` after it ended; they are killed then."""
+        deadline = time.monotonic() + seconds
+        while (left := members(self.process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        return list(left.values())
+
+    @property
+    def output(self) -> str:
+        return self.screen.read_text(errors="replace")
+
+    def log(self) -> str:
+        path = self.output_dir / "logs" / "latest"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def steps(self) -> dict[int, dict[str, str]]:
+        """The logged metrics of each step, as text; the time a step took is left out."""
+        found = {}
+        for number, line in re.findall(r"step:(\d+) - (train/loss.*)", self.log()):
+            found[int(number)] = {k: v for k, v in (pair.rsplit(":", 1) for pair in line.split(" - ")) if k != "train/time(s)"}
+        return found
+
+
+def members(session: int) -> dict[int, str]:
+    """The live processes of the session that one run was started in: pid -> command line."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                found[int(stat.parent.name)] = stat.with_name("cmdline").read_text().replace("\0", " ")
+        except OSError:  # it ended meanwhile
+            continue
+    return found

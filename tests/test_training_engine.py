@@ -16,9 +16,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.test_training import STEPS, STEPS_PER_EPOCH, Run, addition
+from tests.sft_runs import Run, addition
 
 ROOT = Path(__file__).resolve().parents[1]
+STEPS, STEPS_PER_EPOCH = 12, 6
 LATEST = Path(os.environ.get("VENV_LATEST", ROOT / ".venv-latest"))
 
 pytestmark = [
@@ -138,8 +139,7 @@ def test_two_nodes_on_one_machine_train_and_resume(env, single, tmp_path):
         nodes = env | {"NPROC": "1", "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TOTAL_STEPS": total}
         runs = []
         for rank in (0, 1):
-            run = Run(nodes | {"NODE_RANK": str(rank), "OUTPUT_DIR": str(tmp_path / f"outputs{rank}")}, tmp_path / "ckpt")
-            runs.append(run)
+            runs.append(Run(nodes | {"NODE_RANK": str(rank)}, tmp_path / "ckpt", outputs=f"outputs{rank}"))
         return [run.wait() for run in runs]
 
     for total in ("3", "6"):
