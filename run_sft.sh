@@ -6,6 +6,8 @@
 #                                       4 processes; a knob of the block below; trailing Hydra overrides for verl
 #   ./run_sft.sh --smoke                10 steps, batch 4, one process, console logger, a save every 5 steps
 #   ./run_sft.sh --dry_run              the checks and the command, nothing started, nothing written
+#   TRAINER=engine ./run_sft.sh --stop_on nan
+#                                       verl 0.9.1's engine trainer, without padding; ended at the first loss that is no number
 #
 # Run it again after an interruption: it resumes at the last whole checkpoint. A finished job trains nothing.
 # Exit: 0 the last step is saved (or was already), 1 training ended early, 2 refused before anything was started.
@@ -15,15 +17,18 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 log() { echo "[$(date '+%F %T')] $*"; }
 die() { echo "error: $*" >&2; exit 2; }
 
-DRY_RUN="" overrides=()
-for word in "$@"; do
+DRY_RUN="" STOP_ON="${STOP_ON:-}" overrides=()
+while [[ $# -gt 0 ]]; do
+  word="$1"
+  shift
   case "$word" in
+    --stop_on) [[ "${1:-}" == nan ]] || die "--stop_on: nan is what it can stop on"; STOP_ON=nan; shift ;;
     --dry_run) DRY_RUN=1 ;;
     --smoke)  # its own folder and always from step 0, so that it never mixes with the real run
       : "${NPROC:=1}" "${TRAIN_BATCH_SIZE:=4}" "${TOTAL_STEPS:=10}" "${SAVE_FREQ:=5}" "${TEST_FREQ:=5}" "${LOGGER:=console}"
       : "${EXPERIMENT_NAME:=smoke_test}" "${RESUME_MODE:=disable}" ;;
     --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    --*) die "$word: unknown flag; --smoke, --dry_run, --help are known" ;;
+    --*) die "$word: unknown flag; --smoke, --dry_run, --stop_on nan, --help are known" ;;
     *[!0-9]*) overrides+=("$word") ;;
     *) NPROC="$word" ;;
   esac
@@ -34,11 +39,16 @@ export TRAIN_FILE="${TRAIN_FILE:-$HERE/data/sft_train.parquet}"
 export VAL_FILE="${VAL_FILE:-$HERE/data/sft_val.parquet}"
 export MAX_LENGTH="${MAX_LENGTH:-4096}"                    # tokens; longer rows are cut on the right, shorter ones padded
 export TRAIN_BATCH_SIZE="${TRAIN_BATCH_SIZE:-128}"         # rows a step, over all processes
-export MICRO_BATCH_SIZE="${MICRO_BATCH_SIZE:-2}"           # rows a forward pass, each process
+export MICRO_BATCH_SIZE="${MICRO_BATCH_SIZE:-2}"           # fsdp: rows a forward pass, each process
+export MAX_TOKENS_PER_GPU="${MAX_TOKENS_PER_GPU:-16384}"   # engine: tokens a forward pass, each process; at least MAX_LENGTH
 # ---- model
 export MODEL_PATH="${MODEL_PATH:-Qwen/Qwen2.5-Coder-7B-Instruct}"
 export MODEL_DTYPE="${MODEL_DTYPE:-fp32}"                  # of the master weights and Adam's moments; compute is bf16 either way
-export GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-True}"
+export GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-True}"  # False: faster, 10-20 times the activations
+export ATTENTION="${ATTENTION:-}"                          # engine: flash_attention_2, phase1_packed (torch's own), sdpa; empty: the best there is
+export FUSED_LOSS="${FUSED_LOSS:-1}"                       # engine: 1: the loss of answer tokens without their logits
+export COMPILE="${COMPILE:-0}"                             # engine: 1: torch.compile each decoder layer; a minute at the start
+export RESHARD="${RESHARD:-True}"                          # engine: False: keep gathered weights for the backward pass
 # ---- optimizer
 export LR="${LR:-2e-5}"
 export WARMUP_RATIO="${WARMUP_RATIO:-0.05}"
@@ -54,6 +64,7 @@ export EXPERIMENT_NAME="${EXPERIMENT_NAME:-phase1_sft_qwen7b_coder}"
 export CKPT_DIR="${CKPT_DIR:-$HERE/checkpoints/$PROJECT_NAME/$EXPERIMENT_NAME}"
 export RESUME_MODE="${RESUME_MODE:-auto}"
 # ---- machine
+export TRAINER="${TRAINER:-}"                              # fsdp (verl 0.7.0's, the spec's) or engine (verl >= 0.7.1); empty: fsdp where it exists
 export NPROC="${NPROC:-8}"                                 # processes on this node, one a GPU
 export NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" MASTER_ADDR="${MASTER_ADDR:-}" MASTER_PORT="${MASTER_PORT:-29500}"
 export DEVICE="${DEVICE:-$([[ "$(nvidia-smi -L 2>/dev/null)" == GPU* ]] && echo cuda || echo cpu)}"
@@ -87,8 +98,9 @@ ln -sfn "$(basename "$log_file")" "$logs/.latest.$$" && mv -Tf "$logs/.latest.$$
 log "training, console log in $log_file"
 # Killed outright, this script takes torchrun along; asked to stop, it passes the request on and waits for the end.
 if command -v setpriv >/dev/null; then command=(setpriv --pdeathsig TERM "${command[@]}"); fi
-exec {console}> >(exec tee --ignore-interrupts "$log_file")
-tee=$!
+exec {console}> >(exec "$PYTHON" -m phase1.sft_watch --log "$log_file" --run_file "$CKPT_DIR/train_run.json" \
+  --output_dir "$OUTPUT_DIR" --stop_on "$STOP_ON")
+watch=$!
 "${command[@]}" >&"$console" 2>&1 &
 torchrun=$!
 trap 'log "stopping"; kill -TERM "$torchrun" 2>/dev/null || true' INT TERM HUP
@@ -99,7 +111,9 @@ trap - INT TERM HUP
 exec {console}>&-
 if [[ $status -ne 0 ]]; then
   log "training failed with status $status; see $log_file; run the same command again to resume at the last checkpoint"
+  wait "$watch" || true
+  "$PYTHON" -m phase1.sft --stopped "$OUTPUT_DIR/train_metrics.jsonl" -- "${overrides[@]}" || true
   exit "$status"
 fi
-wait "$tee" || true  # the last lines are on the screen and in the file
+wait "$watch" || true  # the last lines are on the screen and in the file
 "$PYTHON" -m phase1.sft --finished -- "${overrides[@]}"

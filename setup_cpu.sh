@@ -3,12 +3,15 @@
 # Both call it; a second call finds everything in place and takes a moment.
 #
 #   bash setup_cpu.sh
+#   REQUIREMENTS=requirements-latest-cpu.txt VENV=$PWD/.venv-latest bash setup_cpu.sh
+#                                           the second one, of verl 0.9.1 and transformers 5
 #
 # Exit 0 ready, 2 something is missing that it cannot install (it says what and how).
 set -euo pipefail
 
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 VENV="${VENV:-$HERE/.venv}"
+REQUIREMENTS="${REQUIREMENTS:-requirements-cpu.txt}"                     # a file beside this script, every package pinned
 PYTHON3="${PYTHON3:-}"                                                   # the interpreter to build on: 3.11 or 3.12
 TORCH_INDEX="${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"       # CPU builds; PyPI's own pull gigabytes of CUDA
 
@@ -37,7 +40,8 @@ if ! command -v bwrap >/dev/null; then
     apt_install bubblewrap || fail "bubblewrap is missing and cannot be installed from here; as root: apt-get install bubblewrap"
 fi
 
-ready="$VENV/ready-$(cat "$HERE/requirements-cpu.txt" "$HERE/setup_cpu.sh" | sha256sum | cut -c1-16)"
+[ -f "$HERE/$REQUIREMENTS" ] || fail "$HERE/$REQUIREMENTS: no such file; REQUIREMENTS is requirements-cpu.txt or requirements-latest-cpu.txt"
+ready="$VENV/ready-$(cat "$HERE/$REQUIREMENTS" "$HERE/setup_cpu.sh" | sha256sum | cut -c1-16)"
 if [ ! -e "$ready" ]; then
     if [ -d "$VENV" ] && [ ! -e "$VENV/.made-by-setup_cpu" ]; then
         fail "$VENV is an environment that this script did not make and will not replace; choose another: VENV=$HERE/.venv-cpu"
@@ -52,7 +56,7 @@ if [ ! -e "$ready" ]; then
     fi
     # One retry: where that index cannot be reached, the release comes from the indexes pip is configured with.
     "$VENV/bin/pip" install -q --disable-pip-version-check --retries 1 --extra-index-url "$TORCH_INDEX" torch==2.13.0
-    "$VENV/bin/pip" install -q --disable-pip-version-check --no-deps -r "$HERE/requirements-cpu.txt"
+    "$VENV/bin/pip" install -q --disable-pip-version-check --no-deps -r "$HERE/$REQUIREMENTS"
     touch "$ready"
 fi
 "$VENV/bin/python" "$HERE/patches/apply_verl_patch.py"

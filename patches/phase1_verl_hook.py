@@ -9,10 +9,8 @@ The trainer itself runs as `__main__`, so its class cannot be patched by importi
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import importlib.util
-import os
-import signal
 import sys
 import types
 from typing import Any
@@ -21,14 +19,10 @@ import torch
 import torchdata.stateful_dataloader
 import transformers
 import verl.utils.device
+from phase1_resume import COUNTED, ResumableDataLoader, die_with_the_launcher, stop_between_steps
+from verl.utils.tracking import Tracking
 
 ON_CPU = verl.utils.device.get_device_name() == "cpu"
-
-
-def die_with_the_launcher() -> None:
-    """A killed torchrun takes its workers along (Linux): orphans would go on writing into the checkpoints."""
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
 
 
 def stand_in_for_qwen_vl_utils() -> None:
@@ -57,29 +51,16 @@ def sdpa_without_flash_attention() -> None:
     transformers.AutoModelForCausalLM.from_pretrained = classmethod(from_pretrained)
 
 
-class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
-    """The trainer's data loader, which starts the next epoch when the state it resumes from is that of a finished one.
+def log_tokens() -> None:
+    """`train/global_tokens` in each step's line, as the engine trainer has it: real tokens, padding left out."""
+    original = Tracking.log
 
-    A checkpoint taken at an epoch's last step holds a loader state with every batch handed out. Loaded into the next
-    epoch it yields nothing: verl trains no step and exits 0 (verl#7401).
-    """
+    def log(self: Tracking, data: dict[str, Any], step: int, *args: Any, **kwargs: Any) -> Any:
+        if "train/loss" in data and "tokens" in COUNTED:
+            data = data | {"train/global_tokens": COUNTED["tokens"]}
+        return original(self, data, step, *args, **kwargs)
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        if ON_CPU:  # the trainer's 8 pinned workers a loader and rank are for hosts of GPUs; rows are tokenised in the process
-            kwargs |= {"num_workers": 0, "pin_memory": False, "pin_memory_device": "", "collate_fn": collate_trimmed}
-        super().__init__(*args, **kwargs)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if batches_handed_out(state_dict) >= len(self):
-            return
-        super().load_state_dict(state_dict)
-
-
-def batches_handed_out(state_dict: dict[str, Any]) -> int:
-    """How many batches of its epoch a StatefulDataLoader's state (with or without workers) has yielded."""
-    if "_snapshot" in state_dict:  # with workers
-        return state_dict["_snapshot"]["_snapshot_step"] + state_dict["_steps_since_snapshot"]
-    return state_dict.get("_num_yielded", 0)
+    Tracking.log = log
 
 
 def collate_trimmed(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -134,9 +115,13 @@ def cpu_computes_in_fp32() -> None:
 
 
 die_with_the_launcher()
+stop_between_steps()
 stand_in_for_qwen_vl_utils()
 sdpa_without_flash_attention()
-torchdata.stateful_dataloader.StatefulDataLoader = ResumableDataLoader
+log_tokens()
+torchdata.stateful_dataloader.StatefulDataLoader = functools.partial(
+    ResumableDataLoader, on_cpu=ON_CPU, **({"collate_fn": collate_trimmed} if ON_CPU else {})
+)
 if ON_CPU:
     cpu_process_group()
     cpu_computes_in_fp32()

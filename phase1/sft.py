@@ -2,6 +2,7 @@
 
     python -m phase1.sft --dry_run -- [HYDRA_OVERRIDE …]            # print checks and command, write nothing
     python -m phase1.sft --argv_file FILE -- [HYDRA_OVERRIDE …]     # record the start, write the command to FILE, NUL-separated
+    python -m phase1.sft --stopped METRICS -- [HYDRA_OVERRIDE …]    # after a crash or a signal: say what is lost
     python -m phase1.sft --finished -- [HYDRA_OVERRIDE …]           # afterwards: exit 0 if the last step is saved, else 1
 
 Called by run_sft.sh, where the knobs and their defaults stand. FILE stays empty when nothing is left to train.
@@ -25,14 +26,17 @@ from phase1.files import (
     fingerprint,
     now,
     read_json,
+    read_jsonl,
     run_script,
     run_stamp,
     sha256_file,
     write_json,
     write_text,
 )
-from phase1.preflight import Check, run_checks, schedule_of, show, wandb_offline
+from phase1.preflight import Check, run_checks, show
+from phase1.preflight_machine import wandb_offline
 from phase1.sft_job import Job, launch_command, read_job
+from phase1.sft_schedule import schedule_of
 
 RUN_FILE = "train_run.json"  # beside the checkpoints: what they were trained on, and when
 SHARD_PREFIX = {"model": "model", "optimizer": "optim", "extra": "extra_state"}  # of verl's save_contents
@@ -44,6 +48,7 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dry_run", action="store_true", help="print checks and command, write nothing")
     what.add_argument("--argv_file", type=Path, help="write the command here; left empty when nothing is left to train")
+    what.add_argument("--stopped", type=Path, metavar="METRICS", help="say what an ended training saved and lost, by train_metrics.jsonl")
     what.add_argument("--finished", action="store_true", help="compare the last saved step with the expected one")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for verl, after all of ours")
     args = parser.parse_args()
@@ -51,18 +56,21 @@ def main() -> int:
     job = read_job(dict(os.environ), args.overrides)
     if args.finished:
         return report_end(job)
+    if args.stopped:
+        return report_stop(job, args.stopped)
     if args.dry_run:
         checks = run_checks(job)
         show(checks)
         if failed := [c for c in checks if c.status == "fail"]:
             raise BadInput(failed[0].detail if len(failed) == 1 else f"{len(failed)} checks failed: {', '.join(c.name for c in failed)}")
-    total = schedule_of(job).total_steps
+    schedule = schedule_of(job)
+    total = schedule.total_steps
     resume = resume_point(job)
     shape = run_shape(job)
     if resume.step:
         refuse_other_world_size(job, resume.folder or job.ckpt_dir / f"global_step_{resume.step}")
         refuse_changes(job, shape)
-    command = launch_command(job, wandb_offline(job))
+    command = launch_command(job, wandb_offline(job), schedule.span)
     if args.dry_run:
         if resume.note:
             show([Check("resume", "warn", resume.note)])
@@ -142,7 +150,8 @@ def checkpoint_fault(folder: Path, contents: Collection[str] = ("model", "optimi
     except (BadInput, KeyError, TypeError, ValueError):
         return f"{folder} is partial: no whole fsdp_config.json"
     kinds = [prefix for content, prefix in SHARD_PREFIX.items() if content in contents]
-    for name in [*(f"{k}_world_size_{world_size}_rank_{r}.pt" for k in kinds for r in range(world_size)), "data.pt"]:
+    loader = ["data.pt"] if not (folder / "data_0.pt").exists() else [f"data_{r}.pt" for r in range(world_size)]  # fsdp, engine
+    for name in [*(f"{k}_world_size_{world_size}_rank_{r}.pt" for k in kinds for r in range(world_size)), *loader]:
         if not (folder / name).is_file() or not zipfile.is_zipfile(folder / name):
             return f"{folder} is partial: no whole {name}"
     return None
@@ -161,7 +170,7 @@ def refuse_other_world_size(job: Job, folder: Path) -> None:
 # --------------------------------------------------------------------------------------------- the record of the run
 def run_shape(job: Job) -> dict[str, Any]:
     """What a resumed run must share with the one that saved its checkpoint: data, model, schedule, optimizer."""
-    shape = {k: v for k, v in job.config.items() if k.startswith("optim.")}
+    shape = {k: v for k, v in job.config.items() if k.startswith("optim.")} | {"trainer": job.trainer}
     for key in ("data.max_length", "data.truncation", "data.train_batch_size", "data.train_max_samples", "trainer.total_epochs"):
         shape[key] = job.config.get(key)
     model = str(job.config["model.partial_pretrain"])  # a name on the Hub stays a name, downloaded meanwhile or not
@@ -175,7 +184,7 @@ def refuse_changes(job: Job, shape: dict[str, Any]) -> None:
     path = job.ckpt_dir / RUN_FILE
     if not path.exists():  # checkpoints made without run_sft.sh
         return
-    before = read_json(path)["shape"]
+    before = {"trainer": "fsdp"} | read_json(path)["shape"]  # runs from before there was a choice
     changed = [k for k in sorted(before.keys() | shape.keys()) if before.get(k) != shape.get(k)]
     if changed and job.environ.get("ALLOW_CHANGED_DATA") != "1":
         said = "; ".join(f"{k} was {before.get(k)}, is {shape.get(k)}" for k in changed)
@@ -207,6 +216,14 @@ def report_end(job: Job) -> int:
         return 1
     write_json(path, record | {"status": "complete", "final_step": step, "finished": now()})
     print(f"trained: step {step} of {total} is saved in {job.ckpt_dir / f'global_step_{step}'}")
+    return 0
+
+
+def report_stop(job: Job, metrics: Path) -> int:
+    """After a signal or a crash: the step that the next start goes on from, and how much is done again."""
+    rows = [r for _, r in read_jsonl(metrics) if r.get("run") == job.ckpt_dir.name] if metrics.exists() else []
+    trained, saved = max((r["step"] for r in rows), default=0), resume_point(job).step
+    print(f"trained up to step {trained}, saved up to step {saved}: {max(trained - saved, 0)} steps after it are lost and done again by the next start")
     return 0
 
 

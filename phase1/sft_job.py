@@ -6,6 +6,7 @@ The defaults of contract 3 stand in run_sft.sh, each an environment variable; th
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import sys
@@ -16,41 +17,64 @@ from typing import Any
 from phase1.files import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINER = "verl.trainer.fsdp_sft_trainer"  # removed after verl 0.7.0
-HOOK = "phase1_verl_hook"  # patches/phase1_verl_hook.py
+TRAINERS = {  # TRAINER -> verl's module, ours that it loads (patches/)
+    "fsdp": ("verl.trainer.fsdp_sft_trainer", "phase1_verl_hook"),  # removed after verl 0.7.0
+    "engine": ("verl.trainer.sft_trainer", "phase1_engine_hook"),
+}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of contract 3: the trainer's key and its value, or in capitals the environment variable that holds it."""
+    """A row of contract 3: the key and its value, or in capitals the environment variable that holds it.
+
+    `key` is the spec's, which is that of verl 0.7.0's FSDPSFTTrainer, and the name that this toolkit uses throughout;
+    `engine` is the engine trainer's where that differs.
+    """
 
     key: str
     value: str
     kind: str = "literal"  # literal: passed on as it is; text: quoted where Hydra reads something else; list: a,b -> [a,b]
+    engine: str | None = ""  # "": the same key; None: the engine trainer has no such setting
+    only: str = ""  # the one trainer that knows it
+
+    def key_of(self, trainer: str) -> str | None:
+        """The trainer's own key, None where it has none."""
+        if self.only and self.only != trainer:
+            return None
+        return self.key if trainer == "fsdp" or self.engine == "" else self.engine
 
 
-# In the contract's order; the keys are those of verl 0.7.0's FSDPSFTTrainer. An empty value leaves verl's own default.
+# In the contract's order. An empty value leaves verl's own default. What the engine trainer's defaults are is not ours
+# (lr 1e-3, constant schedule, betas .999): every hyperparameter is passed.
 SETTINGS = (
     Setting("data.train_files", "TRAIN_FILE", "text"),
     Setting("data.val_files", "VAL_FILE", "text"),
-    Setting("data.multiturn.enable", "true"),
-    Setting("data.multiturn.messages_key", "messages"),
+    Setting("data.multiturn.enable", "true", engine=None),
+    Setting("data.multiturn.messages_key", "messages", engine="data.messages_key"),
     Setting("data.max_length", "MAX_LENGTH"),
     Setting("data.truncation", "right"),
     Setting("data.train_batch_size", "TRAIN_BATCH_SIZE"),
     Setting("data.micro_batch_size_per_gpu", "MICRO_BATCH_SIZE"),
     Setting("data.balance_dp_token", "True"),
-    Setting("model.partial_pretrain", "MODEL_PATH", "text"),
+    Setting("data.pad_mode", "no_padding", only="engine"),
+    Setting("data.use_dynamic_bsz", "True", only="engine"),
+    Setting("data.max_token_len_per_gpu", "MAX_TOKENS_PER_GPU", only="engine"),
+    Setting("model.partial_pretrain", "MODEL_PATH", "text", engine="model.path"),
     Setting("model.trust_remote_code", "True"),
     Setting("model.enable_gradient_checkpointing", "GRADIENT_CHECKPOINTING"),
-    Setting("model.strategy", "fsdp2"),
-    Setting("model.fsdp_config.model_dtype", "MODEL_DTYPE"),
+    Setting("model.use_remove_padding", "True", only="engine"),
+    Setting("+model.override_config.attn_implementation", "ATTENTION", only="engine"),
+    Setting("model.strategy", "fsdp2", engine="engine.strategy"),
+    Setting("model.fsdp_config.model_dtype", "MODEL_DTYPE", engine="engine.model_dtype"),
+    Setting("engine.reshard_after_forward", "RESHARD", only="engine"),
+    Setting("engine.use_torch_compile", "False", only="engine"),  # of verl's entropy, which SFT does not compute
     Setting("optim.lr", "LR"),
     Setting("optim.betas", "[0.9,0.95]"),
     Setting("optim.weight_decay", "0.01"),
     Setting("optim.lr_warmup_steps_ratio", "WARMUP_RATIO"),
     Setting("optim.clip_grad", "1.0"),
-    Setting("optim.lr_scheduler", "cosine"),
+    Setting("optim.lr_scheduler", "cosine", engine="optim.lr_scheduler_type"),
+    Setting("optim.override_optimizer_config", "{fused:True}", only="engine"),  # AdamW in one kernel, no temporary copies
     Setting("trainer.total_epochs", "EPOCHS"),
     Setting("trainer.total_training_steps", "TOTAL_STEPS"),
     Setting("trainer.save_freq", "SAVE_FREQ"),
@@ -62,14 +86,15 @@ SETTINGS = (
     Setting("trainer.project_name", "PROJECT_NAME", "text"),
     Setting("trainer.experiment_name", "EXPERIMENT_NAME", "text"),
     Setting("trainer.default_local_dir", "CKPT_DIR", "text"),
-    Setting("trainer.checkpoint.save_contents", "[model,optimizer,extra,hf_model]"),
+    Setting("trainer.checkpoint.save_contents", "[model,optimizer,extra,hf_model]", engine="checkpoint.save_contents"),
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run. `config` maps Hydra keys to parsed values, trailing overrides applied."""
+    """One training run. `config` maps keys as SETTINGS spells them to parsed values, trailing overrides applied."""
 
+    trainer: str  # fsdp or engine
     config: dict[str, Any]
     overrides: tuple[str, ...]  # verl's arguments, word by word
     nproc: int  # processes on this node
@@ -108,28 +133,54 @@ def read_job(environ: dict[str, str], trailing: list[str]) -> Job:
     missing = sorted({s.value for s in SETTINGS if s.value.isupper()} - environ.keys())
     if missing:
         raise BadInput(f"the environment lacks {', '.join(missing)}; start the training with run_sft.sh, which sets them")
+    trainer = environ.get("TRAINER") or default_trainer()
+    if trainer not in TRAINERS:
+        raise BadInput(f"TRAINER={trainer}: expected {' or '.join(TRAINERS)}")
+    on_cpu = environ["DEVICE"] == "cpu"
+    environ = environ | {"ATTENTION": environ["ATTENTION"] or best_attention(on_cpu)}
     overrides = []
     for setting in SETTINGS:
-        value = environ[setting.value] if setting.value.isupper() else setting.value
-        if value == "":
+        key, value = setting.key_of(trainer), environ[setting.value] if setting.value.isupper() else setting.value
+        if key is None or value == "":
             continue
         if setting.kind == "list" and not value.startswith("["):
             value = f"[{value}]"
-        overrides.append(f"{setting.key}={hydra_text(value) if setting.kind == 'text' else value}")
+        overrides.append(f"{key}={hydra_text(value) if setting.kind == 'text' else value}")
+    spec_key = {s.key_of(trainer): s.key for s in SETTINGS}
     config: dict[str, Any] = {}
     for override in [*overrides, *trailing]:
-        config |= parse_override(override)
+        config |= {spec_key.get(k, k): v for k, v in parse_override(override).items()}
     # Hydra writes its own log and config there; by default it would make outputs/<date>/<time>/ wherever the shell stands.
     overrides.append(f"hydra.run.dir={hydra_text(str(Path(str(config['trainer.default_local_dir'])) / 'hydra'))}")
-    if environ["DEVICE"] == "cpu":
+    if on_cpu:
         overrides.append("trainer.device=cpu")
+        if trainer == "engine":  # most CPUs emulate bf16: fp32 throughout
+            overrides.append("+engine.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}")
     numbers = {}
     for name in ("NPROC", "NNODES"):
         if not environ[name].isdecimal() or int(environ[name]) < 1:
             raise BadInput(f"{name}={environ[name]}: a whole number of at least 1 is needed")
         numbers[name] = int(environ[name])
-    on_cpu = environ["DEVICE"] == "cpu"
-    return Job(config, (*overrides, *trailing), numbers["NPROC"], numbers["NNODES"], on_cpu, environ)
+    return Job(trainer, config, (*overrides, *trailing), numbers["NPROC"], numbers["NNODES"], on_cpu, environ)
+
+
+# ------------------------------------------------------------------------------------------------ what is installed
+def verl_folder() -> Path:
+    """The verl package that this Python would import; verl itself is not imported (it takes seconds)."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise BadInput(f"verl is not installed for {sys.executable}; activate the environment that has it, or name it: PYTHON=…")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def default_trainer() -> str:
+    """fsdp where verl still has it (0.7.0 and before), else engine."""
+    return "fsdp" if (verl_folder().parent / (TRAINERS["fsdp"][0].replace(".", "/") + ".py")).is_file() else "engine"
+
+
+def best_attention(on_cpu: bool) -> str:
+    """The engine trainer's attention over packed rows: flash-attn where it is installed, else torch's own kernels."""
+    return "flash_attention_2" if not on_cpu and importlib.util.find_spec("flash_attn") else "phase1_packed"
 
 
 # ------------------------------------------------------------------------------------------------- Hydra's grammar
@@ -176,12 +227,17 @@ def hydra_text(text: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ the command
-def launch_command(job: Job, wandb_offline: bool) -> list[str]:
+def launch_command(job: Job, wandb_offline: bool, schedule_steps: int) -> list[str]:
     """The whole command, environment included: torchrun by module, so that this very Python's one is taken."""
-    modules = [m for m in job.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if m and m != HOOK]
-    variables = {"VERL_USE_EXTERNAL_MODULES": ",".join([*modules, HOOK]), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    module, hook = TRAINERS[job.trainer]
+    modules = [m for m in job.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if m and m != hook]
+    variables = {"VERL_USE_EXTERNAL_MODULES": ",".join([*modules, hook]), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
     paths = [p for p in job.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT / "patches"), *paths]))
+    if job.trainer == "engine":
+        switches = {"PHASE1_FUSED_LOSS": "FUSED_LOSS", "PHASE1_COMPILE": "COMPILE"}
+        variables |= {ours: job.environ.get(name) or "0" for ours, name in switches.items()}
+        variables["PHASE1_SCHEDULE_STEPS"] = str(schedule_steps)
     if job.on_cpu:
         variables["CUDA_VISIBLE_DEVICES"] = ""  # verl takes a visible GPU whatever trainer.device says
     if wandb_offline:
@@ -195,4 +251,4 @@ def launch_command(job: Job, wandb_offline: bool) -> list[str]:
             f"--{name}={job.environ[name.upper()]}" for name in ("node_rank", "master_addr", "master_port")
         ]
     launcher = [sys.executable, "-m", "torch.distributed.run", *nodes, f"--nproc_per_node={job.nproc}"]
-    return ["env", *(f"{k}={v}" for k, v in variables.items()), *launcher, "-m", TRAINER, *job.overrides]
+    return ["env", *(f"{k}={v}" for k, v in variables.items()), *launcher, "-m", module, *job.overrides]

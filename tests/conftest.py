@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sft_runs import copied_verl, job_variables
+
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "data" / "samples"
 
@@ -21,6 +23,24 @@ def base_model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("base") / "model"
     subprocess.run([sys.executable, SAMPLES / "build_model.py", "--output_dir", path], check=True, cwd=ROOT)
     return path
+
+
+@pytest.fixture(scope="session")
+def patched_verl(tmp_path_factory) -> Path:
+    """verl 0.7.0 as the preflight looks at it; neither it nor torch can be imported."""
+    return copied_verl(tmp_path_factory.mktemp("verl070"))
+
+
+@pytest.fixture(scope="session")
+def engine_verl(tmp_path_factory) -> Path:
+    """verl 0.9.1 as the preflight looks at it."""
+    return copied_verl(tmp_path_factory.mktemp("verl091"), "0.9.1")
+
+
+@pytest.fixture
+def env(tmp_path, patched_verl) -> dict[str, str]:
+    """Variables for run_sft.sh of a run that passes every check: 64 rows, a model folder with a tensor, no GPU."""
+    return job_variables(tmp_path, patched_verl)
 
 
 @pytest.fixture(scope="session")

@@ -1,101 +1,28 @@
 """run_sft.sh up to the moment torch would load: the command it builds, what it refuses, where it resumes."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from phase1.files import BadInput
-from phase1.preflight import CHECKS
 from phase1.sft import ResumePoint, checkpoint_fault, record_start, refuse_changes, report_end, resume_point, run_shape
-from phase1.sft_job import Job, hydra_text, parse_override, read_job
+from phase1.sft_job import hydra_text, parse_override
+from tests.sft_runs import job_of, pretend_gpus, run_sft, words, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
-MESSAGES = [{"role": r, "content": r} for r in ("system", "user", "assistant")]
-
-
-def write_rows(path: Path, rows: int) -> Path:
-    pd.DataFrame({"messages": [MESSAGES] * rows}).to_parquet(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def patched_verl(tmp_path_factory) -> Path:
-    """A folder for PYTHONPATH: the trainer's file of the installed verl, patched, and a torch that refuses to load."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("verl")
-    if spec is None:
-        pytest.skip("verl is not installed")
-    installed = Path(next(iter(spec.submodule_search_locations)))
-    site = tmp_path_factory.mktemp("site")
-    for name in ("__init__.py", "version/version", "trainer/fsdp_sft_trainer.py"):
-        (site / "verl" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(installed / name, site / "verl" / name)
-    for name in ("verl", "torch"):
-        (site / name).mkdir(exist_ok=True)
-        (site / name / "__init__.py").write_text(f"raise SystemExit('{name} was imported')")
-    patch(site)
-    return site
-
-
-def patch(site: Path, *args: str) -> None:
-    subprocess.run([sys.executable, ROOT / "patches" / "apply_verl_patch.py", *args, "--verl_dir", site / "verl"], check=True)
-
-
-@pytest.fixture
-def env(tmp_path, patched_verl) -> dict[str, str]:
-    """Variables of a run that passes every check: 64 rows, a model folder with an empty tensor or two, no GPU."""
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text('{"architectures": ["Qwen2ForCausalLM"]}')
-    (model / "tokenizer.json").write_text("{}")
-    (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    header = json.dumps({"w": {"dtype": "F32", "shape": [250, 4], "data_offsets": [0, 4000]}}).encode()
-    (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4000))
-    return {
-        **{k: os.environ[k] for k in ("PATH", "HOME") if k in os.environ},
-        "PYTHON": sys.executable,
-        "PYTHONPATH": str(patched_verl),
-        "TRAIN_FILE": str(write_rows(tmp_path / "train.parquet", 64)),
-        "VAL_FILE": str(write_rows(tmp_path / "val.parquet", 8)),
-        "MODEL_PATH": str(model),
-        "CKPT_DIR": str(tmp_path / "ckpt"),
-        "OUTPUT_DIR": str(tmp_path / "outputs"),
-        "NPROC": "2",
-        "TRAIN_BATCH_SIZE": "8",
-        "MICRO_BATCH_SIZE": "2",
-        "LOGGER": "console",
-        "DEVICE": "cpu",
-    }
-
-
-def run_sft(env: dict[str, str], *args: str) -> subprocess.CompletedProcess:
-    return subprocess.run([ROOT / "run_sft.sh", *args], env=env, capture_output=True, text=True)
-
-
-def words(env: dict[str, str], *args: str) -> list[str]:
-    done = run_sft(env, "--dry_run", *args)
-    assert done.returncode == 0, done.stderr
-    return shlex.split(done.stdout)
 
 
 # ------------------------------------------------------------------------------------------------------ the command
 def test_the_command_at_defaults_is_the_specs_token_for_token(tmp_path, patched_verl):
-    gpus = tmp_path / "bin" / "nvidia-smi"  # eight GPUs to the preflight, which only counts them
-    gpus.parent.mkdir()
-    # Slowly: a reader that leaves at the first line ends it by SIGPIPE, which once made DEVICE=cpu of eight GPUs.
-    gpus.write_text("#!/bin/sh\nfor i in 0 1 2 3 4 5 6 7; do echo \"GPU $i: NVIDIA H100\" || exit 1; sleep 0.02; done\n")
-    gpus.chmod(0o755)
+    # Slowly listed: a reader that leaves at the first line ends nvidia-smi by SIGPIPE, which once made DEVICE=cpu of eight GPUs.
+    path = pretend_gpus(tmp_path)
     project = tmp_path / "coding_model_project" / "phase_1_ SFT"  # the folder's name in the original project
     project.mkdir(parents=True)
     for name in ("run_sft.sh", "phase1", "patches"):
@@ -103,7 +30,7 @@ def test_the_command_at_defaults_is_the_specs_token_for_token(tmp_path, patched_
     (project / "data").mkdir()
     write_rows(project / "data" / "sft_train.parquet", 93_717)
     write_rows(project / "data" / "sft_val.parquet", 1_912)
-    env = {"PATH": f"{gpus.parent}:{os.environ['PATH']}", "HOME": str(tmp_path), "PYTHON": sys.executable, "PYTHONPATH": str(patched_verl)}
+    env = {"PATH": path, "HOME": str(tmp_path), "PYTHON": sys.executable, "PYTHONPATH": str(patched_verl)}
     done = subprocess.run(["bash", project / "run_sft.sh", "--dry_run"], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ckpt = f"{project}/checkpoints/rlvr_coding_model/phase1_sft_qwen7b_coder"
@@ -218,132 +145,6 @@ def test_wandb_without_a_login_logs_offline_and_says_so(env):
     assert "WANDB_MODE=offline" not in words(env | {"LOGGER": "console,wandb", "WANDB_API_KEY": "k"})
 
 
-# --------------------------------------------------------------------------------------------------------- refusals
-def broken(env: dict[str, str], tmp_path: Path, what: str) -> str:
-    """Break one thing; returns a piece of the message that must name it."""
-    model, other = Path(env["MODEL_PATH"]), tmp_path / "other.parquet"
-    if what == "batch size that does not divide":
-        env["TRAIN_BATCH_SIZE"] = "10"
-        return "data.train_batch_size=10"
-    if what == "batch size that is no number":
-        env["TRAIN_BATCH_SIZE"] = "many"
-        return "TRAIN_BATCH_SIZE"
-    if what == "no training file":
-        Path(env["TRAIN_FILE"]).unlink()
-        return env["TRAIN_FILE"]
-    if what == "torn training file":
-        Path(env["TRAIN_FILE"]).write_bytes(Path(env["TRAIN_FILE"]).read_bytes()[:-20])
-        return env["TRAIN_FILE"]
-    if what == "training rows as JSON strings":
-        pd.DataFrame({"messages": [json.dumps(MESSAGES)] * 64}).to_parquet(other)
-        env["TRAIN_FILE"] = str(other)
-        return str(other)
-    if what == "another column name":
-        pd.DataFrame({"conversation": [MESSAGES] * 64}).to_parquet(other)
-        env["TRAIN_FILE"] = str(other)
-        return str(other)
-    if what == "fewer training rows than a batch":
-        env["TRAIN_FILE"] = str(write_rows(other, 7))
-        return str(other)
-    if what == "too few validation rows for a micro batch a process":
-        env["VAL_FILE"] = str(write_rows(other, 3))
-        return str(other)
-    if what == "more steps than the epochs have":
-        env["TOTAL_STEPS"] = "17"
-        return "EPOCHS to 3"
-    if what == "save_freq 0":
-        env["SAVE_FREQ"] = "0"
-        return "SAVE_FREQ"
-    if what == "no model folder":
-        env["MODEL_PATH"] = str(tmp_path / "nowhere")
-        return str(tmp_path / "nowhere")
-    if what == "no tokenizer":
-        (model / "tokenizer.json").unlink()
-        return str(model)
-    if what == "no chat template":
-        (model / "tokenizer_config.json").write_text("{}")
-        return "chat template"
-    if what == "no weights":
-        (model / "model.safetensors").unlink()
-        return "weights"
-    if what == "fewer GPUs than processes":
-        env["DEVICE"] = "cuda"
-        env["CUDA_VISIBLE_DEVICES"] = "0"
-        return "GPUs for 2 processes"
-    if what == "a full disk":
-        header = json.dumps({"w": {"dtype": "F32", "shape": [10**13], "data_offsets": [0, 0]}}).encode()
-        (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-        return "MAX_CKPT_TO_KEEP"
-    if what == "an unreadable override":
-        return "optim.lr==3"
-    raise ValueError(what)
-
-
-CASES = {"batch": ["batch size that does not divide", "batch size that is no number"],
-         "train": ["no training file", "torn training file", "training rows as JSON strings", "another column name"],
-         "schedule": ["fewer training rows than a batch", "more steps than the epochs have", "save_freq 0"],
-         "val": ["too few validation rows for a micro batch a process"],
-         "model": ["no model folder", "no tokenizer", "no chat template", "no weights"],
-         "devices": ["fewer GPUs than processes"], "disk": ["a full disk"]}  # fmt: skip
-
-
-@pytest.mark.parametrize(("check", "what"), [(c, w) for c, cases in CASES.items() for w in cases])
-def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, what):
-    named = broken(env, tmp_path, what)
-    done = run_sft(env)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert any(line.startswith(f"fail  {check} ") and named in line for line in done.stderr.splitlines()), done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "was imported" not in done.stdout + done.stderr
-    assert not Path(env["CKPT_DIR"]).exists() and not Path(env["OUTPUT_DIR"]).exists()
-
-
-def test_every_check_has_a_case_that_fails_or_warns():
-    tested_apart = {"precision", "trainer", "wandb"}
-    assert set(CASES) | tested_apart == set(CHECKS)
-
-
-def test_unpatched_verl_is_refused_with_the_command_that_patches_it(env, patched_verl, tmp_path):
-    site = shutil.copytree(patched_verl, tmp_path / "site")
-    patch(site, "--revert")
-    done = run_sft(env | {"PYTHONPATH": str(site)})
-    assert done.returncode == 2
-    assert f"patch it: {sys.executable} {ROOT}/patches/apply_verl_patch.py" in done.stderr.splitlines()[-1]
-
-
-def test_a_verl_without_the_trainer_is_refused(env, patched_verl, tmp_path):
-    site = shutil.copytree(patched_verl, tmp_path / "site")
-    (site / "verl" / "version" / "version").write_text("0.9.1")
-    (site / "verl" / "trainer" / "fsdp_sft_trainer.py").unlink()
-    done = run_sft(env | {"PYTHONPATH": str(site)})
-    assert done.returncode == 2 and "pip install verl==0.7.0" in done.stderr
-
-
-def test_bf16_masters_are_warned_about_and_allowed(env):
-    done = run_sft(env | {"MODEL_DTYPE": "bf16"}, "--dry_run")
-    assert done.returncode == 0 and "warn  precision" in done.stderr and "model.fsdp_config.model_dtype=bf16" in done.stdout
-
-
-@pytest.mark.parametrize("override", ["optim.lr==3", "no_equals_sign", "trainer.project_name=a,b"])
-def test_an_override_that_hydra_cannot_read_is_named(env, override):
-    done = run_sft(env, "--dry_run", override)
-    assert done.returncode == 2 and repr(override) in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-def test_an_unknown_flag_is_refused(env):
-    assert run_sft(env, "--smokey").returncode == 2
-
-
-def test_a_second_run_into_the_same_folder_is_refused_while_the_first_lives(env):
-    Path(env["CKPT_DIR"]).mkdir()
-    with subprocess.Popen(["flock", f"{env['CKPT_DIR']}/.train_node0.lock", "sleep", "60"], start_new_session=True) as holder:
-        while subprocess.run(["flock", "-n", f"{env['CKPT_DIR']}/.train_node0.lock", "true"]).returncode == 0:
-            pass
-        done = run_sft(env | {"LOCK_WAIT": "0"})
-        os.killpg(holder.pid, 9)
-    assert done.returncode == 2 and env["CKPT_DIR"] in done.stderr and "another training run" in done.stderr
-
-
 # ----------------------------------------------------------------------------------------------------------- resume
 def make_checkpoint(ckpt_dir: str, step: int, world_size: int = 2) -> Path:
     """A folder with whole (empty) shards, as verl names them."""
@@ -359,13 +160,6 @@ def make_checkpoint(ckpt_dir: str, step: int, world_size: int = 2) -> Path:
 
 def tracker(env: dict[str, str]) -> Path:
     return Path(env["CKPT_DIR"]) / "latest_checkpointed_iteration.txt"
-
-
-def job_of(env: dict[str, str]) -> Job:
-    """The job that run_sft.sh would describe: its own block of defaults, read by bash."""
-    block = f"HERE={ROOT}; source <(sed -n '/^# ---- data/,/^export PYTHONPATH/p' {ROOT}/run_sft.sh); env -0"
-    listed = subprocess.run(["bash", "-c", block], env=env, capture_output=True, text=True, check=True).stdout
-    return read_job(dict(line.split("=", 1) for line in listed.split("\0") if line), [])
 
 
 def begin(env: dict[str, str]) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.sft_runs import Run, addition, members
+
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, STEPS_PER_EPOCH, SAVE_FREQ = 12, 6, 3
 
@@ -56,52 +58,6 @@ def env(tmp_path_factory, base_model) -> dict[str, str]:
     }
 
 
-def addition(rng: random.Random) -> list[dict[str, str]]:
-    """A row whose length differs from the next one's, so that padding and trimming are at work."""
-    a, b = rng.randrange(10**9), rng.randrange(10 ** rng.randrange(1, 9))
-    turns = {"system": "Write Python.", "user": f"Add {a} and {b}.", "assistant": f"<code>\nprint({a} + {b})\n</code>"}
-    return [{"role": role, "content": content} for role, content in turns.items()]
-
-
-class Run:
-    """One call of run_sft.sh and what its console log says."""
-
-    def __init__(self, env: dict[str, str], ckpt_dir: Path, *args: str):
-        self.ckpt_dir, self.output_dir = ckpt_dir, ckpt_dir.with_name("outputs")
-        self.env = env | {"CKPT_DIR": str(ckpt_dir), "OUTPUT_DIR": str(self.output_dir)}
-        self.screen = ckpt_dir.with_name(f"screen_{time.time_ns()}.txt")
-        with open(self.screen, "wb") as screen:
-            self.process = subprocess.Popen([ROOT / "run_sft.sh", *args], env=self.env, start_new_session=True, stdout=screen, stderr=screen)
-
-    def wait(self) -> "Run":
-        self.process.wait(timeout=600)
-        return self
-
-    def outlived_by(self, seconds: float) -> list[str]:
-        """Command lines of this run's processes that are alive `seconds` after it ended; they are killed then."""
-        deadline = time.monotonic() + seconds
-        while (left := members(self.process.pid)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        return list(left.values())
-
-    @property
-    def output(self) -> str:
-        return self.screen.read_text(errors="replace")
-
-    def log(self) -> str:
-        path = self.output_dir / "logs" / "latest"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def steps(self) -> dict[int, dict[str, str]]:
-        """The logged metrics of each step, as text; the time a step took is left out."""
-        found = {}
-        for number, line in re.findall(r"step:(\d+) - (train/loss.*)", self.log()):
-            found[int(number)] = {k: v for k, v in (pair.rsplit(":", 1) for pair in line.split(" - ")) if k != "train/time(s)"}
-        return found
-
-
 @pytest.fixture(scope="module")
 def whole(env, tmp_path_factory) -> Run:
     """Two processes, all twelve steps."""
@@ -122,13 +78,13 @@ def test_training_ends_with_exit_0_at_its_last_step(whole):
 
 
 def test_the_console_log_is_kept_whole(whole):
-    assert whole.log() in whole.output  # tee: on the screen and in the file
+    assert whole.log() in whole.output  # on the screen and in the file
 
 
 def test_every_step_logs_the_metrics_that_are_monitored(whole):
     assert list(whole.steps()) == list(range(1, STEPS + 1))
     for metrics in whole.steps().values():
-        assert set(metrics) == {"train/loss", "train/lr(1e-3)", "train/grad_norm"}
+        assert set(metrics) == {"train/loss", "train/lr(1e-3)", "train/grad_norm", "train/global_tokens"}
         assert float(metrics["train/grad_norm"]) > 0
     assert re.findall(r"step:(\d+) - val/loss", whole.log()) == ["6", "12"]
 
@@ -160,19 +116,6 @@ def test_a_finished_job_started_again_trains_nothing(whole):
     again = Run(whole.env, whole.ckpt_dir).wait()
     assert again.process.returncode == 0 and "nothing is trained" in again.output
     assert {p: p.stat().st_mtime_ns for p in whole.ckpt_dir.rglob("*") if p.is_file()} == files
-
-
-def members(session: int) -> dict[int, str]:
-    """The live processes of the session that one run was started in: pid -> command line."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
-                found[int(stat.parent.name)] = stat.with_name("cmdline").read_text().replace("\0", " ")
-        except OSError:  # it ended meanwhile
-            continue
-    return found
 
 
 def test_a_killed_run_leaves_no_process_and_resumes_past_a_torn_checkpoint_with_equal_losses(env, whole, tmp_path):

@@ -1,0 +1,68 @@
+"""What both of verl's SFT trainers need changed alike: the next epoch after a resume at an epoch's end, no orphans, an end
+between two steps when asked to stop, and the tokens of a padded batch counted."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torchdata.stateful_dataloader
+
+ASKED_TO_STOP: list[int] = []  # signals received
+COUNTED: dict[str, int] = {}  # "tokens": of the last padded batch, padding left out, over all ranks
+
+
+def die_with_the_launcher() -> None:
+    """A killed torchrun takes its workers along (Linux): orphans would go on writing into the checkpoints."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
+
+
+def stop_between_steps() -> None:
+    """SIGTERM (torchrun's to its workers, 30 s before it kills them): the step at work ends, the next does not begin.
+
+    A rank that is already fetching its next batch when the signal comes waits for the others in vain, until it is killed.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: ASKED_TO_STOP.append(number))
+
+
+class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
+    """The trainer's data loader, which starts the next epoch when the state it resumes from is that of a finished one.
+
+    A checkpoint taken at an epoch's last step holds a loader state with every batch handed out. Loaded into the next
+    epoch it yields nothing: verl trains no step and exits 0 (verl#7401).
+    """
+
+    def __init__(self, *args: Any, on_cpu: bool = False, **kwargs: Any):
+        if on_cpu:  # the trainers' 8 pinned workers a loader and rank are for hosts of GPUs; rows are tokenised in the process
+            kwargs |= {"num_workers": 0, "pin_memory": False, "pin_memory_device": ""}
+        super().__init__(*args, **kwargs)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            if ASKED_TO_STOP:
+                sys.exit(128 + ASKED_TO_STOP[0])
+            if isinstance(batch, dict) and "attention_mask" in batch:
+                tokens = batch["attention_mask"].sum()
+                if torch.distributed.is_initialized():
+                    tokens = tokens.to("cuda" if torch.cuda.is_available() else "cpu")  # verl 0.7.0's process group has NCCL alone
+                    torch.distributed.all_reduce(tokens)
+                COUNTED["tokens"] = int(tokens)
+            yield batch
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if batches_handed_out(state_dict) >= len(self):
+            return
+        super().load_state_dict(state_dict)
+
+
+def batches_handed_out(state_dict: dict[str, Any]) -> int:
+    """How many batches of its epoch a StatefulDataLoader's state (with or without workers) has yielded."""
+    if "_snapshot" in state_dict:  # with workers
+        return state_dict["_snapshot"]["_snapshot_step"] + state_dict["_steps_since_snapshot"]
+    return state_dict.get("_num_yielded", 0)
