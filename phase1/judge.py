@@ -47,11 +47,12 @@ from tqdm import tqdm
 
 from phase1.compare import MODES, same_output
 from phase1.files import BadInput, finite, read_jsonl, replacing, run_script, run_stamp, write_json
+from phase1.outcomes import Task, TestRun
 from phase1.probes import ESSENTIAL, MEANING, probe
 from phase1.problems import read_raw
 from phase1.prompts import extract_code
 from phase1.results import MODEL_ERRORS
-from phase1.sandbox import CompileFailed, LocalSandbox, SandboxFailed, Task, TestRun
+from phase1.sandbox import CompileFailed, LocalSandbox, SandboxFailed
 
 HEAD = 2048  # bytes of input, output and expected output kept of the first failing test
 

@@ -1,11 +1,12 @@
 """What runs inside the sandbox: a fork-server that compiles a program once and forks once a test.
 
-It imports nothing of ours but zygote_asserts.py, its other half, and little of Python's, since every module it loads makes each fork dearer. It is PID 1 of
-its pid namespace, so `kill(-1)` after a test reaches every process the test left behind, however it was detached.
+It is PID 1 of its pid namespace, so `kill(-1)` after a test reaches every process the test left behind, however it was
+detached. What a test costs beyond its own work is the fork: page tables copied, then every page copied that it or the
+fork-server writes to. So this file imports little and calls little between two forks, and rehearses a test beforehand.
 
 File descriptors it is started with: 0, 1, 2 files in memory that serve every test as stdin, stdout and stderr, 3 the
-judge's socket, 4 a file in memory for the reports of assert tasks. Nothing it
-knows is secret: the expected outputs stay outside.
+judge's socket, 4 a file in memory for the reports of assert tasks. Nothing it knows is secret: the expected outputs
+stay outside. Nor can a test read its memory: neither is dumpable, so /proc/PID/mem, maps and fd are closed to others.
 
 Protocol, little-endian. In: u32 length, a marshalled dict (`serve` names the keys), then for each stdin test u64
 length and the bytes. Out: frames of RESULT with three byte strings (stdout, tail of stderr, report).
@@ -13,7 +14,6 @@ length and the bytes. Out: frames of RESULT with three byte strings (stdout, tai
 
 import _signal
 import _sitebuiltins
-import _struct
 import atexit
 import builtins
 import gc
@@ -23,12 +23,13 @@ import resource
 import sys
 import time
 from _io import BufferedRandom, BufferedWriter, TextIOWrapper
+from _thread import allocate_lock
 
 from phase1.zygote_asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
 
 SOCKET = 3
-# kind, code, cpu s, wall s, peak RSS bytes, bytes of stdout in all, lengths of the three byte strings
-RESULT = _struct.Struct("<BiddQQIII")
+# kind, code, cpu us, wall us, peak RSS bytes, bytes of stdout in all, lengths of the three byte strings
+RESULT = "<BIQQQQIII"
 COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE = range(9)
 ERR_TAIL = 2048
 SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
@@ -36,12 +37,16 @@ TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
 ALONE = os.getpid() == 1  # in a pid namespace of our own; otherwise only process groups and /proc stand between us and others
 
-FILES = frozenset((TextIOWrapper, BufferedWriter, BufferedRandom))
+USUAL = frozenset(
+    ["array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "threading", "typing"]
+)
+FILES = (TextIOWrapper, BufferedWriter, BufferedRandom)
 ORDINARY = frozenset(map(type, ((), [], {}, set(), frozenset(), sys, len, "".join, lambda: 0, type)))  # they need nothing at the end
 
 _close, _exit, _fork, _monotonic = os.close, os._exit, os.fork, time.monotonic
 _setrlimit, _run_exitfuncs, _get_objects = resource.setrlimit, atexit._run_exitfuncs, gc.get_objects
 _sigmask, _sigtimedwait = _signal.pthread_sigmask, _signal.sigtimedwait
+_bytes = int.to_bytes
 _wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
 _lseek, _pread, _pwrite, _ftruncate = os.lseek, os.pread, os.pwrite, os.ftruncate
 
@@ -59,15 +64,17 @@ def settle(status, namespace):
         _run_exitfuncs()
     except BaseException:
         pass
-    kinds = set(map(type, _get_objects())) - ORDINARY  # of what the test made: the zygote's own objects are frozen
-    if kinds:
-        try:
-            if not FILES.isdisjoint(kinds) or any(issubclass(kind, tuple(FILES)) for kind in kinds):
-                flush_files()
-            if any(hasattr(kind, "__del__") for kind in kinds - FILES):
-                namespace.clear()  # what only the program's globals kept alive is finalized here, as at a real exit
-        except BaseException:
-            pass
+    files = finalizers = True
+    try:  # what the test made, for the zygote's own objects are frozen; a metaclass of the program's may raise anything
+        kinds = set(map(type, _get_objects())) - ORDINARY
+        files = any(issubclass(kind, FILES) for kind in kinds)
+        finalizers = any(hasattr(kind, "__del__") for kind in kinds if not issubclass(kind, FILES))
+    except BaseException:
+        pass
+    if files:
+        flush_files()
+    if finalizers:  # what only the program's globals kept alive is finalized here, as at a real exit
+        namespace.clear()
     for stream in (sys.stdout, sys.__stdout__):
         try:
             if stream is not None and not stream.closed:
@@ -78,9 +85,10 @@ def settle(status, namespace):
 
 
 def flush_files():
+    """Flush every file that is still open."""
     for thing in _get_objects():
         try:
-            if isinstance(thing, tuple(FILES)):
+            if isinstance(thing, FILES):
                 thing.closed or thing.flush()
         except BaseException:
             pass
@@ -119,15 +127,23 @@ def run_stdin(code, namespace):
 
 
 # -------------------------------------------------------------------------------------------------------------- PID 1
-def find_prctl():
-    """libc's prctl as a function of integers, without the cost of ctypes; None where `_ctypes` was not built."""
+def libc_function(name):
+    """A function of libc as one of integers, without the cost of ctypes; None where `_ctypes` was not built."""
     try:
         import _ctypes
 
-        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
-        return lambda *args: _ctypes.call_function(address, args)
+        address, call = _ctypes.dlsym(_ctypes.dlopen(None, 0), name), _ctypes.call_function
+        return lambda *args: call(address, args)
     except (ImportError, OSError, AttributeError):
         return None
+
+
+def waitpid_quietly(pid, _, options):
+    """The C function: 0 while all live, -1 where there is no child."""
+    try:
+        return _waitpid(pid, options)[0]
+    except ChildProcessError:
+        return -1
 
 
 class Stream:
@@ -168,7 +184,11 @@ class Stream:
         _lseek(0, 0, 0)
 
     def send(self, kind, code=0, cpu=0.0, wall=0.0, rss=0, total=0, out=b"", err=b"", report=b""):
-        self.out += (RESULT.pack(kind, code, cpu, wall, rss, total, len(out), len(err), len(report)), out, err, report)
+        self.out += (
+            _bytes(kind, 1, "little"), _bytes(code, 4, "little"), _bytes(int(cpu * 1e6), 8, "little"), _bytes(int(wall * 1e6), 8, "little"),
+            _bytes(rss, 8, "little"), _bytes(total, 8, "little"), _bytes(len(out), 4, "little"), _bytes(len(err), 4, "little"),
+            _bytes(len(report), 4, "little"), out, err, report,
+        )  # fmt: skip
         self.held += len(out) + 64
         # A frame a test would wake the judge a thousand times a second; late frames would stall it.
         if self.held > 32768 or _monotonic() - self.sent > 0.02:
@@ -301,21 +321,19 @@ def wait_for(pid, job):
 
 def bury():
     """Kill and reap what a test left. Without a child no process is left at all: every orphan becomes our child."""
-    try:
-        while True:
-            if not _waitpid(-1, WNOHANG)[0]:
-                kill_all()
-                _waitpid(-1, 0)
-    except ChildProcessError:
-        pass
+    while (done := any_child(-1, 0, WNOHANG)) != -1:
+        if not done:
+            kill_all()
+            any_child(-1, 0, 0)
 
 
-def take(fd, cap, tail):
-    """(bytes written to a file, its content, or the last `tail` bytes where it holds more than `cap`); empties it."""
+def take(fd, cap, last=False):
+    """(bytes that a file holds, its content); empties it. Over `cap` only the first ERR_TAIL bytes, or the last."""
     size = _lseek(fd, 0, 2)
     data = b""
     if size:
-        data = _pread(fd, size, 0) if size <= cap else _pread(fd, tail, size - tail)
+        most = size if size <= cap else ERR_TAIL
+        data = _pread(fd, most, size - most if last else 0)
         _ftruncate(fd, 0)
     _lseek(fd, 0, 0)
     return size, data
@@ -340,7 +358,9 @@ def clean():
 def serve():
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
     sys.modules.pop("phase1.zygote_asserts", None)  # a program has no business to see it
-    prctl = find_prctl()
+    global any_child
+    any_child = libc_function("waitpid") or waitpid_quietly  # the exception that says "none" would cost more than the call
+    prctl = libc_function("prctl")
     if prctl:
         prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE 0: no ptrace, no /proc/1/mem, for the tests share our uid
         if not ALONE:
@@ -350,7 +370,7 @@ def serve():
     _sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
-    job = marshal.loads(stream.read(_struct.unpack("<I", stream.read(4))[0]))
+    job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
     # Keys: program, kind (stdin | assert), count, cpu, idle, wall, wall_blind (s), memory, memory_family, file_size (bytes),
     # processes, output_cap (bytes), max_timeouts, path (list), first (test), late (timeouts just before it); for assert tasks
     # setup, tests, entry_point, modules, marker.
@@ -374,6 +394,8 @@ def serve():
             stream.finish()
     else:
         main = new_main()
+        os.close(REPORT)
+        preload(code)
 
         def run(number):
             run_stdin(code, main)
@@ -385,7 +407,7 @@ def serve():
     gc.disable()  # a collection here would write to every object, and so copy what the tests share
     while number < count:
         if job["kind"] == "stdin":
-            stream.read_to_stdin(_struct.unpack("<Q", stream.read(8))[0])
+            stream.read_to_stdin(int.from_bytes(stream.read(8), "little"))
         if _monotonic() - stream.sent > 0.02:
             stream.flush()
         shares = count - number if job["kind"] == "assert" else 1
@@ -407,9 +429,9 @@ def serve():
         if shares == 1 and kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
             kind = CPU
         bury()  # before reading the files: nothing may still write to them
-        total, out = take(1, job["output_cap"], ERR_TAIL)
-        _, err = take(2, ERR_TAIL, ERR_TAIL)
-        report = take(REPORT, 1 << 20, ERR_TAIL)[1] if job["kind"] == "assert" else b""
+        total, out = take(1, job["output_cap"])
+        err = take(2, ERR_TAIL, last=True)[1]
+        report = take(REPORT, 1 << 20)[1] if job["kind"] == "assert" else b""
         stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report)
         before, number = number, number + 1
         if job["kind"] == "assert":
@@ -424,7 +446,17 @@ def serve():
     stream.finish()
 
 
+def preload(code):
+    """Import what the program imports of the usual modules, here and not in each test: none of them keeps state a test could see."""
+    for name in USUAL.intersection(code.co_names):
+        try:  # noqa: SIM105 as above
+            __import__(name)
+        except BaseException:  # a memory limit may be too small for it; the program will see
+            pass
+
+
 def rehearsal():
+    """A program as they come; only its code is used."""
     print(int(input()), *map(int, input().split()), sep=" ")
     for line in sys.stdin:
         sys.stdout.write(f"{len(line.strip())}\n")
@@ -432,15 +464,15 @@ def rehearsal():
 
 
 def rehearse():
-    """Do once what every test does, so that it finds symbols bound, caches of attributes filled and buffers made.
-
-    What a test writes to for the first time costs it the copy of a page, and there is no cheaper way to save a fork's time.
-    """
+    """Do once what every test does: what this fills (buffers, caches of attributes) is no page to copy in each test."""
     _pwrite(0, b"0\n1 2\nx\n", 0)
     exec(rehearsal.__code__, {"__builtins__": builtins, "sys": sys})
     settle(0, {})
     sys.stdin.seek(0)
-    take(1, 0, 0)
+    take(1, 0)
+    # Freed together, these are what the C library hands out next: from a few pages, not from holes all over the heap.
+    blocks = [(bytes(size), allocate_lock()) for size in range(520, 1000, 16) for _ in range(4)]
+    del blocks
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from aiohttp import web
 from phase1 import sandbox_fusion, zygote_asserts
 from phase1.files import BadInput
 from phase1.judge import JudgeConfig, open_judge
-from phase1.sandbox import LocalSandbox, Task
+from phase1.outcomes import Task
+from phase1.sandbox import LocalSandbox
 from tests.test_judge import BEHAVE, CHEATS, SMALL, asserts, stdin
 
 CUT = 219_264
