@@ -386,6 +386,7 @@ def serve():
     stream.send(COMPILED, int(code is None), err=problem.encode("utf-8", "backslashreplace"))
     if code is None:
         stream.finish()
+    rehearse()  # before anything is imported that an end of the process, which it plays too, would leave its mark on
     if job["kind"] == "assert":
         try:
             run = prepare_asserts(job, code)
@@ -401,7 +402,6 @@ def serve():
             run_stdin(code, main)
 
     number, late, count = job["first"], job["late"], job["count"]
-    rehearse()
     blind = family() is None and not os.path.isdir("/proc/1")
     gc.freeze()
     gc.disable()  # a collection here would write to every object, and so copy what the tests share

@@ -16,7 +16,9 @@ from phase1.files import BadInput
 from phase1.judge import JudgeConfig, open_judge
 from phase1.outcomes import Task
 from phase1.sandbox import LocalSandbox
-from tests.test_judge import BEHAVE, CHEATS, SMALL, asserts, stdin
+from tests.running_judge import asserts, stdin
+from tests.test_judge import BEHAVE
+from tests.test_judge_asserts import CHEATS, SMALL
 
 CUT = 219_264
 
