@@ -368,6 +368,7 @@ def serve():
     stream = Stream()
     # A PID 1 is deaf to its children's signals but for those it handles; SIGINT has Python's handler, for the children.
     _sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
+    os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
