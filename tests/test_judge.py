@@ -157,8 +157,8 @@ def test_verdicts_do_not_depend_on_the_load():
     def items():
         for i in range(200):
             share = 3.0 if i % 50 == 7 else (0.3, 0.4, 0.5, 0.6)[i // 4 % 4] if i % 4 == 0 else 0.02
-            loops = int(share * 0.3 * per_second)
-            yield str(i), f"n = 0\nfor _ in range({loops}):\n    n += 1\nprint({i} if {i} % 7 else 0)", stdin(("", str(i)), time_limit=0.3)
+            loops = int(share * 0.5 * per_second)
+            yield str(i), f"n = 0\nfor _ in range({loops}):\n    n += 1\nprint({i} if {i} % 7 else 0)", stdin(("", str(i)), time_limit=0.5)
 
     def verdicts():
         return {key: (v.error_type, v.test_verdicts) for key, v in judge_all(items(), JudgeConfig(workers=2))}
