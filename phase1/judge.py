@@ -11,6 +11,7 @@ processes, nor the fork-server's memory; no new namespaces, tracing, memory file
 CPU time and waiting a test, address space a process, memory of all processes together (sampled by the fork-server, and by
 a cgroup where one may be made), 64 processes, 80 MiB of files, output. After each test every process of it is killed.
 Root drops to uid 65534 before bubblewrap. `--probe` tries each of these here; run.json records what held.
+docs/judge.md says how each is tried.
 
 What it does not. A hole in the kernel is a hole in the sandbox. Assert tasks (humaneval, mbpp) run their asserts in the
 program's own process: an unguessable end marker, builtins and modules as before the program, and the refusal of results
@@ -24,7 +25,8 @@ Rules where contract 6 leaves room. Three timeouts *one after another* end a pro
 failed and are not run. Any AssertionError of an assert task is wrong_answer, any other exception (SystemExit too) a
 runtime_error. Too much output is a runtime_error with detail `output_limit`. The asserts of an mbpp problem run in one
 process, as published; when one ends it, the next process goes on behind it. `test_setup_code` runs before the program,
-and after it where it needs the program's names. Hash order is fixed (PYTHONHASHSEED=0).
+and after it where it needs the program's names. Hash order is fixed (PYTHONHASHSEED=0). Standard modules that a program
+imports (zygote.USUAL) are imported once for all its tests, before them.
 """
 
 from __future__ import annotations
@@ -47,11 +49,12 @@ from tqdm import tqdm
 
 from phase1.compare import MODES, same_output
 from phase1.files import BadInput, finite, read_jsonl, replacing, run_script, run_stamp, write_json
+from phase1.outcomes import Task, TestRun
 from phase1.probes import ESSENTIAL, MEANING, probe
 from phase1.problems import read_raw
 from phase1.prompts import extract_code
 from phase1.results import MODEL_ERRORS
-from phase1.sandbox import CompileFailed, LocalSandbox, SandboxFailed, Task, TestRun
+from phase1.sandbox import CompileFailed, LocalSandbox, SandboxFailed
 
 HEAD = 2048  # bytes of input, output and expected output kept of the first failing test
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import fcntl
+import gc
 import json
 import os
 import select
@@ -32,6 +34,7 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",  # the same program gets the same verdict every time
     "MALLOC_ARENA_MAX": "1",  # an arena a thread takes 64 MiB of address space: threads would die at 15 under 1 GiB
+    "LD_BIND_NOW": "1",  # a symbol bound before the fork-server forks is not bound again in each test
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -52,10 +55,12 @@ MOUNT_ROOTS = ("/mnt", "/media", "/srv", "/opt")
 
 
 # ----------------------------------------------------------------------------------------------------- system calls
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
 def libc_call(name: str, *args: object) -> None:
     """A libc function that returns 0 on success; OSError otherwise."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*args) != 0:
+    if getattr(LIBC, name)(*args) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
 
 
@@ -95,6 +100,19 @@ def seccomp_filter() -> bytes | None:
     for number in denied:
         program += [op(equal, 0, 1, number), op(ret, 0, 0, eperm)]
     return b"".join([*program, op(ret, 0, 0, allow)])
+
+
+def sealed(name: str, data: bytes) -> int:
+    """A file in memory with `data` that can no longer be changed, so that all sandboxes may share it."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, data)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return fd
+
+
+def reopened(fd: int) -> int:
+    """The file again, with a position of its own: bubblewrap reads its filter to the end."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 # ------------------------------------------------------------------------------------------------------ what to mount
@@ -217,7 +235,7 @@ class Launcher:
         self.running: dict[int, tuple[int, int, Cgroup | None]] = {}  # pid -> (id, fd of its stderr, cgroup)
         self.idle: list[Cgroup] = []  # making one takes longer than starting bubblewrap, so they are used again
         self.plan: dict = {}
-        self.code = b""
+        self.code, self.filter = -1, None  # descriptors of files that nobody can write to any more
         self.drop = os.getuid() == 0
         self.cgroup: tuple[str, Path] | None = None
 
@@ -294,7 +312,9 @@ class Launcher:
     def obey(self, request: dict, fds: list[int]) -> None:
         if request["op"] == "plan":
             self.plan = request["plan"]
-            self.code = bytes.fromhex(request["code"])
+            self.code = sealed("code", bytes.fromhex(request["code"]))
+            program = seccomp_filter() if self.plan["seccomp"] else None
+            self.filter = sealed("seccomp", program) if program else None
             self.plan["mounts"] = self.reach(self.plan["mounts"])
             self.cgroup = own_cgroup() if self.plan["cgroup"] else None
             self.argv = bwrap_argv(self.plan) if self.plan["bwrap"] else [*self.plan["python"], "-c", BOOT]
@@ -319,13 +339,10 @@ class Launcher:
                     group = Cgroup(*self.cgroup, f"phase1-judge-{os.getpid()}-{number}", request["memory"])
             except OSError as e:
                 problem = f"no cgroup: {e}"
-        files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr", "report", "code")]
-        os.pwrite(files[4], self.code, 0)
-        seccomp = seccomp_filter() if self.plan["seccomp"] else None
-        if seccomp:
-            files.append(os.memfd_create("seccomp"))
-            os.write(files[5], seccomp)
-            os.lseek(files[5], 0, 0)
+        files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr", "report")]
+        files.append(reopened(self.code))
+        if self.filter is not None:
+            files.append(reopened(self.filter))
         pid = os.fork()
         if pid == 0:
             try:
@@ -400,6 +417,8 @@ class Launcher:
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
+    gc.freeze()  # each sandbox starts as a fork of this process
+    gc.disable()
     Launcher(channel).serve()
 
 

@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 from phase1.launcher import ENVIRONMENT, SHM_BYTES, TMP_BYTES
-from phase1.sandbox import PROCESSES, CompileFailed, LocalSandbox, SandboxFailed, Task
+from phase1.outcomes import Task
+from phase1.sandbox import PROCESSES, CompileFailed, LocalSandbox, SandboxFailed
 
 ESSENTIAL = ("file_system", "network", "processes", "tree_kill")  # without these nothing is judged unless --unsafe
 HIDDEN = ("/etc/passwd", "/etc/shadow", "/root", "/home", "/var", "/sys", "/run", "/proc/1/root", "/proc/kcore")

@@ -15,17 +15,18 @@ import marshal
 import os
 import secrets
 import shutil
-import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from phase1 import zygote, zygote_asserts
 from phase1.files import BadInput
 from phase1.launcher import PROGRAM_PACKAGES, TMP_BYTES
+from phase1.outcomes import Task, TestRun, assert_runs, stdin_verdict
 
 MAX_TIMEOUTS = 3  # one after another; the rest of the tests then count as failed
 PROCESSES = 64  # processes and threads of one sandbox
@@ -33,6 +34,7 @@ OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output 
 FAMILY_SLACK = 128 << 20  # bytes that several processes may hold beyond the memory limit: each counts shared pages again
 ATTEMPTS = 3  # of a test whose sandbox died without a word
 
+_RESULT = struct.Struct(zygote.RESULT)
 _INSPECT = """
 import json, marshal, os, site, sys
 code = marshal.dumps([(name, compile(source, name, "exec")) for name, source in json.load(sys.stdin)])
@@ -47,36 +49,6 @@ class CompileFailed(Exception):
 
 class SandboxFailed(Exception):
     """The judge itself failed, after retries: sandbox_error, never the model's."""
-
-
-@dataclass
-class Task:
-    """A program with its tests: stdin programs have `inputs`, assert tasks `tests` (source, ready to be executed)."""
-
-    program: str
-    kind: str  # stdin | assert
-    count: int
-    limit: float  # CPU seconds a test
-    memory: int  # bytes
-    inputs: list[str] = field(default_factory=list)
-    longest_output: int = 0  # of the expected ones, characters
-    setup: str = ""
-    tests: list[str] = field(default_factory=list)
-    entry_point: str = ""
-    modules: list[str] = field(default_factory=list)
-
-
-@dataclass
-class TestRun:
-    """What one test did. `verdict` is empty where only the comparison of `output` can tell."""
-
-    verdict: str
-    detail: str
-    cpu: float  # s
-    wall: float  # s
-    peak_rss: int  # bytes
-    output: bytes = b""
-    stderr: bytes = b""
 
 
 @dataclass
@@ -365,15 +337,15 @@ class LocalSandbox:
     async def _frame(self, box: _Box, patience: float) -> tuple:
         """The next frame: kind, code, cpu, wall, rss, bytes of stdout, stdout, stderr, report."""
         try:
-            if len(box.ahead) < zygote.RESULT.size:
-                box.ahead += await self._read(box, zygote.RESULT.size - len(box.ahead), patience)
-            head = zygote.RESULT.unpack_from(box.ahead)
-            size = zygote.RESULT.size + sum(head[6:])
+            if len(box.ahead) < _RESULT.size:
+                box.ahead += await self._read(box, _RESULT.size - len(box.ahead), patience)
+            head = _RESULT.unpack_from(box.ahead)
+            size = _RESULT.size + sum(head[6:])
             if len(box.ahead) < size:
                 box.ahead += await self._read(box, size - len(box.ahead), patience)
-            frame, box.ahead = box.ahead[zygote.RESULT.size : size], box.ahead[size:]
+            frame, box.ahead = box.ahead[_RESULT.size : size], box.ahead[size:]
             out, err = head[6], head[6] + head[7]
-            return (*head[:6], frame[:out], frame[out:err], frame[err:])
+            return (*head[:2], head[2] / 1e6, head[3] / 1e6, *head[4:6], frame[:out], frame[out:err], frame[err:])
         except TimeoutError:
             raise _Died({"status": -1, "oom": False, "stderr": f"no answer for {patience:.0f} s"}) from None
         except ConnectionError:
@@ -396,66 +368,6 @@ class LocalSandbox:
                 parts.append(part)
                 least -= len(part)
         return b"".join(parts)
-
-
-# --------------------------------------------------------------------------------------------- from frames to test runs
-def stdin_verdict(kind: int, code: int, too_long: bool, err: bytes, rss: int, task: Task) -> tuple[str, str]:
-    """(verdict, detail) of a stdin test; ("", "") where the output decides."""
-    if kind in (zygote.CPU, zygote.IDLE, zygote.WALL):
-        return "timeout", _timeout_detail(kind, task)
-    if kind == zygote.MEMORY:
-        return "runtime_error", "over the memory limit (all processes together)"
-    if too_long:
-        return "runtime_error", "output_limit: the program wrote more than the judge reads"
-    if kind == zygote.SIGNALLED:
-        return "runtime_error", _signal_name(code)
-    if code:
-        lines = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
-        return "runtime_error", (lines[-1].strip()[:300] if lines else f"exit code {code}")
-    return "", ""
-
-
-def _timeout_detail(kind: int, task: Task) -> str:
-    what = {zygote.CPU: "CPU time", zygote.IDLE: "waiting", zygote.WALL: "wall time"}[kind]
-    return f"more than {task.limit:g} s of {what}" if kind != zygote.WALL else "far more wall time than its limit"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return f"killed by {signal.Signals(number).name}"
-    except ValueError:
-        return f"killed by signal {number}"
-
-
-def assert_runs(kind: int, code: int, report: bytes, marker: bytes, task: Task, first: int, wall: float, rss: int, err: bytes):
-    """The TestRuns of one process of an assert task, which ran tests from `first` on; see zygote_asserts.assert_child."""
-    runs: list[TestRun] = []
-    ended = False
-    for line in report.split(b"\n"):
-        if not line.startswith(marker + b" "):
-            continue
-        _, number, *rest = line.split(b" ", 4)
-        if number == b"end":
-            ended = True
-            break
-        verdict, cpu, detail = rest[0].decode(), float(rest[1]), rest[2].decode(errors="replace") if len(rest) > 2 else ""
-        if cpu > task.limit:
-            verdict, detail = "timeout", _timeout_detail(zygote.CPU, task)
-        run = TestRun(verdict, detail, cpu, cpu, rss, b"", err)
-        if number == b"-1":  # the program itself failed, before any test
-            runs = [run] * (task.count - first)
-            ended = True
-            break
-        runs.append(run)
-    if not ended:
-        runs = runs[: task.count - first - 1]
-        verdict, detail = stdin_verdict(kind, code, False, err, rss, task)
-        if kind == zygote.EXITED:
-            verdict, detail = "runtime_error", f"the program ended before its tests were done (exit code {code})"
-        runs.append(TestRun(verdict, detail, 0.0, 0.0, rss, b"", err))
-    for run in runs:
-        run.wall = wall / len(runs)
-    return runs
 
 
 # ------------------------------------------------------------------------------------------------ interpreter and mounts

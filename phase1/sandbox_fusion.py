@@ -27,16 +27,8 @@ import aiohttp
 
 from phase1 import zygote, zygote_asserts
 from phase1.files import BadInput
-from phase1.sandbox import (
-    ATTEMPTS,
-    MAX_TIMEOUTS,
-    CompileFailed,
-    SandboxFailed,
-    Task,
-    TestRun,
-    assert_runs,
-    stdin_verdict,
-)
+from phase1.outcomes import Task, TestRun, assert_runs, stdin_verdict
+from phase1.sandbox import ATTEMPTS, MAX_TIMEOUTS, CompileFailed, SandboxFailed
 
 MAX_OUTPUT = 200_000  # bytes; beyond it the server's answer cannot be trusted
 TRIES = ATTEMPTS + 2  # of one request, over all servers

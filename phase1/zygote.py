@@ -1,11 +1,12 @@
 """What runs inside the sandbox: a fork-server that compiles a program once and forks once a test.
 
-It imports nothing of ours but zygote_asserts.py, its other half, and little of Python's, since every module it loads makes each fork dearer. It is PID 1 of
-its pid namespace, so `kill(-1)` after a test reaches every process the test left behind, however it was detached.
+It is PID 1 of its pid namespace, so `kill(-1)` after a test reaches every process the test left behind, however it was
+detached. What a test costs beyond its own work is the fork: page tables copied, then every page copied that it or the
+fork-server writes to. So this file imports little and calls little between two forks, and rehearses a test beforehand.
 
 File descriptors it is started with: 0, 1, 2 files in memory that serve every test as stdin, stdout and stderr, 3 the
-judge's socket, 4 a file in memory for the reports of assert tasks. Nothing it
-knows is secret: the expected outputs stay outside.
+judge's socket, 4 a file in memory for the reports of assert tasks. Nothing it knows is secret: the expected outputs
+stay outside. Nor can a test read its memory: neither is dumpable, so /proc/PID/mem, maps and fd are closed to others.
 
 Protocol, little-endian. In: u32 length, a marshalled dict (`serve` names the keys), then for each stdin test u64
 length and the bytes. Out: frames of RESULT with three byte strings (stdout, tail of stderr, report).
@@ -13,7 +14,6 @@ length and the bytes. Out: frames of RESULT with three byte strings (stdout, tai
 
 import _signal
 import _sitebuiltins
-import _struct
 import atexit
 import builtins
 import gc
@@ -23,12 +23,13 @@ import resource
 import sys
 import time
 from _io import BufferedRandom, BufferedWriter, TextIOWrapper
+from _thread import allocate_lock
 
 from phase1.zygote_asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
 
 SOCKET = 3
-# kind, code, cpu s, wall s, peak RSS bytes, bytes of stdout in all, lengths of the three byte strings
-RESULT = _struct.Struct("<BiddQQIII")
+# kind, code, cpu us, wall us, peak RSS bytes, bytes of stdout in all, lengths of the three byte strings
+RESULT = "<BIQQQQIII"
 COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE = range(9)
 ERR_TAIL = 2048
 SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
@@ -36,18 +37,23 @@ TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
 ALONE = os.getpid() == 1  # in a pid namespace of our own; otherwise only process groups and /proc stand between us and others
 
-_exit, _fork, _monotonic = os._exit, os.fork, time.monotonic
-_setrlimit, _sigmask, _run_exitfuncs, _get_objects = (
-    resource.setrlimit,
-    _signal.pthread_sigmask,
-    atexit._run_exitfuncs,
-    gc.get_objects,
+USUAL = frozenset(
+    ["array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "threading", "typing"]
 )
+FILES = (TextIOWrapper, BufferedWriter, BufferedRandom)
+ORDINARY = frozenset(map(type, ((), [], {}, set(), frozenset(), sys, len, "".join, lambda: 0, type)))  # they need nothing at the end
+
+_close, _exit, _fork, _monotonic = os.close, os._exit, os.fork, time.monotonic
+_setrlimit, _run_exitfuncs, _get_objects = resource.setrlimit, atexit._run_exitfuncs, gc.get_objects
+_sigmask, _sigtimedwait = _signal.pthread_sigmask, _signal.sigtimedwait
+_bytes = int.to_bytes
+_wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
+_lseek, _pread, _pwrite, _ftruncate = os.lseek, os.pread, os.pwrite, os.ftruncate
 
 
 # ------------------------------------------------------------------------------------------------- inside a test's process
-def leave(status, namespace):
-    """End the process as the interpreter would: join threads, run atexit, flush every file that is still open."""
+def settle(status, namespace):
+    """What the interpreter does at its end: join threads, run atexit, flush every open file; returns the exit status."""
     try:
         threading = sys.modules.get("threading")
         if threading is not None:
@@ -58,16 +64,15 @@ def leave(status, namespace):
         _run_exitfuncs()
     except BaseException:
         pass
-    finalizers = False
-    for thing in _get_objects():  # what the test made: the zygote's own objects are frozen
-        try:
-            if isinstance(thing, (TextIOWrapper, BufferedWriter, BufferedRandom)):
-                thing.closed or thing.flush()
-            elif hasattr(type(thing), "__del__"):
-                finalizers = True
-        except BaseException:
-            pass
-    thing = None
+    files = finalizers = True
+    try:  # what the test made, for the zygote's own objects are frozen; a metaclass of the program's may raise anything
+        kinds = set(map(type, _get_objects())) - ORDINARY
+        files = any(issubclass(kind, FILES) for kind in kinds)
+        finalizers = any(hasattr(kind, "__del__") for kind in kinds if not issubclass(kind, FILES))
+    except BaseException:
+        pass
+    if files:
+        flush_files()
     if finalizers:  # what only the program's globals kept alive is finalized here, as at a real exit
         namespace.clear()
     for stream in (sys.stdout, sys.__stdout__):
@@ -76,7 +81,17 @@ def leave(status, namespace):
                 stream.flush()
         except BaseException:
             status = status or 120
-    _exit(status)
+    return status
+
+
+def flush_files():
+    """Flush every file that is still open."""
+    for thing in _get_objects():
+        try:
+            if isinstance(thing, FILES):
+                thing.closed or thing.flush()
+        except BaseException:
+            pass
 
 
 def exit_status(error):
@@ -108,19 +123,27 @@ def run_stdin(code, namespace):
             sys.stderr.flush()
         except BaseException:
             pass
-    leave(status, namespace)
+    _exit(settle(status, namespace))
 
 
 # -------------------------------------------------------------------------------------------------------------- PID 1
-def find_prctl():
-    """libc's prctl as a function of integers, without the cost of ctypes; None where `_ctypes` was not built."""
+def libc_function(name):
+    """A function of libc as one of integers, without the cost of ctypes; None where `_ctypes` was not built."""
     try:
         import _ctypes
 
-        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
-        return lambda *args: _ctypes.call_function(address, args)
+        address, call = _ctypes.dlsym(_ctypes.dlopen(None, 0), name), _ctypes.call_function
+        return lambda *args: call(address, args)
     except (ImportError, OSError, AttributeError):
         return None
+
+
+def waitpid_quietly(pid, _, options):
+    """The C function: 0 while all live, -1 where there is no child."""
+    try:
+        return _waitpid(pid, options)[0]
+    except ChildProcessError:
+        return -1
 
 
 class Stream:
@@ -145,23 +168,27 @@ class Stream:
 
     def read_to_stdin(self, size):
         """Put `size` bytes of input into the file that is the test's stdin."""
-        os.ftruncate(0, 0)
-        os.lseek(0, 0, 0)
         part, self.ahead = self.ahead[:size], self.ahead[size:]
+        done = 0
         while True:
-            size -= len(part)
             while part:
-                part = part[os.write(0, part) :]
-            if not size:
+                wrote = _pwrite(0, part, done)
+                part, done = part[wrote:], done + wrote
+            if done == size:
                 break
             self.flush()
-            part = os.read(SOCKET, min(size, 1 << 20))
+            part = os.read(SOCKET, min(size - done, 1 << 20))
             if not part:
                 _exit(0)
-        os.lseek(0, 0, 0)
+        _ftruncate(0, size)  # the test before may have had more, or written to it
+        _lseek(0, 0, 0)
 
     def send(self, kind, code=0, cpu=0.0, wall=0.0, rss=0, total=0, out=b"", err=b"", report=b""):
-        self.out += (RESULT.pack(kind, code, cpu, wall, rss, total, len(out), len(err), len(report)), out, err, report)
+        self.out += (
+            _bytes(kind, 1, "little"), _bytes(code, 4, "little"), _bytes(int(cpu * 1e6), 8, "little"), _bytes(int(wall * 1e6), 8, "little"),
+            _bytes(rss, 8, "little"), _bytes(total, 8, "little"), _bytes(len(out), 4, "little"), _bytes(len(err), 4, "little"),
+            _bytes(len(report), 4, "little"), out, err, report,
+        )  # fmt: skip
         self.held += len(out) + 64
         # A frame a test would wake the judge a thousand times a second; late frames would stall it.
         if self.held > 32768 or _monotonic() - self.sent > 0.02:
@@ -252,22 +279,19 @@ def wait_for(pid, job):
     idle = cpu = base = 0.0
     reported, pause, verdict = 0, 0.02, None
     while True:
-        try:
-            done, status, usage = os.wait4(-1, os.WNOHANG)
-        except InterruptedError:
-            continue
-        if done == pid:
-            break
+        _sigtimedwait(CHILD_ENDED, pause)
+        done, status, usage = _wait4(-1, WNOHANG)
+        while done and done != pid:  # an orphan of the test's
+            done, status, usage = _wait4(-1, WNOHANG)
         if done:
-            continue  # an orphan of the test's
-        _signal.sigtimedwait((SIGCHLD,), pause)
+            break
         now = _monotonic()
         if now - seen < pause:
             continue
         pause = min(0.1, pause * 1.5)
         step, seen = min(now - seen, 0.2), now
         look = family()
-        size = os.fstat(REPORT).st_size
+        size = os.fstat(REPORT).st_size if job["kind"] == "assert" else 0
         if look is None:
             over = WALL if now - started > job["wall_blind"] else None
         else:
@@ -295,17 +319,28 @@ def wait_for(pid, job):
     return EXITED, os.WEXITSTATUS(status), cpu, usage
 
 
-def clean():
-    """Kill and reap what a test left, empty its files and /tmp. False when a new sandbox is the surer way."""
-    try:
-        while True:
+def bury():
+    """Kill and reap what a test left. Without a child no process is left at all: every orphan becomes our child."""
+    while (done := any_child(-1, 0, WNOHANG)) != -1:
+        if not done:
             kill_all()
-            os.wait4(-1, 0)
-    except ChildProcessError:
-        pass
-    for fd in (1, 2, REPORT):
-        os.ftruncate(fd, 0)
-        os.lseek(fd, 0, 0)
+            any_child(-1, 0, 0)
+
+
+def take(fd, cap, last=False):
+    """(bytes that a file holds, its content); empties it. Over `cap` only the first ERR_TAIL bytes, or the last."""
+    size = _lseek(fd, 0, 2)
+    data = b""
+    if size:
+        most = size if size <= cap else ERR_TAIL
+        data = _pread(fd, most, size - most if last else 0)
+        _ftruncate(fd, 0)
+    _lseek(fd, 0, 0)
+    return size, data
+
+
+def clean():
+    """Empty /tmp and /dev/shm. False when a new sandbox is the surer way."""
     for folder in ("/tmp", "/dev/shm") if ALONE else ():
         try:
             names = os.listdir(folder)
@@ -323,7 +358,9 @@ def clean():
 def serve():
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
     sys.modules.pop("phase1.zygote_asserts", None)  # a program has no business to see it
-    prctl = find_prctl()
+    global any_child
+    any_child = libc_function("waitpid") or waitpid_quietly  # the exception that says "none" would cost more than the call
+    prctl = libc_function("prctl")
     if prctl:
         prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE 0: no ptrace, no /proc/1/mem, for the tests share our uid
         if not ALONE:
@@ -331,9 +368,10 @@ def serve():
     stream = Stream()
     # A PID 1 is deaf to its children's signals but for those it handles; SIGINT has Python's handler, for the children.
     _sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
+    os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
-    job = marshal.loads(stream.read(_struct.unpack("<I", stream.read(4))[0]))
+    job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
     # Keys: program, kind (stdin | assert), count, cpu, idle, wall, wall_blind (s), memory, memory_family, file_size (bytes),
     # processes, output_cap (bytes), max_timeouts, path (list), first (test), late (timeouts just before it); for assert tasks
     # setup, tests, entry_point, modules, marker.
@@ -349,6 +387,7 @@ def serve():
     stream.send(COMPILED, int(code is None), err=problem.encode("utf-8", "backslashreplace"))
     if code is None:
         stream.finish()
+    rehearse()  # before anything is imported that an end of the process, which it plays too, would leave its mark on
     if job["kind"] == "assert":
         try:
             run = prepare_asserts(job, code)
@@ -357,18 +396,19 @@ def serve():
             stream.finish()
     else:
         main = new_main()
+        os.close(REPORT)
+        preload(code)
 
         def run(number):
             run_stdin(code, main)
 
     number, late, count = job["first"], job["late"], job["count"]
-    warm_up()
     blind = family() is None and not os.path.isdir("/proc/1")
-    gc.collect()
     gc.freeze()
+    gc.disable()  # a collection here would write to every object, and so copy what the tests share
     while number < count:
         if job["kind"] == "stdin":
-            stream.read_to_stdin(_struct.unpack("<Q", stream.read(8))[0])
+            stream.read_to_stdin(int.from_bytes(stream.read(8), "little"))
         if _monotonic() - stream.sent > 0.02:
             stream.flush()
         shares = count - number if job["kind"] == "assert" else 1
@@ -376,26 +416,23 @@ def serve():
         started = _monotonic()
         pid = _fork()
         if pid == 0:
-            os.close(SOCKET)
-            if prctl:
-                prctl(4, 1, 0, 0, 0)
+            _close(SOCKET)
             if not ALONE:
                 os.setsid()
             if blind:
                 _setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             _sigmask(_signal.SIG_SETMASK, ())
+            gc.enable()
             run(number)
             _exit(1)
         kind, status, cpu, usage = wait_for(pid, job)
         wall = _monotonic() - started
         if shares == 1 and kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
             kind = CPU
-        kill_all()  # before reading the files: nothing may still write to them
-        total = os.fstat(1).st_size
-        out = os.pread(1, total if total <= job["output_cap"] else ERR_TAIL, 0) if total else b""
-        size = os.fstat(2).st_size
-        err = os.pread(2, ERR_TAIL, max(0, size - ERR_TAIL)) if size else b""
-        report = os.pread(REPORT, 1 << 20, 0) if job["kind"] == "assert" else b""
+        bury()  # before reading the files: nothing may still write to them
+        total, out = take(1, job["output_cap"])
+        err = take(2, ERR_TAIL, last=True)[1]
+        report = take(REPORT, 1 << 20)[1] if job["kind"] == "assert" else b""
         stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report)
         before, number = number, number + 1
         if job["kind"] == "assert":
@@ -410,15 +447,33 @@ def serve():
     stream.finish()
 
 
-def warm_up():
-    """Use stdin and stdout once, so that what they set up on first use is shared by the tests and not made in each."""
-    try:  # noqa: SIM105
-        input()
-    except EOFError:
-        pass
-    print(0, flush=True)
-    os.ftruncate(1, 0)
-    os.lseek(1, 0, 0)
+def preload(code):
+    """Import what the program imports of the usual modules, here and not in each test: none of them keeps state a test could see."""
+    for name in USUAL.intersection(code.co_names):
+        try:  # noqa: SIM105 as above
+            __import__(name)
+        except BaseException:  # a memory limit may be too small for it; the program will see
+            pass
+
+
+def rehearsal():
+    """A program as they come; only its code is used."""
+    print(int(input()), *map(int, input().split()), sep=" ")
+    for line in sys.stdin:
+        sys.stdout.write(f"{len(line.strip())}\n")
+    sys.stdin.readline(), sys.stdin.read(), sys.stdin.buffer.read()
+
+
+def rehearse():
+    """Do once what every test does: what this fills (buffers, caches of attributes) is no page to copy in each test."""
+    _pwrite(0, b"0\n1 2\nx\n", 0)
+    exec(rehearsal.__code__, {"__builtins__": builtins, "sys": sys})
+    settle(0, {})
+    sys.stdin.seek(0)
+    take(1, 0)
+    # Freed together, these are what the C library hands out next: from a few pages, not from holes all over the heap.
+    blocks = [(bytes(size), allocate_lock()) for size in range(520, 1000, 16) for _ in range(4)]
+    del blocks
 
 
 if __name__ == "__main__":

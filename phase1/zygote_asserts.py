@@ -172,7 +172,7 @@ def assert_child(job, program, setup, tests, first):
 def next_assert(report, marker, first, count):
     """The number of the test to go on with after a process that began at `first`: behind the one that ended it."""
     lines = [line.split() for line in report.split(b"\n") if line.startswith(marker)]
-    if lines and lines[-1][1] in (b"end", b"-1"):
+    if lines and lines[-1][1:2] in ([b"end"], [b"-1"]):
         return count
     return first + len(lines) + 1
 

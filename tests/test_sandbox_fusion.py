@@ -14,8 +14,11 @@ from aiohttp import web
 from phase1 import sandbox_fusion, zygote_asserts
 from phase1.files import BadInput
 from phase1.judge import JudgeConfig, open_judge
-from phase1.sandbox import LocalSandbox, Task
-from tests.test_judge import BEHAVE, CHEATS, SMALL, asserts, stdin
+from phase1.outcomes import Task
+from phase1.sandbox import LocalSandbox
+from tests.running_judge import asserts, stdin
+from tests.test_judge import BEHAVE
+from tests.test_judge_asserts import CHEATS, SMALL
 
 CUT = 219_264
 
