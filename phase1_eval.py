@@ -18,10 +18,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
+from phase1.eval_table import show
 from phase1.evaluation import (
     begin_session,
     close_run,
@@ -41,7 +38,6 @@ from phase1.judge import JudgeConfig, add_judge_arguments, config_from
 from phase1.metrics import write_metrics, write_qa_logs
 from phase1.problems import EVAL_SETS, load_problems
 from phase1.prompts import PROMPTS_SHA256
-from phase1.results import MODEL_ERRORS
 from phase1.tracking import log_evaluation
 from phase1.vllm_servers import ServerConfig, visible_gpus, vllm_version
 
@@ -93,7 +89,7 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--num_servers", type=int, default=0, help="default: one a visible GPU (or tensor-parallel group); one on a CPU")
     p.add_argument("--tensor_parallel_size", type=positive, default=1, help="GPUs a server; a 7B needs one (default: 1)")
     p.add_argument("--gpu_memory_utilization", type=float, default=0.9, help="share of each GPU's memory (default: 0.9)")
-    p.add_argument("--batch_invariant", action="store_true", help="vLLM's batch-invariant kernels: the same answers at any load, slower")
+    p.add_argument("--batch_invariant", action="store_true", help="vLLM's batch-invariant kernels: the same answers at any load, slower (--vllm_url servers: start them with VLLM_BATCH_INVARIANT=1)")
     p.add_argument("--start_timeout", type=float, default=900, help="seconds until the servers must answer (default: 900)")
     p.add_argument("--vllm_python", metavar="EXE", help="the interpreter that has vLLM (default: this one)")
     p.add_argument("--vllm_args", default="", metavar="ARGS", help="more arguments for the server, as one word: --vllm_args='--enforce-eager'")
@@ -197,7 +193,7 @@ def conclude(args: argparse.Namespace, target: Target, run: dict) -> int:
     missing = unfinished(records, run)
     if run["status"] != "complete":
         close_run(target.output_dir, run, "incomplete" if missing else "complete")
-    show(summary, target)
+    show(summary, target.model_path)
     if args.wandb_project:
         log_evaluation(args.wandb_project, args.wandb_run_name or target.output_dir.name, args.wandb_mode, target.step, summary, target.output_dir)
     if missing:
@@ -219,6 +215,8 @@ def choose_backend(args: argparse.Namespace, target: Target) -> Backend:
         possible = args.vllm_url or ((args.vllm_python or visible_gpus()) and vllm_version(python))
         wanted = "vllm" if possible else "transformers"
     base = training_model(args.checkpoint_dir)
+    if args.batch_invariant and wanted == "transformers":
+        raise BadInput("--batch_invariant is a mode of vLLM's; it needs --backend vllm")
     if wanted == "transformers":
         return Backend("transformers", args.batch_size, base_model=base)
     concurrent = min(args.max_concurrent, 255) if args.batch_invariant else args.max_concurrent
@@ -298,28 +296,6 @@ def note_test_set_use(args: argparse.Namespace, target: Target) -> None:
     """Append each look at a test-only set to test_set_uses.jsonl beside the output directory."""
     for dataset in (d for d in args.datasets if EVAL_SETS[d].test_only):
         append_line(target.output_dir.parent / "test_set_uses.jsonl", {"dataset": dataset, "step": target.step, "model": str(target.model_path), "output_dir": str(target.output_dir), "limit": args.limit})
-
-
-def show(summary: dict, target: Target) -> None:
-    """A row a data set, and what should make a reader pause."""
-    print(target.model_path)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for column in ("data set", "n", "accepted@1", "pass_ratio", "exec_success", "syntax", "runtime", "timeout", "wrong", "tokens", "judge s", "cut off"):
-        table.add_column(column, justify="left" if column == "data set" else "right", no_wrap=True)
-    for name, m in summary["datasets"].items():
-        rates = [m[f"{k}_rate"] for k in ("exec_success", "syntax_error", "runtime_error", "timeout", "wrong_answer", "truncation")]
-        accepted, *shown, cut = ["-" if r is None else f"{r:.1%}" for r in (m["accepted_at_1"], *rates)]
-        ratio, tokens, seconds = ("-" if m[k] is None else f"{m[k]:.{d}f}" for k, d in (("pass_ratio_mean", 3), ("avg_gen_tokens", 0), ("avg_judge_time", 2)))
-        table.add_row(name, str(m["total_problems"]), accepted, ratio, *shown, tokens, seconds, cut)
-    Console(width=max(Console().width, 140)).print(table)  # narrower, its figures would be dots
-    for name, m in summary["datasets"].items():
-        others = {k: n for k, n in m["error_counts"].items() if n and k not in MODEL_ERRORS}
-        if others:
-            print(f"warning: {name}: {', '.join(f'{n} {k}' for k, n in others.items())}: not the model's programs at fault, but counted as not solved")
-        if (m["truncation_rate"] or 0) > 0.05:
-            print(f"warning: {name}: {m['truncation_rate']:.1%} of the answers were cut off at the token limit (more than 5%)")
-        if (m["timeout_rate"] or 0) > 0.10:
-            print(f"warning: {name}: {m['timeout_rate']:.1%} of the programs timed out (more than 10%)")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def dataset_summary(records: Sequence[Record]) -> dict[str, Any]:
     judge_times = [r.judge_time for r in records]
     quality = ("total_problems", "accepted_at_1", "pass_ratio_mean", "pass_ratio_p50", "pass_ratio_p90")
     cost = ("avg_gen_tokens", "total_gen_tokens", "throughput", "cost_per_solved_tokens", "cost_per_solved_judge_time")
-    counts = ("truncation_rate", "accepted_count", "not_judged_count", "error_counts", "pass_at_k")
+    counts = ("truncation_rate", "wrong_answer_truncated_count", "accepted_count", "not_judged_count", "error_counts", "pass_at_k")
     return finite({
         **{k: m[k] for k in quality},
         "exec_success_rate": _ratio(sum(r.error_type in EXEC_SUCCESS for r in records), n),

@@ -77,7 +77,7 @@ class Display:
         if self.console.is_terminal:
             for stage, task in self.tasks.items():
                 self.bars.update(task, completed=self.done[stage], note=self.note(stage))
-        elif time.monotonic() - self.printed >= self.every:
+        elif time.monotonic() - self.printed >= self.every and self.began:
             self.printed = time.monotonic()
             self.say(self.line())
 
@@ -90,7 +90,7 @@ class Display:
         notes = [f"({self.running[stage]} running, {rate})"]
         if stage == "judged":
             notes += [f"{k} {n}" for k, n in sorted(self.verdicts.items())]
-            if (left := self.seconds_left()) is not None:
+            if left := self.seconds_left():
                 notes.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
         return "  ".join(notes)
 

@@ -20,7 +20,7 @@ def log_evaluation(project: str, run_name: str, mode: str, step: int | None, sum
     try:
         import wandb
 
-        settings = wandb.Settings(silent=True, console="off", init_timeout=60)
+        settings = wandb.Settings(silent=True, console="off", init_timeout=20)
         run = wandb.init(project=project, name=run_name, mode=mode, dir=str(output_dir), settings=settings)
         values |= {f"eval/{d}/qa": wandb.Table(columns=list(QA_COLUMNS), data=qa_rows(output_dir / "qa_logs" / f"{d}_qa.jsonl")) for d in summary["datasets"]}
         run.log(values, step=step or 0)

@@ -168,6 +168,7 @@ def server_command(config: ServerConfig, port: int) -> list[str]:
         "--generation-config", "vllm",
         # Cached prefixes make an answer's arithmetic depend on what was asked before it.
         "--no-enable-prefix-caching",
+        "--disable-uvicorn-access-log",
         *config.more_args,
     ]  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from itertools import combinations
 
 import pytest
 
@@ -243,3 +244,18 @@ def test_qa_lines_have_the_contracts_fields_and_survive_hostile_text(tmp_path):
         json.loads((tmp_path / "qa_logs" / "qa_summary.json").read_text())["datasets"]["codecontests_valid"]["taken"]
         == 1
     )
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(3, 1, 1), (3, 1, 2), (5, 2, 5), (4, 0, 2), (4, 4, 2), (6, 3, 2)])
+def test_pass_at_k_is_the_share_of_draws_of_k_samples_that_hold_an_accepted_one(n, c, k):
+    records = [Record("humaneval", "p", "", "", "", "stop", 1, 1, 0.0, 0.0, 0, sample=i, accepted=i < c) for i in range(n)]
+    draws = list(combinations([r.accepted for r in records], k))
+    assert metrics.pass_at_k(records).get(str(k)) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_pass_at_k_stands_beside_accepted_at_1_and_only_where_there_are_samples():
+    records = [Record("humaneval", p, "", "", "", "stop", 1, 1, 0.0, 0.0, 0, sample=i, accepted=i == 1) for p in "ab" for i in range(2)]
+    both = metrics.dataset_metrics(records)
+    assert both["accepted_at_1"] == 0.0 and both["total_problems"] == 2 and both["pass_at_k"] == {"1": 0.5, "2": 1.0}
+    assert metrics.dataset_summary(records)["pass_at_k"] == both["pass_at_k"]
+    assert "pass_at_k" not in metrics.dataset_metrics([r for r in records if r.sample == 0])

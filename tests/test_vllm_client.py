@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from phase1.files import read_json, read_jsonl
+from phase1.files import BadInput, read_json, read_jsonl
 from phase1.generate import load_tokenizer, prompt_ids
 from phase1.problems import load_problems
-from phase1.vllm_servers import ask, free_ports
+from phase1.vllm_servers import ServerConfig, ask, environment, free_ports, gpu_groups
 
 from .conftest import ROOT, SAMPLES
 from .stub_vllm import key
@@ -264,6 +264,33 @@ def test_recompute_derives_the_same_files_again(undisturbed, tmp_path):
     for name in ("metrics.json", "summary.json", "qa_logs/mbpp_reg_qa.jsonl", "results/mbpp_reg.jsonl"):
         ours, theirs = (d / name for d in (out, undisturbed))
         assert ours.read_bytes().replace(b'"out"', b"") == theirs.read_bytes().replace(b'"out"', b""), name
+
+
+@pytest.mark.parametrize(("gpus", "servers", "size", "groups"), [
+    ([], 0, 1, ["the CPU"]),
+    ([], 2, 1, ["the CPU", "the CPU"]),
+    (["0", "1", "2"], 0, 1, ["GPU 0", "GPU 1", "GPU 2"]),
+    (["4", "6", "7"], 0, 2, ["GPU 4,6"]),
+    (["GPU-ab", "GPU-cd"], 1, 1, ["GPU GPU-ab"]),
+])  # fmt: skip
+def test_every_server_gets_gpus_of_its_own(tmp_path, gpus, servers, size, groups):
+    config = ServerConfig(tmp_path, tmp_path, servers, size)
+    assert gpu_groups(gpus, config) == groups
+    for group in groups if gpus else []:
+        assert environment(config, group, len(groups))["CUDA_VISIBLE_DEVICES"] == group.removeprefix("GPU ")
+
+
+@pytest.mark.parametrize(("servers", "size"), [(3, 1), (0, 4), (2, 2)])
+def test_more_gpus_than_there_are_is_one_line(tmp_path, servers, size):
+    with pytest.raises(BadInput, match=r"GPUs, 2 are visible"):
+        gpu_groups(["0", "1"], ServerConfig(tmp_path, tmp_path, servers, size))
+
+
+def test_the_users_own_settings_of_vllm_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    own, other = (environment(ServerConfig(tmp_path, tmp_path, python=p), "the CPU", 2) for p in (sys.executable, "/venv/bin/python"))
+    assert own["OMP_NUM_THREADS"] == "7" and own["PYTHONPATH"] == "/ours" and "PYTHONPATH" not in other
 
 
 def test_the_keeper_takes_everything_with_it(tmp_path):

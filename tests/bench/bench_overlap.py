@@ -149,7 +149,7 @@ def memory(work: Path, model: Path) -> int:
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--problems", type=int, default=120, help="programs to generate and judge (default: 120)")
+    p.add_argument("--problems", type=int, default=100, help="programs to generate and judge (default: 100)")
     p.add_argument("--cpu_per_test", type=float, default=0.04, help="CPU seconds a test; five tests a program (default: 0.04)")
     p.add_argument("--memory", action="store_true", help="measure the evaluator's memory at 1,146 problems instead")
     return p.parse_args()
