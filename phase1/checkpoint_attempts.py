@@ -50,8 +50,8 @@ class Attempts:
         self._write()
         return row
 
-    def end(self, row: dict, exit_code: int, error: str | None) -> None:
-        row.update(finished=now(), exit_code=exit_code, error=error)
+    def end(self, row: dict, c: Checkpoint, exit_code: int, error: str | None) -> None:
+        row.update(finished=now(), exit_code=exit_code, error=error, files=files_id(c.path))  # a conversion has added some
         self._write()
 
     def _write(self) -> None:
@@ -75,12 +75,12 @@ def try_one(c: Checkpoint, args: argparse.Namespace, passed_on: list[str], attem
         if error and not c.path.is_dir() and not keeping.kept_folder(args.output_dir, c.step).is_dir():
             raise Gone
     except Gone:
-        attempts.end(row, 0, "gone while it was looked at")
+        attempts.end(row, c, 0, "gone while it was looked at")
         print(f"step {c.step}: skipped, gone while it was looked at", flush=True)
         return True
     except (OSError, BadInput) as e:
         error = f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.strerror else str(e)
-    attempts.end(row, int(bool(error)), error or None)
+    attempts.end(row, c, int(bool(error)), error or None)
     if error:
         where = f" ({log})" if log.exists() else ""
         warn(f"step {c.step}: attempt {len(attempts.failures(c))} of {args.max_attempts} failed: {error}{where}")
@@ -137,7 +137,7 @@ def convert_and_evaluate(c: Checkpoint, args: argparse.Namespace, passed_on: lis
             return f"conversion: {error}"
     print(f"step {c.step}: evaluating {' '.join(sets_of(c.step, args))} ({shown})", flush=True)
     held = hold(c, args.output_dir) if args.keep_best else None
-    home = held.parent.parent if held else args.checkpoint_dir
+    home = held.parent.parent if held else c.path.parent
     command = [sys.executable, str(HERE / "phase1_eval.py"), "--checkpoint_dir", str(home), "--step", str(c.step), "--datasets", *sets_of(c.step, args),
                "--manifest_dir", str(args.manifest_dir), "--output_dir", str(args.output_dir / f"eval_step_{c.step}"),
                "--best_checkpoint", str(args.output_dir / "best_checkpoint.json"), *(["--dtype", args.dtype] if args.dtype else []), *passed_on]  # fmt: skip

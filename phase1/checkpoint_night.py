@@ -59,7 +59,8 @@ def one_pass(args: argparse.Namespace, passed_on: list[str]) -> int:
     failed, stopped = [], None
     try:
         if todo:
-            environment = choose_gpus(args.gpus, args.max_gpu_mem_used, args.force, passed_on)
+            needed = any(not c.damaged for c in todo)  # damage is recorded on any machine
+            environment = choose_gpus(args.gpus, args.max_gpu_mem_used, args.force, passed_on) if needed else {}
             # Those that a kill cut short come last: one that takes the whole machine down must not keep the others waiting.
             for c in sorted(settled(todo, args.settle), key=lambda c: (attempts.cut_short(c.step), c.step)):
                 wait_for_space(args)

@@ -229,7 +229,11 @@ def test_a_checkpoint_that_appears_grows_and_vanishes_while_it_is_looked_at_is_n
                         f.write(data[at : at + 400_000])
                         f.flush()
                         time.sleep(0.004)
-            time.sleep(0.3)
+            time.sleep(0.2)
+            # Slowly, and first what a model loads without: the hardest to notice.
+            for name in ("generation_config.json", "chat_template.jinja", "merges.txt", "special_tokens_map.json", "vocab.json"):
+                (step / "huggingface" / name).unlink()
+                time.sleep(0.04)
             shutil.rmtree(step)
 
     writer = threading.Thread(target=copy_and_delete)
@@ -237,7 +241,7 @@ def test_a_checkpoint_that_appears_grows_and_vanishes_while_it_is_looked_at_is_n
     taken, seen = 0, set()
     try:
         deadline = time.monotonic() + 20
-        while (taken < 5 or len(seen) < 4) and time.monotonic() < deadline:
+        while (taken < 5 or "still growing" not in seen or len(seen) < 3) and time.monotonic() < deadline:
             for c in map(look_again, settled(find_checkpoints(tmp_path), 0.05)):
                 seen.add(c.problem.split(":")[0].split("(")[0])
                 if c.problem:
@@ -251,6 +255,20 @@ def test_a_checkpoint_that_appears_grows_and_vanishes_while_it_is_looked_at_is_n
         stop.set()
         writer.join()
     assert taken >= 5 and "still growing" in seen, (taken, seen)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "model.safetensors"])
+def test_a_deletion_that_begins_after_the_look_is_noticed_before_and_after_the_model_is_held(tmp_path, model, name):
+    shutil.copytree(model, tmp_path / "global_step_5" / "huggingface")
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("5")
+    [c] = settled(find_checkpoints(tmp_path), 0)
+    assert look_again(c).problem == "" and hold(c, tmp_path / "outputs")
+    remove(tmp_path / "outputs" / "kept" / "global_step_5")
+    (c.model_path / name).unlink()
+    assert look_again(c).problem == "changed since this pass looked first" and not look_again(c).damaged
+    with pytest.raises(Gone):
+        hold(c, tmp_path / "outputs")
+    assert not (tmp_path / "outputs" / "kept" / "global_step_5").exists()
 
 
 # ----------------------------------------------------------------------------------------------------------- full disks

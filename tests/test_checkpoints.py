@@ -248,7 +248,7 @@ def test_an_attempt_that_a_kill_cut_short_is_no_failure_but_waits_behind_the_oth
     [c] = find_checkpoints(tmp_path)
     attempts = Attempts(tmp_path / "out")
     attempts.begin(c)
-    attempts.end(attempts.begin(c), 2, "error: no")
+    attempts.end(attempts.begin(c), c, 2, "error: no")
     again = Attempts(tmp_path / "out")
     assert ([r["attempt"] for r in again.rows], len(again.failures(c)), again.cut_short(5)) == ([1, 2], 1, 1)
     (c.model_path / "config.json").write_text('{"mended": 1}')
