@@ -184,3 +184,11 @@ for workers in (0, 2):
 """
     done = subprocess.run([sys.executable, "-c", script], env=env | {"PYTHONPATH": str(ROOT / "patches")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_smoke_test_takes_ten_steps_and_saves_twice(env, tmp_path):
+    asked = {"TRAIN_BATCH_SIZE", "SAVE_FREQ", "TEST_FREQ", "NPROC", "LOGGER"}  # what --smoke sets unless told otherwise
+    smoke = Run({k: v for k, v in env.items() if k not in asked} | {"LR": "1e-3"}, tmp_path / "ckpt", "--smoke").wait()
+    assert smoke.process.returncode == 0, smoke.output
+    assert {p.name for p in smoke.ckpt_dir.glob("global_step_*")} == {"global_step_5", "global_step_10"}
+    assert "step 10 of 10 is saved" in smoke.output
