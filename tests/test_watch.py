@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ("step:3 - train/loss:1.5 - train/lr(1e-3):0.02 - train/grad_norm:2.0", (3, {"train/loss": 1.5, "train/lr": 2e-5, "train/grad_norm": 2.0})),
     ("Epoch 1/2:  17%|█▋  | 1/6 [00:00<00:01,  3.56it/s]step:2 - train/loss:nan - train/total_tokens(B):1e-06\n", (2, {"train/loss": float("nan"), "train/total_tokens(B)": 1e-6})),
     ("step:6 - val/loss:1.67", (6, {"val/loss": 1.67})),
+    ("step:7 - train/loss:np.float64(2.25)", (7, {"train/loss": 2.25})),
     ("(step:6) nothing", None),
     ("Total training steps: 12", None),
 ])  # fmt: skip
