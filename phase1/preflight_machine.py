@@ -121,7 +121,7 @@ def gpu_memory(job: Job) -> tuple[str, str]:
     parts = memory(
         shape, job.world_size, job.trainer, tokens_at_once(job),
         checkpointing=bool(job.config["model.enable_gradient_checkpointing"]), fused_loss=job.environ.get("FUSED_LOSS") == "1",
-        reshard=bool(job.config.get("engine.reshard_after_forward", True)),
+        reshard=bool(job.config.get("engine.reshard_after_forward", True)), compiled=job.environ.get("COMPILE") == "1",
         master_bytes=2 if job.config["model.fsdp_config.model_dtype"] in BF16 else 4,
     )  # fmt: skip
     need = sum(parts.values())

@@ -86,7 +86,7 @@ def parse_step(line: str) -> tuple[int, dict[str, float]] | None:
         name, _, text = pair.rpartition(":")
         name, factor = NAMES.get(name, (name, 1.0))
         try:
-            values[name] = float(text) * factor
+            values[name] = float(re.sub(r"^np\.\w+\((.*)\)$", r"\1", text)) * factor  # how numpy 2 prints its scalars
         except ValueError:
             continue
     return int(found[1]), values

@@ -12,8 +12,17 @@ from pathlib import Path
 import pytest
 
 from phase1.files import BadInput
-from phase1.sft import ResumePoint, checkpoint_fault, record_start, refuse_changes, report_end, resume_point, run_shape
-from phase1.sft_job import hydra_text, parse_override
+from phase1.sft import (
+    ResumePoint,
+    checkpoint_fault,
+    record_start,
+    refuse_changes,
+    report_end,
+    report_stop,
+    resume_point,
+    run_shape,
+)
+from phase1.sft_job import SETTINGS, TRAINERS, hydra_text, parse_override
 from tests.sft_runs import job_of, pretend_gpus, run_sft, words, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -292,3 +301,66 @@ def test_parse_override_reads_deletions_and_refuses_sweeps():
     assert parse_override("~trainer.logger") == {}
     with pytest.raises(BadInput, match="sweep"):
         parse_override("optim.lr=1,2")
+
+
+# -------------------------------------------------------------------------------------------------- the two trainers
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_every_setting_is_a_key_of_the_trainers_own_schema(trainer):
+    """verl 0.7.0's and 0.9.1's configuration as Hydra composes it: a key that is not there would be refused at the start."""
+    site = ROOT / {"fsdp": ".venv", "engine": ".venv-latest"}[trainer]
+    config = {"fsdp": "sft_trainer", "engine": "sft_trainer_engine"}[trainer]
+    found = list(site.glob(f"lib/python3*/site-packages/verl/trainer/config/{config}.yaml"))
+    if not found:
+        pytest.skip(f"{site} is not there: setup_cpu.sh makes it")
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(found[0].parent), version_base=None):
+        schema = compose(config)
+    keys = [s.key_of(trainer) for s in SETTINGS if s.key_of(trainer)]
+    assert len(keys) > 30
+    for key in keys:
+        *sections, last = key.removeprefix("+").split(".")
+        node = schema
+        for section in sections:
+            assert section in node, f"{trainer} has no {key}"
+            node = node[section]
+        assert key.startswith("+") or last in node, f"{trainer} has no {key}"  # +: added to a section that takes anything
+
+
+def test_both_trainers_get_the_same_hyperparameters(env, engine_verl):
+    """By the spec's names; what only one of them has is listed here, so that nothing is left to a trainer's own default."""
+    jobs = {t: job_of(env | {"TRAINER": t, "PYTHONPATH": str(engine_verl)}).config for t in TRAINERS}
+    assert jobs["fsdp"].keys() - jobs["engine"].keys() == {"data.multiturn.enable"}
+    extra = {s.key.removeprefix("+") for s in SETTINGS if s.only == "engine"}
+    assert jobs["engine"].keys() - jobs["fsdp"].keys() == extra
+    shared = jobs["fsdp"].keys() & jobs["engine"].keys()
+    assert {k: jobs["fsdp"][k] for k in shared} == {k: jobs["engine"][k] for k in shared} and len(shared) > 28
+
+
+def test_the_engine_trainers_command_names_its_own_module_hook_and_keys(env, engine_verl):
+    got = words(env | {"PYTHONPATH": str(engine_verl)})  # a verl without the fsdp trainer: engine is the default
+    assert {"VERL_USE_EXTERNAL_MODULES=phase1_engine_hook", "PHASE1_FUSED_LOSS=1", "PHASE1_COMPILE=0", "PHASE1_SCHEDULE_STEPS=16", "verl.trainer.sft_trainer",
+            f"model.path={env['MODEL_PATH']}", "optim.lr_scheduler_type=cosine", "optim.lr=2e-5", "optim.betas=[0.9,0.95]", "engine.strategy=fsdp2",
+            "engine.model_dtype=fp32", "data.pad_mode=no_padding", "checkpoint.save_contents=[model,optimizer,extra,hf_model]"} <= set(got)  # fmt: skip
+    assert not {w for w in got if w.startswith(("model.partial_pretrain", "optim.lr_scheduler="))}
+
+
+def test_an_override_in_the_engine_trainers_spelling_reaches_the_checks(env, engine_verl):
+    done = run_sft(env | {"PYTHONPATH": str(engine_verl)}, "--dry_run", "engine.model_dtype=bf16")
+    assert "warn  precision" in done.stderr
+
+
+def test_checkpoints_of_one_trainer_are_refused_to_the_other(env, engine_verl):
+    begin(env)
+    job = job_of(env | {"TRAINER": "engine", "PYTHONPATH": str(engine_verl)})
+    with pytest.raises(BadInput, match="trainer was fsdp, is engine"):
+        refuse_changes(job, run_shape(job))
+
+
+def test_what_a_stopped_run_lost_is_said(env, tmp_path, capsys):
+    begin(env)
+    make_checkpoint(env["CKPT_DIR"], 4)
+    tracker(env).write_text("4")
+    (tmp_path / "m.jsonl").write_text(json.dumps({"run": "ckpt", "step": 7}) + "\n")
+    assert report_stop(job_of(env), tmp_path / "m.jsonl") == 0
+    assert "trained up to step 7, saved up to step 4: 3 steps after it are lost" in capsys.readouterr().out

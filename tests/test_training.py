@@ -127,14 +127,16 @@ def test_a_killed_run_leaves_no_process_and_resumes_past_a_torn_checkpoint_with_
     killed.wait()
     assert not killed.outlived_by(seconds=120)
 
-    torn = tmp_path / "ckpt" / "global_step_6" / "optim_world_size_2_rank_1.pt"
+    last = int((tmp_path / "ckpt" / "latest_checkpointed_iteration.txt").read_text())  # 6, or 9 if the step at work was saved
+    torn = tmp_path / "ckpt" / f"global_step_{last}" / "optim_world_size_2_rank_1.pt"
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])  # as if it had been killed while saving
     resumed = Run(env, tmp_path / "ckpt").wait()
     assert resumed.process.returncode == 0, resumed.output
-    assert "going on from global_step_3" in resumed.output
-    assert resumed.steps() == {s: m for s, m in whole.steps().items() if s > 3}
+    before = last - SAVE_FREQ
+    assert f"going on from global_step_{before}" in resumed.output
+    assert resumed.steps() == {s: m for s, m in whole.steps().items() if s > before}
     sessions = json.loads((tmp_path / "ckpt" / "train_run.json").read_text())["sessions"]
-    assert [s["from_step"] for s in sessions] == [0, 3]
+    assert [s["from_step"] for s in sessions] == [0, before]
 
 
 def test_a_run_stopped_at_the_end_of_an_epoch_trains_the_next_one(env, whole, tmp_path):
@@ -168,21 +170,25 @@ def test_a_stopped_training_leaves_no_process_and_its_status_says_that_it_failed
 def test_the_data_loader_resumes_in_mid_epoch_and_starts_anew_after_its_end(env):
     """Without workers (as on a CPU) and with them (as on GPUs), whose states differ in form."""
     script = """
-import verl, phase1_verl_hook as hook
-from torchdata.stateful_dataloader import StatefulDataLoader
-hook.ON_CPU = False
+from phase1_resume import ResumableDataLoader, batches_handed_out
 for workers in (0, 2):
-    loader = lambda: StatefulDataLoader(list(range(12)), batch_size=2, num_workers=workers)
+    loader = lambda: ResumableDataLoader(list(range(12)), batch_size=2, num_workers=workers)
     running, states = loader(), []
     for batches, _ in enumerate(running, 1):
         states.append(running.state_dict())
-        assert hook.batches_handed_out(states[-1]) == batches, states[-1]
+        assert batches_handed_out(states[-1]) == batches, states[-1]
     for batches, state in enumerate(states, 1):
         resumed = loader()
         resumed.load_state_dict(state)
         assert [b.tolist() for b in resumed] == [b.tolist() for b in loader()][batches % 6:], (workers, batches)
 """
-    paths = os.pathsep.join([str(ROOT / "patches"), env["PYTHONPATH"]])
-    done = subprocess.run([sys.executable, "-c", script], env=env | {"PYTHONPATH": paths, "VERL_USE_EXTERNAL_MODULES": "phase1_verl_hook"},
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], env=env | {"PYTHONPATH": str(ROOT / "patches")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_smoke_test_takes_ten_steps_and_saves_twice(env, tmp_path):
+    asked = {"TRAIN_BATCH_SIZE", "SAVE_FREQ", "TEST_FREQ", "NPROC", "LOGGER"}  # what --smoke sets unless told otherwise
+    smoke = Run({k: v for k, v in env.items() if k not in asked} | {"LR": "1e-3"}, tmp_path / "ckpt", "--smoke").wait()
+    assert smoke.process.returncode == 0, smoke.output
+    assert {p.name for p in smoke.ckpt_dir.glob("global_step_*")} == {"global_step_5", "global_step_10"}
+    assert "step 10 of 10 is saved" in smoke.output

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -88,7 +89,7 @@ def test_two_processes_log_what_one_process_logs_for_the_same_global_batch(whole
         assert two[step] == pytest.approx(one[step], rel=2e-3)
 
 
-def test_loss_and_gradient_are_those_of_verls_own_forward_step(env, single, tmp_path):
+def test_loss_and_gradient_are_those_of_full_logits_and_transformers_attention(env, single, tmp_path):
     """Without the fused loss and with transformers' own attention: other kernels, the same numbers."""
     plain = Run(env | {"NPROC": "1", "FUSED_LOSS": "0", "ATTENTION": "sdpa", "TOTAL_STEPS": "3"}, tmp_path / "ckpt").wait()
     assert plain.process.returncode == 0, plain.output
@@ -125,7 +126,7 @@ def test_a_checkpoint_without_one_ranks_loader_state_gives_way_to_the_one_before
     assert "no whole data_1.pt: going on from global_step_9" in said.stderr
 
 
-def test_another_trainer_does_not_go_on_from_this_ones_checkpoints(env, whole):
+def test_a_changed_schedule_is_refused_by_name(env, whole):
     done = subprocess.run([ROOT / "run_sft.sh", "--dry_run"], env=env | {"CKPT_DIR": str(whole.ckpt_dir), "LR": "1e-3"}, capture_output=True, text=True)
     assert done.returncode == 2 and "optim.lr was 0.01, is 0.001" in done.stderr
 
@@ -153,9 +154,17 @@ def test_two_nodes_on_one_machine_train_and_resume(env, single, tmp_path):
 def test_asked_to_stop_it_ends_its_step_and_says_what_is_lost(env, tmp_path):
     stopped = Run(env | {"EPOCHS": "1000", "SAVE_FREQ": "2"}, tmp_path / "ckpt")
     while "step:5 " not in stopped.log() and stopped.process.poll() is None:
-        pass
+        time.sleep(0.1)
     stopped.process.send_signal(signal.SIGTERM)
     stopped.wait()
     assert stopped.process.returncode not in (0, 2)
     assert "steps after it are lost" in stopped.output and "run the same command again" in stopped.output
     assert not stopped.outlived_by(seconds=60)
+
+
+def test_the_smoke_test_takes_ten_steps_and_saves_twice(env, tmp_path):
+    asked = {"TRAIN_BATCH_SIZE", "SAVE_FREQ", "TEST_FREQ", "NPROC", "LOGGER"}  # what --smoke sets unless told otherwise
+    smoke = Run({k: v for k, v in env.items() if k not in asked} | {"LR": "1e-3"}, tmp_path / "ckpt", "--smoke").wait()
+    assert smoke.process.returncode == 0, smoke.output
+    assert {p.name for p in smoke.ckpt_dir.glob("global_step_*")} == {"global_step_5", "global_step_10"}
+    assert "step 10 of 10 is saved" in smoke.output
