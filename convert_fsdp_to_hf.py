@@ -190,9 +190,11 @@ def model_shapes(config: dict, path: Path) -> dict[str, tuple[int, ...]]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    # Without its dtype: transformers would make that torch's default while it builds, for every thread.
+    shape_only = {k: v for k, v in config.items() if k not in ("dtype", "torch_dtype")}
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape_only))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise BadInput(f"{path}: transformers cannot build this architecture ({str(e).splitlines()[0]})") from None
     want = {n: tuple(t.shape) for n, t in model.state_dict().items()}

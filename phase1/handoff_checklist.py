@@ -23,8 +23,7 @@ def checklist(root: Path, handoff, results: list) -> list[dict]:
     outputs, data, checkpoints = outputs_directory(root, handoff), data_directory(root, handoff), handoff.model.parent.parent
     verdicts = {c.name: c.status for c in results}
     train, final, comparison = data / "sft_train.parquet", outputs / "eval_final", outputs / "report" / "comparison_data.json"
-    evaluation, log, best = handoff.evaluation or outputs, outputs / "logs" / "latest", outputs / "best_checkpoint.json"
-    of_check = {"pass": True, "fail": False, "warn": None}
+    evaluation, log, best = handoff.evaluation or outputs / "eval_step_N", outputs / "logs" / "latest", outputs / "best_checkpoint.json"
     plan: list[tuple[str, Path, Callable[[], bool | None]]] = [
         ("6.1 sft_train.parquet loads", train, lambda: parquet_rows(train) > 0),
         ("6.1 messages are system, user, assistant", train, lambda: roles_sound(train)),
@@ -37,7 +36,7 @@ def checklist(root: Path, handoff, results: list) -> list[dict]:
         ("6.2 loss, lr, grad_norm and val/loss logged", log, lambda: all(name in log.read_text(errors="replace") for name in LOGGED)),
         ("6.2 the same in W&B", checkpoints / "train_run.json", lambda: wandb_of_training(checkpoints / "train_run.json")),
         ("6.2 training reached its last step", checkpoints / "train_run.json", lambda: trained(checkpoints / "train_run.json")),
-        ("6.3 first checkpoint evaluated (valid, MBPP)", outputs, lambda: all(d in first_evaluation(outputs) for d in EVALUATED)),
+        ("6.3 first checkpoint evaluated (valid, MBPP)", outputs, lambda: set(EVALUATED) <= set(first) if (first := first_evaluation(outputs)) is not None else None),
         ("6.3 metrics complete", evaluation / "metrics.json", lambda: metrics_complete(read_json(evaluation / "metrics.json"))),
         ("6.3 metrics in W&B", evaluation / "run.json", lambda: wandb_of_evaluation(read_json(evaluation / "run.json"))),
         ("6.3 QA logs saved", evaluation, lambda: any(evaluation.glob("qa_logs/*_qa.jsonl"))),
@@ -49,7 +48,7 @@ def checklist(root: Path, handoff, results: list) -> list[dict]:
         ("6.4 HumanEval pass@1 not significantly worse", comparison, lambda: answer_of(comparison, "humaneval", "accepted_at_1") != "worse"),
         ("6.4 exec_success_rate (valid) rose", comparison, lambda: answer_of(comparison, "codecontests_valid", "exec_success_rate") == "improved"),
         ("6.5 the model's path may stand in the GRPO configuration", handoff.model, lambda: "fail" not in verdicts.values()),
-        ("6.5 vLLM serves the model", handoff.model, lambda: of_check[verdicts["vllm"]] if "not run" in evidence(results, "vllm") else verdicts["vllm"] != "fail"),
+        ("6.5 vLLM serves the model", handoff.model, lambda: None if "not run" in evidence(results, "vllm") else verdicts["vllm"] != "fail"),
         ("6.5 the model answers with Python", handoff.model, lambda: None if "not run" in evidence(results, "generated_code") else verdicts["generated_code"] != "fail"),
     ]  # fmt: skip
     return [{"item": item, "status": status(source, holds), "source": str(source)} for item, source, holds in plan]
@@ -139,10 +138,10 @@ def kept_out(report: dict) -> bool:
     return all(isinstance(sets.get(name), int) for name in EVAL_SETS) and "contamination" not in report["stamp"]["arguments"]["skip"]
 
 
-def first_evaluation(outputs: Path) -> dict:
-    """metrics.json of the earliest evaluated step."""
+def first_evaluation(outputs: Path) -> dict | None:
+    """metrics.json of the earliest evaluated step; None where there is none."""
     steps = sorted(int(m[1]) for p in outputs.glob("eval_step_*") if (m := re.fullmatch(r"eval_step_(\d+)", p.name)))
-    return read_json(outputs / f"eval_step_{steps[0]}" / "metrics.json") if steps else {}
+    return read_json(outputs / f"eval_step_{steps[0]}" / "metrics.json") if steps else None
 
 
 def show_checklist(items: list[dict]) -> None:

@@ -21,6 +21,7 @@ def check_vllm(h: Handoff, skip: bool, python: str, dtype: str, max_new_tokens: 
     """
     if skip:
         return Check("vllm", "warn", "not run: --skip_vllm")
+    python = os.path.abspath(python) if "/" in python else python  # the server starts in another directory
     if (version := vllm_version(python)) is None:
         return Check("vllm", "warn", f"not run: {python} has no vLLM; name the interpreter that has: --vllm_python")
     length = min(MAX_MODEL_LEN, h.config.get("max_position_embeddings") or MAX_MODEL_LEN)
