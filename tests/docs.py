@@ -28,9 +28,9 @@ PAGES = {
     "patches/apply_verl_patch.py": ("02_*.md", "03_*.md"),
     "phase1_eval.py": ("04_*.md",),
     "phase1.judge": ("04_*.md",),
-    "run_eval_checkpoints.sh": ("04_*.md", "_04_batch.md"),
-    "phase1.checkpoints": ("04_*.md", "_04_batch.md"),
-    "generate_report.py": ("05_*.md", "_05_report.md"),
+    "run_eval_checkpoints.sh": ("04_*.md",),
+    "phase1.checkpoints": ("04_*.md",),
+    "generate_report.py": ("05_*.md",),
     "convert_fsdp_to_hf.py": ("05_*.md",),
     "verify_handoff.py": ("05_*.md",),
 }

@@ -17,7 +17,7 @@ from phase1.files import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["w1_tied", "w1_untied", "w2_tied", "w2_untied", "w2_fsdp1", "w4_tied", "w4_untied", "w4_columns", "w4_hsdp", "w8_tied", "w8_untied"]
-LATEST = ROOT / ".venv-latest/bin/python"  # verl 0.9.1 and transformers 5; setup_cpu.sh says how to make it
+LATEST = Path(os.environ.get("VENV_LATEST", ROOT / ".venv-latest")) / "bin/python"  # verl 0.9.1 and transformers 5; setup_cpu.sh says how to make it
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 

@@ -15,7 +15,7 @@ from phase1.handoff_files import grpo_yaml
 from phase1.prompts import answer, chat
 
 ROOT = Path(__file__).resolve().parents[1]
-LATEST = ROOT / ".venv-latest/bin/python"  # verl 0.9.1; setup_cpu.sh says how to make it
+LATEST = Path(os.environ.get("VENV_LATEST", ROOT / ".venv-latest")) / "bin/python"  # verl 0.9.1; setup_cpu.sh says how to make it
 
 pytestmark = pytest.mark.slow
 

