@@ -90,8 +90,8 @@ def main() -> None:
             }
             print(f"{dataset:24} {tally.problems:4} problems, {tally.tests:6} tests, {len(tally.duplicates)} duplicates, "
                   f"{sum(map(len, tally.refused.values()))} refused, {len(tally.multi_answer)} accept any answer")  # fmt: skip
-    report["stamp"] = run_stamp(vars(args))
-    write_json(output / "eval_data_report.json", report)
+        report["stamp"] = run_stamp(vars(args))
+        write_json(files.enter_context(replacing(output / "eval_data_report.json")), report)
     print(f"written: {output}/manifests, {output}/raw, {output}/eval_data_report.json")
 
 

@@ -29,8 +29,12 @@ def read_chunks(paths: Iterable[Path]) -> Iterator[list[RawRecord]]:
     """
     chunk: list[RawRecord] = []
     size = 0
+    paths = [Path(p) for p in paths]
+    for path in paths:  # all of them before the first record: a wrong name is told at once
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: not a file; name the .jsonl or .parquet in it")
     for path in paths:
-        for number, payload, length in _records(Path(path)):
+        for number, payload, length in _records(path):
             chunk.append((str(path), number, payload if length <= RECORD_BYTES else _too_large(length)))
             size += min(length, RECORD_BYTES)
             if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
@@ -46,8 +50,6 @@ def _too_large(length: int) -> BadRecord:
 
 def _records(path: Path) -> Iterator[tuple[int, bytes | dict, int]]:
     """(line or row, payload, its length in bytes); the payload of one that is too long is cut."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: not a file; name the .jsonl or .parquet in it")
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
         return

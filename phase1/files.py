@@ -133,6 +133,27 @@ def only_one(lock_path: str | Path, wait: float = 0.0) -> Iterator[bool]:
             f.truncate(0)
 
 
+@contextlib.contextmanager
+def only_writer(directory: str | Path, *leftovers: str) -> Iterator[None]:
+    """Hold the kernel's lock on a directory, which dies with its holder, and delete what a killed run left there: the
+    temporary folders whose names match `leftovers`. BadInput where another process holds the lock."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{directory}: another run writes there; wait for it, or give another directory") from None
+        except OSError:  # a file system without such locks: nobody can tell whose the leftovers are
+            leftovers = ()
+        for path in (p for pattern in leftovers for p in Path(directory).glob(pattern)):
+            shutil.rmtree(path, ignore_errors=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # closing alone would not do: a worker that is still ending has the descriptor too
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
 def read_json(path: str | Path) -> Any:
     """The JSON value in `path`. BadInput when it is missing, torn or not JSON."""
