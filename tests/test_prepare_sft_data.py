@@ -207,6 +207,25 @@ def test_phrases_of_the_trade_are_no_contamination():
     assert index.find("900_A. New", 2, f"{trade} something quite new about trees") is None
 
 
+def test_a_statement_that_stands_in_many_sets_is_still_found_by_a_part_of_it():
+    index = EvalIndex([(f"copy{i}", "Codeforces/1575/G", STATEMENT) for i in range(5)])
+    hit = index.find("77_A. Something Else", 2, DISGUISES["cut in half"](STATEMENT))
+    assert hit is not None and (hit.dataset, hit.rule) == ("copy0", "ngrams")
+
+
+def test_a_short_problem_with_one_phrase_in_common_does_not_hide_the_one_that_a_record_is():
+    phrase = " ".join(STATEMENT.split()[:8])
+    index = EvalIndex([("mbpp_reg", "mbpp/11", phrase), ("codecontests_valid", "Codeforces/1575/G", STATEMENT)])
+    record = STATEMENT.replace("grandmother", "uncle").replace("minutes", "hours")
+    hit = index.find("77_A. Something Else", 2, record)
+    assert hit is not None and hit.problem_id == "Codeforces/1575/G"
+
+
+def test_an_example_told_in_a_sentence_does_not_end_the_statement():
+    told = "Lucky numbers have no digits but 4 and 7, for example 47 and 744. {} of them lie between the numbers a and b?"
+    assert statement_hash(words_of(told.format("How many"))) != statement_hash(words_of(told.format("Which")))
+
+
 def test_an_unknown_evaluation_set_stops_the_run(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match=r"codecontests_valid_manifest\.jsonl: no such file"):
         prepare(tmp_path, [record(1), record(2)], "--manifest_dir", str(tmp_path), monkeypatch=monkeypatch)
