@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import prepare_sft_data
@@ -57,6 +59,14 @@ def test_of_several_files_a_missing_one_is_named_before_the_first_record(tmp_pat
     (tmp_path / "a.jsonl").write_text(json.dumps(record(1)))
     with pytest.raises(BadInput, match=r"b\.jsonl: no such file"):
         next(read_chunks([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]))
+
+
+def test_a_parquet_row_that_is_no_utf8_is_one_reject(tmp_path, monkeypatch):
+    binary = pa.array([b"One statement of one problem.", b"Another \xff of another.", b"A third statement."], pa.binary())
+    table = pa.table({"prompt": pa.Array.from_buffers(pa.string(), 3, binary.buffers()), "solution": ["print(1)"] * 3})
+    pq.write_table(table, tmp_path / "bee.parquet")
+    made = run(tmp_path / "out", [tmp_path / "bee.parquet"], monkeypatch=monkeypatch)
+    assert [(r["line"], r["reason"]) for r in made["rejects"]] == [(2, "parse_errors")] and "0xff" in made["rejects"][0]["detail"]
 
 
 @pytest.mark.parametrize("flags", ["--ngram 0", "--containment 0", "--containment 1.5", "--near_duplicates 80", "--max_reject_ratio -1", "--val_ratio 1",

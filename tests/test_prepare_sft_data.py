@@ -108,7 +108,8 @@ def test_prompt_and_solution_win_over_description_and_text():
 
 
 @pytest.mark.parametrize("row", [{}, {"text": 3}, {"text": "### Prompt\n\nno answer"}, {"prompt": 1, "solution": "x"},
-                                 {"prompt": "x", "solution": 1}, {"text": "### Prompt\n\n### Response\n\nx"}])  # fmt: skip
+                                 {"prompt": "x", "solution": 1}, {"text": "### Prompt\n\n### Response\n\nx"},
+                                 {"prompt": "half a character \ud800", "solution": "x"}, {"prompt": "x", "solution": "y = '\udfff'"}])  # fmt: skip
 def test_a_record_without_prompt_or_response_is_bad(row):
     with pytest.raises(BadRecord):
         parse_record(row)
