@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import os
 import random
 import signal
@@ -34,7 +33,16 @@ from phase1.bee_survivors import Survivors, without
 from phase1.bee_verify import verify
 from phase1.decontaminate import EvalIndex
 from phase1.duplicates import surplus
-from phase1.files import BadInput, only_writer, replacing, run_script, run_stamp, sha256_file, write_json
+from phase1.files import (
+    BadInput,
+    full_disk_told,
+    only_writer,
+    replacing,
+    run_script,
+    run_stamp,
+    sha256_file,
+    write_json,
+)
 from phase1.judge import JudgeConfig, add_judge_arguments, config_from
 from phase1.problems import EVAL_SETS, load_problems, manifest_path, raw_path, read_manifest
 from phase1.prompts import PROMPTS_SHA256, chat
@@ -289,15 +297,10 @@ def build_report(args, survivors: Survivors, kept: np.ndarray, val_samples: int,
 
 
 def run() -> int:
-    """main(); SIGTERM clears up like Ctrl-C, and a full disk is told with the way out: Python's own message names no file."""
+    """main(); SIGTERM clears up like Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM; run the same command again"))
-    try:
+    with full_disk_told("three times the size of the input is needed there"):
         return main()
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BadInput(f"{e.filename or 'the disk of --output_dir'}: {os.strerror(e.errno)}; three times the size of the input is "
-                       "needed there; nothing was replaced") from None  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ those files relies on: a file is either whole or absent, JSON is plain JSON, and
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import getpass
 import gzip
@@ -152,6 +153,17 @@ def only_writer(directory: str | Path, *leftovers: str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # closing alone would not do: a worker that is still ending has the descriptor too
             fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
+
+
+@contextlib.contextmanager
+def full_disk_told(fix: str) -> Iterator[None]:
+    """BadInput with `fix` for a disk or quota that is full: Python's own message names no file where a write fails."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BadInput(f"{e.filename or 'the disk of --output_dir'}: {os.strerror(e.errno)}; {fix}; nothing was replaced") from None
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
