@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,21 @@ def test_near_duplicates_need_both_statement_and_solution_alike():
     statements = np.stack([signature(w) for w in (words, changed, words, other)])
     solutions = np.stack([signature(c) for c in (code, code, [f"d{i}" for i in range(80)], code)])
     assert near_duplicates(statements, solutions, 0.85) == {1: 0}
+
+
+def test_memory_stays_small_where_every_record_is_alike():
+    rows, r = 8000, np.random.default_rng(1)
+    alike = np.tile(r.integers(0, 1 << 16, 128).astype(np.uint16), (rows, 1))
+    changed = r.random(alike.shape) < 0.05
+    alike[changed] = r.integers(0, 1 << 16, int(changed.sum()))
+    tracemalloc.start()
+    try:
+        found = near_duplicates(alike[:, :64], alike[:, 64:], 0.8)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) > 0.9 * rows and set(found.values()).isdisjoint(found)
+    assert peak < 1500 * rows  # bytes; 16 pairs a row from each of 12 bands would be 3 kB a row and their copies
 
 
 def test_keep_chooses_among_the_solutions_of_a_problem():
