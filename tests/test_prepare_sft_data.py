@@ -305,6 +305,25 @@ def test_each_reason_is_counted_and_told_by_line(tmp_path, monkeypatch):
     assert report["stamp"]["arguments"]["seed"] == 42
 
 
+REASONS = {"language": "not_python3", "syntax": "syntax_error", "python2": "python2", "contamination": "contaminated",
+           "duplicates": "exact_duplicate", "near_duplicates": "near_duplicate"}  # fmt: skip
+
+
+@pytest.mark.parametrize("left_out", ["", *REASONS])
+def test_each_filter_has_a_switch_that_leaves_it_out_and_no_other(tmp_path, monkeypatch, left_out):
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "some_manifest.jsonl").write_text('{"problem_id": "Codeforces/2004/A"}\n')
+    long, words = "\n".join(f"x{i} = {i}" for i in range(99)), " ".join(f"word{i}" for i in range(99))
+    records = [record(1, language="PYTHON"), record(2, "print(("), record(3, "print 1"), record(4), record(5), record(5),
+               record(6, long, statement=words), record(6, f"{long}\ny = 1", statement=words), record(7)]  # fmt: skip
+    flags = ("--manifest_dir", str(tmp_path / "manifests"), "--allow_missing_manifests", *(("--skip", left_out) if left_out else ()))
+    made = prepare(tmp_path, records, *flags, monkeypatch=monkeypatch)
+    wanted = {reason: 1 for filter, reason in REASONS.items() if filter != left_out}
+    if left_out == "duplicates":
+        wanted["near_duplicate"] = 2  # what is equal is alike, too
+    assert made["report"]["dropped"] == wanted
+
+
 @pytest.mark.parametrize("style", ["codecontests", "raw"])
 def test_rows_are_system_user_assistant_in_the_evaluations_form(tmp_path, monkeypatch, style):
     made = prepare(tmp_path, [record(1, statement=STATEMENT), record(2)], "--prompt_style", style, monkeypatch=monkeypatch)
