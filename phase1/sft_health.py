@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 WINDOW = 20  # steps that a new one is held against
 SPIKE = 1.5  # times the window's median loss
 COLLAPSE = 3.0  # times slower than the window's median, for as many steps in a row
 GRAD_NORM_LIMIT = 100.0  # contract 3: healthy is 0.1 to 10
+OF_VALIDATION = {"val_nan", "val_rising"}  # kinds that only a line with val/loss can tell; all others need train/loss
+
+
+def metric_rows(path: Path, run: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of train_metrics.jsonl, of one run or of all. A line that a crash or a full disk tore is passed over: it
+    must not hold up a training."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "step" in row and run in (None, row.get("run")):
+            yield row
 
 
 @dataclass
@@ -33,7 +51,8 @@ class Health:
         self.tokens += values.get("train/global_tokens") or 0
         found = dict(self.look(values))
         fresh = [kind for kind in found if kind not in self.standing]
-        self.standing = set(found)
+        told = {k for k in self.standing if ("val/loss" if k in OF_VALIDATION else "train/loss") in values}
+        self.standing = self.standing - told | set(found)
         self.warnings += [{"step": step, "kind": kind, "message": found[kind]} for kind in fresh]
         return [f"step {step}: {found[kind]}" for kind in fresh]
 
