@@ -59,6 +59,12 @@ def gpu_table(path: str) -> tuple[Gpu, ...]:
         return ()
 
 
+def visible(gpus: tuple[Gpu, ...], chosen: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all where it names them by something else than their number."""
+    numbers = [x.strip() for x in (chosen or "").split(",")]
+    return tuple(gpus[int(x)] for x in numbers if x.isdecimal() and int(x) < len(gpus)) or gpus
+
+
 def devices(job: Job) -> tuple[str, str]:
     if job.on_cpu:
         return "pass", f"CPU, {os.cpu_count()} cores, gloo"
@@ -115,7 +121,7 @@ def gpu_memory(job: Job) -> tuple[str, str]:
     """The estimated peak against what is free. Refused only where it is clearly too much: it is an estimate."""
     if job.on_cpu:
         return "pass", "no GPU to fill"
-    shape, gpus = model_shape(job), gpu_table(os.environ.get("PATH", ""))[: job.nproc]
+    shape, gpus = model_shape(job), visible(gpu_table(os.environ.get("PATH", "")), job.environ.get("CUDA_VISIBLE_DEVICES"))[: job.nproc]
     if shape is None:
         return "warn", "not estimated: the model's config.json is not here, or not that of a Llama-like decoder"
     parts = memory(
