@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.sft_runs import Run, addition
 
@@ -98,6 +99,22 @@ def test_loss_and_gradient_are_those_of_full_logits_and_transformers_attention(e
     assert plain.process.returncode == 0, plain.output
     for step, values in exact(plain).items():
         assert values == pytest.approx(exact(single)[step], rel=1e-3)  # the schedule spans both epochs in either
+
+
+def test_an_untied_head_under_two_processes_has_the_loss_and_gradient_of_full_logits_in_one(env, base_model, tmp_path):
+    """A 7B's head is a parameter of its own, which FSDP gathers; verl's own fused kernels fail there."""
+    untied = tmp_path / "model"
+    shutil.copytree(base_model, untied)
+    config, weights = json.loads((untied / "config.json").read_text()), load_file(untied / "model.safetensors")
+    (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    save_file(weights | {"lm_head.weight": weights["model.embed_tokens.weight"].flip(0).contiguous()}, untied / "model.safetensors", metadata={"format": "pt"})
+    runs = [Run(env | {"MODEL_PATH": str(untied), "TOTAL_STEPS": "3"} | knobs, tmp_path / name / "ckpt").wait()
+            for name, knobs in (("fused", {}), ("plain", {"NPROC": "1", "FUSED_LOSS": "0", "ATTENTION": "sdpa"}))]  # fmt: skip
+    assert [run.process.returncode for run in runs] == [0, 0], runs[0].output + runs[1].output
+    fused, plain = map(exact, runs)
+    assert list(fused) == [1, 2, 3]
+    for step, values in fused.items():
+        assert values == pytest.approx(plain[step], rel=2e-3)
 
 
 @pytest.mark.parametrize("world", [1, 2])
