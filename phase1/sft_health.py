@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 WINDOW = 20  # steps that a new one is held against
-SPIKE = 1.5  # times the window's median loss
+SPIKE = 1.5  # times the window's median loss; and
+SPIKE_NATS, SPIKE_SCATTER = 0.1, 8.0  # so far above it, and so many times the window's median distance from it: small batches scatter
 COLLAPSE = 3.0  # times slower than the window's median, for as many steps in a row
 GRAD_NORM_LIMIT = 100.0  # contract 3: healthy is 0.1 to 10
 OF_VALIDATION = {"val_nan", "val_rising"}  # kinds that only a line with val/loss can tell; all others need train/loss
@@ -70,7 +71,7 @@ class Health:
         loss, norm, speed = values["train/loss"], values.get("train/grad_norm"), values.get("tokens_per_s") or values.get("steps_per_s")
         if not math.isfinite(loss):
             found.append(("nan", f"train/loss is {loss}: nothing is learned from here on; lower LR, look at the rows of this step"))
-        elif len(self.losses) >= 10 and loss > SPIKE * statistics.median(self.losses):
+        elif len(self.losses) >= 10 and self.spikes(loss):
             found.append(("spike", f"train/loss {loss:.4f} against a median of {statistics.median(self.losses):.4f} over the last {len(self.losses)} steps"))
         if norm is not None and not (0 < norm <= GRAD_NORM_LIMIT):
             why = "no answer token in this batch, or frozen weights" if norm == 0 else f"healthy is 0.1 to 10, above {GRAD_NORM_LIMIT:g} the steps are noise"
@@ -84,6 +85,11 @@ class Health:
         if math.isfinite(loss):
             self.losses.append(loss)
         return found
+
+    def spikes(self, loss: float) -> bool:
+        middle = statistics.median(self.losses)
+        scatter = statistics.median(abs(x - middle) for x in self.losses)
+        return loss > SPIKE * middle and loss - middle > max(SPIKE_NATS, SPIKE_SCATTER * scatter)
 
     def report(self, expected_steps: int | None) -> dict[str, Any]:
         """What train_health.json holds."""

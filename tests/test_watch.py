@@ -47,6 +47,9 @@ WELL = {"train/loss": 1.0, "train/grad_norm": 1.0, "tokens_per_s": 1000.0}
     ([WELL, WELL | {"train/loss": float("nan")}], ["nan"]),
     ([WELL] * 12 + [WELL | {"train/loss": 1.6}] + [WELL] * 3, ["spike"]),
     ([WELL] * 3 + [WELL | {"train/loss": 1.6}], []),  # too early to say
+    ([WELL | {"train/loss": 0.004}] * 12 + [WELL | {"train/loss": 0.009}], []),  # nothing is left to learn
+    ([WELL | {"train/loss": 0.4 + 0.1 * (i % 3 - 1)} for i in range(24)] + [WELL | {"train/loss": 0.7}], []),  # small batches scatter
+    ([WELL | {"train/loss": 0.4 + 0.1 * (i % 3 - 1)} for i in range(24)] + [WELL | {"train/loss": 1.3}], ["spike"]),
     ([WELL | {"train/grad_norm": 101.0}], ["grad_norm"]),
     ([WELL | {"train/grad_norm": 0.0}], ["grad_norm"]),
     ([WELL | {"train/grad_norm": float("nan")}] * 5, ["grad_norm"]),  # once, while it lasts
