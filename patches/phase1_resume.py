@@ -26,8 +26,8 @@ def die_with_the_launcher() -> None:
 def stop_between_steps() -> None:
     """What torchrun was sent, it sends to its workers, 30 s before it kills them: the step at work ends, the next does not begin.
 
-    SIGTERM from a batch system, SIGINT from Ctrl-C, SIGHUP from a closed terminal. A rank that is already fetching its next
-    batch when the signal comes waits for the others in vain, until it is killed.
+    SIGTERM from a batch system, SIGINT from Ctrl-C, SIGHUP from a closed terminal. The ranks agree on it before each step, so
+    that none waits for another in vain and one preempted node ends them all.
     """
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(asked, lambda number, frame: ASKED_TO_STOP.append(number))
@@ -54,14 +54,16 @@ class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         for batch in super().__iter__():
-            if ASKED_TO_STOP:
-                sys.exit(128 + ASKED_TO_STOP[0])
-            if isinstance(batch, dict) and "attention_mask" in batch:
-                tokens = batch["attention_mask"].sum()
-                if torch.distributed.is_initialized():
-                    tokens = tokens.to("cuda" if torch.cuda.is_available() else "cpu")  # verl 0.7.0's process group has NCCL alone
-                    torch.distributed.all_reduce(tokens)
-                COUNTED["tokens"] = int(tokens)
+            padded = isinstance(batch, dict) and "attention_mask" in batch
+            counts = torch.tensor([int(batch["attention_mask"].sum()) if padded else 0, bool(ASKED_TO_STOP)])
+            if torch.distributed.is_initialized():
+                counts = counts.to("cuda" if torch.cuda.is_available() else "cpu")  # verl 0.7.0's process group has NCCL alone
+                torch.distributed.all_reduce(counts)
+            tokens, asked = counts.tolist()
+            if asked:
+                sys.exit(128 + (ASKED_TO_STOP or [signal.SIGTERM])[0])
+            if padded:
+                COUNTED["tokens"] = tokens
             yield batch
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -117,6 +117,12 @@ def model_shape(job: Job) -> ModelShape | None:
     return ModelShape.of(folder) if folder else None
 
 
+def shards(job: Job) -> int:
+    """Processes that share one copy of weights and moments: all, unless an override keeps a copy on each node."""
+    size = job.config.get("engine.fsdp_size" if job.trainer == "engine" else "model.fsdp_config.fsdp_size")
+    return min(size, job.world_size) if type(size) is int and size > 0 else job.world_size
+
+
 def gpu_memory(job: Job) -> tuple[str, str]:
     """The estimated peak against what is free. Refused only where it is clearly too much: it is an estimate."""
     if job.on_cpu:
@@ -125,7 +131,7 @@ def gpu_memory(job: Job) -> tuple[str, str]:
     if shape is None:
         return "warn", "not estimated: the model's config.json is not here, or not that of a Llama-like decoder"
     parts = memory(
-        shape, job.world_size, job.trainer, tokens_at_once(job),
+        shape, shards(job), job.trainer, tokens_at_once(job),
         checkpointing=bool(job.config["model.enable_gradient_checkpointing"]), fused_loss=job.environ.get("FUSED_LOSS") == "1",
         reshard=bool(job.config.get("engine.reshard_after_forward", True)), compiled=job.environ.get("COMPILE") == "1",
         master_bytes=2 if job.config["model.fsdp_config.model_dtype"] in BF16 else 4,

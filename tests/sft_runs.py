@@ -90,11 +90,11 @@ def words(env: dict[str, str], *args: str) -> list[str]:
     return shlex.split(done.stdout)
 
 
-def job_of(env: dict[str, str]) -> Job:
+def job_of(env: dict[str, str], *trailing: str) -> Job:
     """The job that run_sft.sh would describe: its own block of defaults, read by bash."""
     block = f"HERE={ROOT}; source <(sed -n '/^# ---- data/,/^export PYTHONPATH/p' {ROOT}/run_sft.sh); env -0"
     listed = subprocess.run(["bash", "-c", block], env=env, capture_output=True, text=True, check=True).stdout
-    return read_job(dict(line.split("=", 1) for line in listed.split("\0") if line), [])
+    return read_job(dict(line.split("=", 1) for line in listed.split("\0") if line), list(trailing))
 
 
 def pretend_gpus(folder: Path, count: int = 8, name: str = "NVIDIA H100 80GB HBM3", used_mib: int = 500) -> str:

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from phase1.preflight import CHECKS
-from phase1.preflight_machine import Gpu, visible
+from phase1.preflight_machine import Gpu, shards, visible
 from phase1.prompts import answer, chat
-from tests.sft_runs import MESSAGES, ROOT, patch, pretend_gpus, run_sft, write_rows
+from tests.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft, write_rows
 
 
 def broken(env: dict[str, str], tmp_path: Path, what: str) -> str:
@@ -202,6 +202,13 @@ def test_rows_that_are_cut_are_counted_and_those_left_without_an_answer(env, tmp
     said = run_sft(env | {"MAX_LENGTH": "64"}, "--dry_run").stderr
     assert f"warn  train     64 rows in {env['TRAIN_FILE']}; 2 have more than 64 tokens and lose their end, 1 of them before the answer begins" in said
     assert "pass  train" in run_sft(env | {"MAX_LENGTH": "128"}, "--dry_run").stderr
+
+
+def test_memory_counts_with_the_gpus_that_share_one_copy(env, engine_verl):
+    env |= {"TRAINER": "engine", "PYTHONPATH": str(engine_verl), "NNODES": "2", "NPROC": "8", "MASTER_ADDR": "10.0.0.1"}
+    assert shards(job_of(env)) == 16
+    for given, counted in ((8, 8), (-1, 16), (64, 16)):
+        assert shards(job_of(env, f"engine.fsdp_size={given}")) == counted
 
 
 def test_memory_is_looked_up_on_the_gpus_that_will_be_used():

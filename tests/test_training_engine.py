@@ -153,24 +153,35 @@ def test_a_changed_schedule_is_refused_by_name(env, whole):
     assert done.returncode == 2 and "optim.lr was 0.01, is 0.001" in done.stderr
 
 
-def test_two_nodes_on_one_machine_train_and_resume(env, single, tmp_path):
+def two_nodes(env: dict[str, str], ckpt_dir: Path) -> list[Run]:
     """torchrun's rendezvous at MASTER_ADDR:MASTER_PORT, a process on each node, a shared checkpoint folder."""
-    def train(total: str) -> list[Run]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        nodes = env | {"NPROC": "1", "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TOTAL_STEPS": total}
-        runs = []
-        for rank in (0, 1):
-            runs.append(Run(nodes | {"NODE_RANK": str(rank)}, tmp_path / "ckpt", outputs=f"outputs{rank}"))
-        return [run.wait() for run in runs]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = env | {"NPROC": "1", "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [Run(nodes | {"NODE_RANK": str(rank)}, ckpt_dir, outputs=f"outputs{rank}") for rank in (0, 1)]
 
+
+def test_two_nodes_on_one_machine_train_and_resume(env, single, tmp_path):
     for total in ("3", "6"):
-        runs = train(total)
+        runs = [run.wait() for run in two_nodes(env | {"TOTAL_STEPS": total}, tmp_path / "ckpt")]
         assert [run.process.returncode for run in runs] == [0, 0], runs[0].output + runs[1].output
     assert set(exact(runs[0])) == set(range(1, 7))
     for step, values in exact(runs[0]).items():
         assert values == pytest.approx(exact(single)[step], rel=2e-3)
+
+
+def test_one_preempted_node_ends_the_others_between_two_steps(env, tmp_path):
+    runs = two_nodes(env | {"EPOCHS": "1000", "SAVE_FREQ": "2"}, tmp_path / "ckpt")
+    while "step:5 " not in runs[0].log() and runs[0].process.poll() is None:
+        time.sleep(0.1)
+    runs[1].process.send_signal(signal.SIGTERM)
+    for run in runs:
+        assert run.wait().process.returncode not in (0, 2)
+        assert "RuntimeError" not in run.output, run.output  # of a collective whose other end went away
+    assert "steps after it are lost" in runs[0].output.splitlines()[-1]
+    assert "the first node says" in runs[1].output.splitlines()[-1]
+    assert not runs[0].outlived_by(seconds=60)
 
 
 def test_asked_to_stop_it_ends_its_step_and_says_what_is_lost(env, tmp_path):
