@@ -34,23 +34,26 @@ def train_data(job: Job) -> tuple[str, str]:
 def cut_rows(job: Job, most: int) -> tuple[int, int] | None:
     """(rows of more than `most` tokens, those of them without a token of their answer). None without the model's tokenizer.
 
-    ChatML puts about five tokens around a turn. A text has no more tokens than bytes, so few rows need to be tokenised.
+    ChatML puts about five tokens around a turn. A text has no more tokens than bytes, so few rows need to be tokenised, and
+    those on all cores: rows that prepare_sft_data.py has measured do not come here.
     """
     import pyarrow.parquet as pq
 
     tokenizer, cut, empty = None, 0, 0
     for path in job.files("data.train_files"):
         for batch in pq.ParquetFile(path).iter_batches(columns=["messages"]):
-            for row in batch.column(0).to_pylist():
-                texts = [str(turn["content"]) for turn in row or []]
-                if sum(len(text.encode()) + 5 for text in texts) <= most:
-                    continue
-                if tokenizer is None:
-                    folder = model_folder(str(job.config["model.partial_pretrain"]))
-                    if folder is None or not (folder / "tokenizer.json").is_file():
-                        return None
-                    tokenizer = load_tokenizer(folder)
-                sizes = [len(ids) + 5 for ids in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            rows = ([str(turn["content"]) for turn in row or []] for row in batch.column(0).to_pylist())
+            rows = [texts for texts in rows if sum(len(text.encode()) + 5 for text in texts) > most]
+            if not rows:
+                continue
+            if tokenizer is None:
+                folder = model_folder(str(job.config["model.partial_pretrain"]))
+                if folder is None or not (folder / "tokenizer.json").is_file():
+                    return None
+                tokenizer = load_tokenizer(folder)
+            counted = iter(tokenizer.encode_batch_fast([text for texts in rows for text in texts], add_special_tokens=False))
+            for texts in rows:
+                sizes = [len(next(counted)) + 5 for _ in texts]
                 cut += sum(sizes) > most
                 empty += sum(sizes[:-1]) + 3 >= most
     return cut, empty
