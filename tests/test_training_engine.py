@@ -108,7 +108,7 @@ def test_an_untied_head_under_two_processes_has_the_loss_and_gradient_of_full_lo
     config, weights = json.loads((untied / "config.json").read_text()), load_file(untied / "model.safetensors")
     (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     save_file(weights | {"lm_head.weight": weights["model.embed_tokens.weight"].flip(0).contiguous()}, untied / "model.safetensors", metadata={"format": "pt"})
-    runs = [Run(env | {"MODEL_PATH": str(untied), "TOTAL_STEPS": "3"} | knobs, tmp_path / name / "ckpt").wait()
+    runs = [Run(env | {"MODEL_PATH": str(untied), "TOTAL_STEPS": "3"} | knobs, tmp_path / name, outputs=f"outputs_{name}").wait()
             for name, knobs in (("fused", {}), ("plain", {"NPROC": "1", "FUSED_LOSS": "0", "ATTENTION": "sdpa"}))]  # fmt: skip
     assert [run.process.returncode for run in runs] == [0, 0], runs[0].output + runs[1].output
     fused, plain = map(exact, runs)
