@@ -226,10 +226,15 @@ def report_end(job: Job) -> int:
 
 def report_stop(job: Job, metrics: Path) -> int:
     """After a signal or a crash: the step that the next start goes on from, and how much is done again."""
-    trained, saved = max((r["step"] for r in metric_rows(metrics, job.ckpt_dir.name)), default=0), resume_point(job).step
+    rows = list(metric_rows(metrics, job.ckpt_dir.name))
+    trained, saved = max((r["step"] for r in rows), default=0), resume_point(job).step
     if job.node_rank:  # steps are logged on the first node alone
         print(f"saved up to step {saved}; the first node says how many steps after it are lost")
         return 0
+    first = min((r["step"] for r in rows if "train/loss" in r and r["train/loss"] is None), default=None)
+    if first is not None and saved >= first - 1:  # the update before it broke the weights
+        print(f"train/loss is no number from step {first} on: global_step_{first - 1} and later hold broken weights; delete them, then set LR lower "
+              "with ALLOW_CHANGED_DATA=1")  # fmt: skip
     print(f"trained up to step {trained}, saved up to step {saved}: {max(trained - saved, 0)} steps after it are lost and done again by the next start")
     return 0
 

@@ -387,6 +387,19 @@ def test_what_a_stopped_run_lost_is_said(env, tmp_path, capsys):
     assert "trained up to step 7" in capsys.readouterr().out
 
 
+def test_a_checkpoint_of_broken_weights_is_named_before_the_next_start_goes_on_from_it(env, tmp_path, capsys):
+    begin(env)
+    make_checkpoint(env["CKPT_DIR"], 4)
+    tracker(env).write_text("4")
+    for first, named in ((5, True), (6, False)):  # weights saved at 4 gave the loss of 5
+        rows = [{"run": "ckpt", "step": s, "train/loss": 1.0 if s < first else None} for s in range(1, 8)]
+        (tmp_path / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        report_stop(job_of(env), tmp_path / "m.jsonl")
+        *before, last = capsys.readouterr().out.splitlines()
+        assert last.startswith("trained up to step 7, saved up to step 4: 3 steps") and bool(before) == named
+        assert not named or "global_step_4 and later hold broken weights" in before[0]
+
+
 def test_each_node_keeps_a_record_of_its_own_in_the_folder_they_share(env, tmp_path, capsys):
     nodes = [job_of(env | {"NNODES": "2", "NODE_RANK": str(r), "NPROC": "1", "MASTER_ADDR": "127.0.0.1"}) for r in (0, 1)]
     make_checkpoint(env["CKPT_DIR"], 4)
