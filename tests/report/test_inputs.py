@@ -105,3 +105,36 @@ def test_a_torn_last_record_is_left_out_and_shows_as_a_mismatch(sides):
     path.write_bytes(path.read_bytes()[:-20])
     done = compare(base.parent, base / "metrics.json", better / "metrics.json")
     assert done.returncode == 1 and "1 only in Phase 0" in (base.parent / "out" / "summary.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        (["--resamples", 0], "--resamples 0"),
+        (["--seed", -1], "--seed -1"),
+        (["--seed", 2**32], "--seed 4294967296"),
+        (["--checkpoints", "nowhere"], "--checkpoints nowhere"),
+        (["--train_log", "nowhere.log"], "nowhere.log"),
+        (["--train_data", "nowhere.parquet"], "nowhere.parquet"),
+        (["--gate", "."], "directory"),
+    ],
+)
+def test_a_flag_that_cannot_be_meant_is_one_line_and_exit_2_and_nothing_is_written(evaluations, tmp_path, flags, named):
+    done = compare(tmp_path, evaluations["base"], evaluations["better"], *flags)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1 and named in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage, named", [("missing", "--recompute"), ("torn", "humaneval_qa.jsonl:2")])
+def test_a_qa_log_that_cannot_be_read_is_said_before_anything_is_written(sides, damage, named):
+    base, better = sides
+    if damage == "missing":
+        shutil.rmtree(better / "qa_logs")
+    else:
+        log = better / "qa_logs" / "humaneval_qa.jsonl"
+        lines = log.read_text().splitlines()
+        log.write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]))
+    done = compare(base.parent, base / "metrics.json", better / "metrics.json", "--qa_html")
+    assert done.returncode == 2 and named in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (base.parent / "out").exists()
