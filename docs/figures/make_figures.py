@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from phase1.files import BadInput, replacing, run_script
 from tests import chromium
 
+ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = 130  # of the terminal
 HEIGHT = "document.documentElement.scrollHeight"
 FOLDERS = re.compile(r"[^\s\"'<>]*/(?=outputs/demo\b)")
