@@ -75,11 +75,14 @@ def test_of_several_files_the_newest_a_data_set_wins_and_the_report_says_so(side
         ("metrics.json", '{"humaneval": 3}', "humaneval"),
         ("metrics.json", '{"humaneval": {"accepted_at_1": 87.2}}', "0.872, not 87.2"),
         ("metrics.json", '{"humaneval": {"accepted_at_1": "87%"}}', "expected a number"),
+        ("metrics.json", '{"humaneval": {"avg_gen_tokens": 1' + "0" * 400 + "}}", "avg_gen_tokens has 401 digits"),
+        ("metrics.json", "[" * 100_000, "metrics.json:1"),
         ("metrics.json", "{}", "no data set"),
         ("metrics.json", None, "metrics.json"),
         ("summary.json", '{"datasets": ', "summary.json:1"),
         ("summary.json", '{"datasets": [1]}', "summary.json"),
         ("run.json", "{", "run.json:1"),
+        ("run.json", '{"status": "complete", "sampling": 3}', "sampling is a JSON int"),
         ("results/humaneval.jsonl", '{"problem_id": "x"}\n', "humaneval.jsonl:1"),
         ("results/humaneval.jsonl", "not json\n", "humaneval.jsonl:1"),
         ("results/humaneval.jsonl", "\xff\xfe\n", "humaneval.jsonl:1"),
@@ -97,6 +100,21 @@ def test_torn_or_missing_input_is_one_line_that_names_the_file_and_exit_2(sides,
     assert done.returncode == 2, done.stdout
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1 and named in done.stderr
     assert not (base.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("pass_ratio", float("nan")), ("judge_time", float("inf")), ("gen_tokens", "12"), ("pass_ratio", [1]), ("accepted", "yes"), ("error_type", None),
+     ("prompt", None), ("completion", None), ("problem_id", 7), ("first_failed_case", [1, 2])],
+)  # fmt: skip
+def test_a_record_that_cannot_be_counted_is_one_line_that_names_it_and_its_field(sides, field, value):
+    base, better = sides
+    path = better / "results" / "humaneval.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(first) | {field: value}) + "\n" + rest)
+    done = compare(base.parent, base / "metrics.json", better / "metrics.json")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f"humaneval.jsonl: record of {'7' if field == 'problem_id' else 'humaneval/0'}: {field} is " in done.stderr
 
 
 def test_a_torn_last_record_is_left_out_and_shows_as_a_mismatch(sides):
