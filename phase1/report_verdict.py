@@ -343,9 +343,10 @@ def read_gate(path: Path) -> list[dict[str, Any]]:
             kind = GATE_KEYS.get(key)
             if kind is None:
                 raise BadInput(f"{path}: rule {i} has an unknown key {key!r}; known are {', '.join(GATE_KEYS)}")
-            if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) or (kind is float and not isfinite(value)):
+            number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+            if not (number if kind is float else isinstance(value, kind)):
                 raise BadInput(f"{path}: rule {i}: {key} = {value!r}, expected a {kind.__name__}")
-            if unknown := [x for x in value if x not in GATE_WORDS[key]] if kind is list else []:
+            if key in GATE_WORDS and (unknown := [x for x in value if x not in GATE_WORDS[key]]):
                 raise BadInput(f"{path}: rule {i}: {key} {unknown[0]!r} is none of {', '.join(GATE_WORDS[key])}")
         if "verdict" not in rule and not {"dataset", "metric"} <= rule.keys():
             raise BadInput(f"{path}: rule {i} needs dataset and metric, or verdict")
