@@ -173,7 +173,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         line = getattr(e, "lineno", 1)
         raise BadInput(f"{path}:{line}: not valid JSON ({e}); write it again with the step that makes it") from None
 
@@ -189,7 +189,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
                     continue
                 try:
                     value = json.loads(line)
-                except (json.JSONDecodeError, UnicodeDecodeError) as e:
+                except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
                     raise BadInput(f"{path}:{number}: not a JSON object ({e}); mend or delete this line") from None
                 if not isinstance(value, dict):
                     raise BadInput(f"{path}:{number}: a JSON {type(value).__name__}, expected an object")

@@ -1,4 +1,4 @@
-"""The per-problem records of an evaluation on disk: append, resume, read (architecture.md, "State on disk").
+"""The per-problem records of an evaluation on disk: append, resume, read.
 
 `completions/{dataset}.jsonl` has a line a generated answer, `results/{dataset}.jsonl` a line a finished problem: the
 answer and its verdict. A line is appended whole by one write; the torn last line that a crash may leave is cut off
