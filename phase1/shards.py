@@ -136,9 +136,11 @@ def _sharded(name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Ca
 
 def _rows(pieces: list[torch.Tensor]) -> Iterator[torch.Tensor]:
     """Pieces along dimension 0: one after the other is row-major order already."""
-    for piece in pieces:
-        flat = piece.reshape(-1)
+    flats = [p.reshape(-1) for p in pieces]
+    for flat, following in zip(flats, [*flats[1:], None], strict=True):
         _advise(flat, mmap.MADV_WILLNEED)  # the disk works ahead: page faults alone read 128 KiB at a time
+        if following is not None:
+            _advise(following, mmap.MADV_WILLNEED)
         for chunk in flat.split(CHUNK // flat.element_size()):
             yield chunk
             _advise(chunk, mmap.MADV_DONTNEED)

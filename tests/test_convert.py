@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import convert_fsdp_to_hf as convert
-from phase1 import shards
+from phase1 import model_shapes, shards
 from phase1.files import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -265,6 +265,8 @@ DAMAGE = {
     "shallower config": (lambda s, saved: foreign_config(s, num_hidden_layers=1, layer_types=["full_attention"]), "holds model.layers.1."),
     "unknown architecture": (lambda s, saved: foreign_config(s, model_type="nonesuch"), "transformers cannot build"),
     "tied by name only": (lambda s, saved: foreign_config(s, tie_word_embeddings=True) or edit(shard(s, 0), flip_head), "were trained apart"),
+    "config no object": (lambda s, saved: (s / "huggingface/config.json").write_text("[]"), "config.json: a JSON list, not an object"),
+    "config without sizes": (lambda s, saved: foreign_config(s, vocab_size="many"), "config.json: transformers cannot build"),
     "no config": (lambda s, saved: (s / "huggingface/config.json").unlink(), "config.json: no such file; give --base_model"),
     "no huggingface": (lambda s, saved: shutil.rmtree(s / "huggingface"), "config.json: no such file; give --base_model"),
 }  # fmt: skip
@@ -306,6 +308,33 @@ def test_verify_finds_one_changed_weight_and_publishes_nothing(saved, tmp_path, 
     assert run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "out/hf", "--verify") == 1
     assert "model.layers.1.mlp.up_proj.weight: element 339 differs from huggingface/" in capsys.readouterr().out
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_verify_takes_the_shards_alone_where_huggingface_is_broken(saved, tmp_path, monkeypatch, capsys):
+    step = copy(saved, tmp_path)
+    truncate(step / "huggingface/model.safetensors")
+    assert run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "hf", "--verify") == 0
+    assert "compared with the shards alone, since" in capsys.readouterr().err
+    assert same(weights(tmp_path / "hf"), weights(saved / "w2_untied/merged"))
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"tie_word_embeddings": False}, {"num_key_value_heads": 1, "vocab_size": 1031}, {"head_dim": 20, "num_hidden_layers": 3, "layer_types": None},
+])  # fmt: skip
+def test_the_shapes_of_a_qwen2_configuration_are_those_that_transformers_builds(base, changes):
+    config = json.loads((base / "config.json").read_text()) | changes
+    path = base / "config.json"
+    theirs = model_shapes.shapes_of_transformers(config, path)
+    if config["tie_word_embeddings"]:
+        theirs.pop("lm_head.weight")
+    mine = model_shapes.model_shapes(config, path)
+    assert mine == theirs and len(mine) > 20
+
+
+def test_another_family_is_asked_of_transformers(tmp_path):
+    config = {"model_type": "llama", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shapes = model_shapes.model_shapes(config, tmp_path / "config.json")
+    assert shapes["lm_head.weight"] == (40, 16) and "model.layers.0.self_attn.q_proj.bias" not in shapes
 
 
 def test_an_existing_output_is_not_overwritten_unasked(saved, tmp_path, monkeypatch):
