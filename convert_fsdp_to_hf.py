@@ -27,6 +27,7 @@ from phase1.model_shapes import model_shapes
 
 SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf")
+READ_AHEAD = 2 << 30  # bytes of the shards that a disk can read while torch is being imported
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")  # any one of them
 
 
@@ -57,6 +58,8 @@ def main() -> int:
         return 0  # under torchrun: one process is enough, and torch is not imported yet
     args = parse_args()
     started = time.monotonic()
+    if args.ckpt_dir:
+        InBackground(lambda: read_ahead(list(Path(args.ckpt_dir).glob("model_world_size_*.pt"))))
     import torch
 
     from phase1 import shards, weights
@@ -109,6 +112,13 @@ class InBackground:
     def raise_if_failed(self) -> None:
         if self._future.done():
             self._future.result()
+
+
+def read_ahead(files: list[Path]) -> None:
+    """Have the disk read the start of every file into the page cache; a hint, whose failure means nothing."""
+    for path in files:
+        with open(path, "rb") as f:
+            os.posix_fadvise(f.fileno(), 0, READ_AHEAD // len(files), os.POSIX_FADV_WILLNEED)
 
 
 # ------------------------------------------------------------------------------------------------ what goes beside it

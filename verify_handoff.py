@@ -67,11 +67,11 @@ def main() -> int:
     output = Path(args.output_dir)
     target = export(handoff.model, Path(args.export)) if args.export and not failed else handoff.model
     report(args, handoff, results, target, failed)
-    for name, text in (("grpo_model.yaml", grpo_yaml(target, HERE)), ("MODEL_CARD.md", model_card(args.base_model, handoff, results, HERE))):
+    for name, text in (("grpo_model.yaml", lambda: grpo_yaml(target, HERE)), ("MODEL_CARD.md", lambda: model_card(args.base_model, handoff, results, HERE))):
         if failed:
             (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
         else:
-            write_text(output / name, text)
+            write_text(output / name, text())
     if args.checklist:
         from phase1.handoff_checklist import checklist, show_checklist
 
