@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.tensor  # DTensors of the shards that are edited here; the module under test needs it not
 from safetensors.torch import load_file, save_file
 
 import convert_fsdp_to_hf as convert
@@ -100,6 +101,44 @@ def read(python, folders: list[str]) -> dict[str, dict]:
     done = subprocess.run([python, ROOT / "tests/read_model.py", *folders], env=ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def mesh_of_torch(version: str, mesh):
+    """`mesh` with the attributes that torch's DeviceMesh of that version pickles; its classes take no other version's."""
+    ranks = mesh.mesh
+    common = {"_thread_id": None, "_dim_group_names": ["0"], "_hash": None}
+    if version == "2.9":  # torch/distributed/device_mesh.py of 2.9.0
+        state = {"device_type": "cpu", "mesh": ranks, "mesh_dim_names": mesh.mesh_dim_names, "_flatten_mesh_list": tuple(ranks.flatten().tolist()),
+                 "_coordinate_on_dim": list(mesh.get_coordinate())}  # fmt: skip
+    else:  # of 2.11.0, with its _mesh_layout.py
+        layout = object.__new__(type(mesh._layout))
+        layout.__dict__.update(shape=tuple(ranks.shape), stride=ranks.stride())
+        state = {"_device_type": "cpu", "_layout": layout, "_rank_map": ranks.flatten(), "_mesh_dim_names": mesh.mesh_dim_names, "_root_mesh": None,
+                 "_flatten_rank_map": tuple(ranks.flatten().tolist()), "_flatten_mapping": {}, "_rank": mesh._rank,
+                 "_coordinate_on_dim": mesh.get_coordinate()}  # fmt: skip
+    made = object.__new__(type(mesh))
+    made.__dict__.update(state | common)
+    return made
+
+
+@pytest.mark.parametrize("version", ["2.9", "2.11"])
+@pytest.mark.parametrize("name", ["w2_tied", "w4_columns", "w4_hsdp"])
+def test_shards_of_another_torch_are_read_and_swapped_ones_are_seen(saved, tmp_path, monkeypatch, version, name):
+    """The training machine's torch is the one that its vLLM pins (2.9.0, 2.11.0), the one here another (2.13)."""
+    step = copy(saved, tmp_path, name)
+    for path in step.glob("model_world_size_*.pt"):
+        state = torch.load(path, weights_only=True)
+        mesh = mesh_of_torch(version, next(iter(state.values())).device_mesh)
+        for tensor in state.values():
+            tensor._spec.mesh = mesh
+        torch.save(state, path)
+    assert run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "hf") == 0
+    merged = weights(saved / name / "merged")
+    mine = weights(tmp_path / "hf")
+    assert len(mine) >= 26 and same(mine, {k: merged[k] for k in mine})
+    swap(step)
+    with pytest.raises(BadInput, match="rank_0.pt: was written by rank 1"):
+        run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "hf2")
 
 
 @pytest.mark.parametrize(("other", "message"), [(torch.ones(48), None), (torch.full((48,), 2.0), "another than in model_world_size_2_rank_0.pt")])
