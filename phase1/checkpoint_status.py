@@ -140,9 +140,10 @@ def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
     series = training_series(args)
     figures = [(title, Markup(svg)) for title, svg in (_curve(c, rows, series) for c in CURVES) if svg]
     best = read_json(args.output_dir / "best_checkpoint.json") if (args.output_dir / "best_checkpoint.json").exists() else None
+    kept = next((r.kept for r in rows if best and r.step == best["best_step"]), "")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    page = environment.get_template("status.html").render(columns=COLUMNS, left=LEFT, rows=[(r.best, r.cells()) for r in rows], figures=figures, best=best,
+    page = environment.get_template("status.html").render(columns=COLUMNS, left=LEFT, rows=[(r.best, r.cells()) for r in rows], figures=figures, best=best, kept=kept,
                                                           latest=read_tracker(args.checkpoint_dir), checkpoint_dir=args.checkpoint_dir, time=now())  # fmt: skip
     write_text(args.output_dir / "status.html", page)
     return args.output_dir / "status.html"
