@@ -14,8 +14,12 @@
 set -euo pipefail
 
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
-PYTHON="${PYTHON:-$HERE/.venv/bin/python}"        # the environment of requirements.txt
-[ -x "$(command -v "$PYTHON")" ] || PYTHON=python3
+PYTHON="${PYTHON:-$HERE/.venv/bin/python}"  # the environment of requirements.txt
+if [ "$PYTHON" = "$HERE/.venv/bin/python" ] && [ ! -x "$PYTHON" ]; then PYTHON=python3; fi
+if ! [ -x "$(command -v "$PYTHON")" ] || { [ "$PYTHON" = python3 ] && ! python3 -c 'import safetensors; from datetime import UTC' 2>/dev/null; }; then
+    echo "error: PYTHON=$PYTHON: no Python 3.11 with the packages of requirements.txt; make $HERE/.venv, or set PYTHON to the interpreter of another environment" >&2
+    exit 2
+fi
 CKPT_DIR="${CKPT_DIR:-$HERE/checkpoints/rlvr_coding_model/phase1_sft_qwen7b_coder}"
 OUTPUT_DIR="${OUTPUT_DIR:-$HERE/outputs}"
 MANIFEST_DIR="${MANIFEST_DIR:-$HERE/data/manifests}"

@@ -23,6 +23,7 @@ from phase1.files import BadInput, now, read_json, write_json
 from phase1.problems import EVAL_SETS
 
 HERE = Path(__file__).resolve().parent.parent
+FIELDS = {"attempt", "step", "files", "log", "exit_code", "error"}  # what is read of an attempt
 
 
 class Attempts:
@@ -30,7 +31,12 @@ class Attempts:
 
     def __init__(self, output_dir: Path):
         self.output_dir, self.path = output_dir, output_dir / "attempts.json"
-        self.rows: list[dict[str, Any]] = read_json(self.path)["attempts"] if self.path.exists() else []
+        self.rows: list[dict[str, Any]] = []
+        if self.path.exists():
+            try:
+                self.rows = [row for row in read_json(self.path)["attempts"] if row.keys() >= FIELDS]
+            except (KeyError, TypeError, AttributeError):
+                raise BadInput(f"{self.path}: not the list of attempts that this script writes; move it away, the attempts then count anew") from None
 
     def failures(self, c: Checkpoint) -> list[dict]:
         """The failed attempts on the checkpoint's present files: one that was mended starts anew."""
@@ -72,8 +78,11 @@ def try_one(c: Checkpoint, args: argparse.Namespace, passed_on: list[str], attem
     log = args.output_dir / row["log"]
     try:
         error = c.problem or convert_and_evaluate(c, args, passed_on, log, environment)
-        if error and not c.path.is_dir() and not keeping.kept_folder(args.output_dir, c.step).is_dir():
+        if error and vanished(c) and not keeping.kept_folder(args.output_dir, c.step).is_dir():
             raise Gone
+    except WrongFlags as e:  # no fault of this checkpoint's, and the next one would fail alike
+        attempts.end(row, c, 0, str(e))
+        raise
     except Gone:
         attempts.end(row, c, 0, "gone while it was looked at")
         print(f"step {c.step}: skipped, gone while it was looked at", flush=True)
@@ -93,6 +102,17 @@ class Gone(Exception):
     """The checkpoint vanished while it was looked at: rotation, no fault of its own."""
 
 
+class WrongFlags(BadInput):
+    """phase1_eval.py does not know a flag that was passed on to it, or its value."""
+
+
+def vanished(c: Checkpoint) -> bool:
+    """Whether files are gone that were there when it settled: deleting a large checkpoint takes a while. A conversion writes
+    huggingface/ anew, so what was in there says nothing then."""
+    names = [n for n in c.files if not (c.convert and n.startswith("huggingface/"))]
+    return not c.path.is_dir() or not all((c.path / n).exists() for n in names)
+
+
 def look_again(c: Checkpoint) -> Checkpoint:
     """The checkpoint as it is now: the pass that found it settled may have begun hours ago."""
     if c.problem and not c.damaged:
@@ -108,7 +128,7 @@ def hold(c: Checkpoint, output_dir: Path) -> Path | None:
     files = snapshot(model) if c.convert else {n.removeprefix(prefix): f for n, f in c.files.items() if n.startswith(prefix)}
     try:
         held = keeping.keep(model, output_dir, c.step, copy=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, BadInput):  # BadInput: it changed between two looks at it
         raise Gone from None
     except OSError as e:
         warn(f"step {c.step}: not held while it is evaluated ({e.strerror}); rotation may take it away")
@@ -130,18 +150,27 @@ def convert_and_evaluate(c: Checkpoint, args: argparse.Namespace, passed_on: lis
     shown = os.path.relpath(log, args.output_dir)
     if c.convert:
         print(f"step {c.step}: converting ({shown})", flush=True)
+        clear_half_conversions(c)
         base = args.base_model or trained_from(args.checkpoint_dir)
         command = [sys.executable, str(HERE / "convert_fsdp_to_hf.py"), "--ckpt_dir", str(c.path), "--output_dir", str(c.model_path), "--overwrite",
                    "--dtype", args.dtype or "bfloat16", *(["--base_model", base] if base else [])]  # fmt: skip
         if error := run_child(command, log, environment):
+            clear_half_conversions(c)
             return f"conversion: {error}"
     print(f"step {c.step}: evaluating {' '.join(sets_of(c.step, args))} ({shown})", flush=True)
     held = hold(c, args.output_dir) if args.keep_best else None
     home = held.parent.parent if held else c.path.parent
-    command = [sys.executable, str(HERE / "phase1_eval.py"), "--checkpoint_dir", str(home), "--step", str(c.step), "--datasets", *sets_of(c.step, args),
+    command = [sys.executable, str(HERE / "phase1_eval.py"), *passed_on, "--checkpoint_dir", str(home), "--step", str(c.step), "--datasets", *sets_of(c.step, args),
                "--manifest_dir", str(args.manifest_dir), "--output_dir", str(args.output_dir / f"eval_step_{c.step}"),
-               "--best_checkpoint", str(args.output_dir / "best_checkpoint.json"), *(["--dtype", args.dtype] if args.dtype else []), *passed_on]  # fmt: skip
+               "--best_checkpoint", str(args.output_dir / "best_checkpoint.json"), *(["--dtype", args.dtype] if args.dtype else [])]  # fmt: skip
     return run_child(command, log, environment)
+
+
+def clear_half_conversions(c: Checkpoint) -> None:
+    """Delete what a killed conversion left: the size of the model each time, and new files, which would make the attempts count
+    anew for ever. One that somebody else has running writes all the time, so its checkpoint is `still growing`, not here."""
+    for half in c.path.glob(".huggingface.*.tmp"):
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def run_child(command: list[str], log: Path, environment: dict[str, str]) -> str:
@@ -160,8 +189,11 @@ def run_child(command: list[str], log: Path, environment: dict[str, str]) -> str
         return ""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or [""]
     last = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
+    script = next(Path(w).name for w in command if w.endswith(".py"))
+    if code == 2 and last.startswith(f"{script}: error: "):  # argparse's form, not ours
+        raise WrongFlags(f"{last[:500]}; mend the flags that run_eval_checkpoints.sh passes on")
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"{Path(next(w for w in command if w.endswith('.py'))).name}: {how}, {last[:500]}"
+    return f"{script}: {how}, {last[:500]}"
 
 
 def trained_from(checkpoint_dir: Path) -> str | None:

@@ -35,8 +35,9 @@ def evaluated_steps(output_dir: Path) -> dict[int, dict]:
             if run.get("status") != "complete":
                 continue
             summary = read_json(folder / "summary.json")
-            if not isinstance(summary["datasets"], dict):
-                raise TypeError("datasets is no object")
+            objects = [summary["datasets"], run.get("model") or {}, run.get("datasets") or {}, *(run.get("datasets") or {}).values()]
+            if not all(isinstance(o, dict) for o in objects):
+                raise TypeError("datasets or model is no object")
             found[step] = summary | {"run": run}
         except (BadInput, KeyError, TypeError, AttributeError) as e:
             print(f"warning: {folder}: left out, not a whole evaluation ({e})", file=sys.stderr)
@@ -49,7 +50,7 @@ def is_evaluated(summary: dict | None, datasets: list[str], manifest_dir: Path) 
         return False
     have = summary["run"].get("datasets") or {}
     return all(
-        d in have and have[d]["manifest_sha256"] == sha256_file(manifest_path(manifest_dir, d)) and have[d]["problems"] == len(read_manifest(manifest_dir, d))
+        d in have and have[d].get("manifest_sha256") == sha256_file(manifest_path(manifest_dir, d)) and have[d].get("problems") == len(read_manifest(manifest_dir, d))
         for d in datasets
     )
 
@@ -87,7 +88,7 @@ def choose_best(evaluated: dict[int, dict]) -> dict[str, Any] | None:
         "best_step": best,
         "best_exec_success_rate": rates[best]["exec_success_rate"],
         "best_accepted_at_1": rates[best]["accepted_at_1"],
-        "model_path": evaluated[best]["run"]["model"]["path"],
+        "model_path": (evaluated[best]["run"].get("model") or {}).get("path"),
         "selection_metric": SELECTION_METRIC,
         "all_checkpoints": {str(s): {k: rates[s][k] for k in ("exec_success_rate", "accepted_at_1")} for s in sorted(rates)},
         "problems": problems,

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -119,17 +120,15 @@ def prunable(checkpoints: list[Checkpoint], checkpoint_dir: Path, keep_steps: Co
     Only what is evaluated goes; the best ones, the latest (training resumes there) and those in use stay.
     """
     latest = {read_tracker(checkpoint_dir), max((c.step for c in checkpoints), default=None)}
-    users = _processes()
     for c in checkpoints:
-        inside = re.compile(re.escape(str(c.path.resolve())) + r"(?!\d)")  # step 50 is not step 500
         if c.step in keep_steps:
             why = "one of the best"
         elif c.step in latest:
             why = "the latest"
         elif c.step not in evaluated:
             why = "not evaluated"
-        elif pids := [pid for pid, names in users.items() if any(map(inside.search, names))]:
-            why = f"in use by process {pids[0]}"
+        elif pid := user_of(c.path):
+            why = f"in use by process {pid}"
         else:
             why = ""
         yield c, why, freed_by(c.path)
@@ -148,22 +147,28 @@ def freed_by(folder: Path) -> int:
     return found
 
 
-def _processes() -> dict[int, list[str]]:
-    """What each running process has on its command line, open or mapped, as far as we may look; ourselves left out."""
-    found = {}
+def user_of(folder: Path) -> int | None:
+    """A process that has `folder` or something in it open, mapped, on its command line or as its working directory, as far as
+    we may look; ourselves left out."""
+    inside = re.compile(re.escape(str(folder.resolve())) + r"(?!\d)")  # step 50 is not step 500
     for process in Path("/proc").glob("[0-9]*"):
-        pid = int(process.name)
-        if pid == os.getpid():
-            continue
-        names = []
-        for read in (lambda p: [(p / "cmdline").read_text(errors="replace")], lambda p: [(p / "maps").read_text(errors="replace")],
-                     lambda p: [os.readlink(f) for f in (p / "fd").iterdir()]):  # fmt: skip
-            try:
-                names += read(process)
-            except OSError:  # another user's, or it ended meanwhile
-                continue
-        found[pid] = names
-    return found
+        if process.name != str(os.getpid()) and any(map(inside.search, _paths_of(process))):
+            return int(process.name)
+    return None
+
+
+def _paths_of(process: Path) -> Iterator[str]:
+    """What a process says of itself in /proc; another user's says little, one that ends meanwhile nothing more."""
+    with contextlib.suppress(OSError):
+        yield from (process / "cmdline").read_text(errors="replace").split("\0")
+    with contextlib.suppress(OSError):
+        where = os.readlink(process / "cwd")
+        yield where
+        yield from (os.path.normpath(os.path.join(where, w)) for w in (process / "cmdline").read_text(errors="replace").split("\0"))
+    with contextlib.suppress(OSError):
+        yield (process / "maps").read_text(errors="replace")
+    with contextlib.suppress(OSError):
+        yield from [os.readlink(f) for f in (process / "fd").iterdir()]
 
 
 def prune(checkpoints: list[Checkpoint], checkpoint_dir: Path, keep_steps: Collection[int], evaluated: Collection[int], dry_run: bool) -> None:

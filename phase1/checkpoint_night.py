@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from phase1 import checkpoint_keep as keeping
@@ -44,8 +45,8 @@ def one_pass(args: argparse.Namespace, passed_on: list[str]) -> int:
     for c in checkpoints:
         try:
             skip = reason_to_skip(c, args, evaluated, attempts)
-        except FileNotFoundError as e:  # it vanished between two looks
-            skip = f"{e.filename} is gone"
+        except OSError as e:  # it vanished between two looks, or cannot be read: that must not stop the others
+            skip = f"{e.filename}: {e.strerror}"
         if skip:
             print(f"step {c.step}: skipped, {skip}", flush=True)
         else:
@@ -127,18 +128,22 @@ def publish_best(args: argparse.Namespace) -> None:
     if best is None:
         print("no complete evaluation holds exec_success_rate on codecontests_valid yet; best_checkpoint.json is left as it is")
         return
-    failures = []
+    failures, path = [], args.output_dir / "best_checkpoint.json"
+    old = earlier(path)
     for step in list(rates)[: args.keep_best]:
         try:
             keep_evaluated(step, evaluated[step], args)
         except OSError as e:  # a full disk
             failures.append(f"step {step} could not be kept: {e}")
         except BadInput as e:
-            print(f"warning: step {step} is not kept: {e}")
+            if step == best["best_step"] and (old.get("best_step"), old.get("kept")) != (step, False):  # said aloud once
+                failures.append(f"step {step}, the best, is not kept: {e}")
+            else:
+                print(f"warning: step {step} is not kept: {e}")
     model = keeping.kept_model(args.output_dir, best["best_step"]) if args.keep_best else None
     best["model_path"] = str(model or args.checkpoint_dir / f"global_step_{best['best_step']}" / "huggingface")
     best["runner_up"] = against_runner_up(args.output_dir, rates)
-    write_json(args.output_dir / "best_checkpoint.json", best | {"kept": bool(model), "stamp": run_stamp(vars(args))})
+    write_json(path, best | {"kept": bool(model), "stamp": run_stamp(vars(args))})
     keeping.point_best_model(args.output_dir, model)
     print(describe(best), flush=True)
     if failures:
@@ -195,13 +200,17 @@ def warn_early(args: argparse.Namespace) -> None:
     if not args.phase0_metrics:
         return
     path = args.output_dir / "regressions.json"
-    said, news = read_json(path) if path.exists() else {}, []
+    said, news, failures = earlier(path), [], []
     base = sha256_file(args.phase0_metrics)
     for step, summary in evaluated_steps(args.output_dir).items():
         key = {"phase0_sha256": base, "finished": summary["run"].get("finished")}
-        if {k: said.get(str(step), {}).get(k) for k in key} == key:
+        if key.items() <= dict(said.get(str(step)) or {}).items():
             continue
-        worse, unknown = against_phase0(args.phase0_metrics, args.output_dir / f"eval_step_{step}")
+        try:
+            worse, unknown = against_phase0(args.phase0_metrics, args.output_dir / f"eval_step_{step}")
+        except (OSError, BadInput) as e:  # one that cannot be read must not silence the others
+            failures.append(f"step {step}: {e}")
+            continue
         for line in unknown:
             warn(f"step {step}: not compared with Phase 0: {line}")
         if worse:
@@ -210,8 +219,16 @@ def warn_early(args: argparse.Namespace) -> None:
                 call(args.on_regression, {"PHASE1_STEP": str(step), "PHASE1_REGRESSION": news[-1], "PHASE1_OUTPUT_DIR": str(args.output_dir)})
         said[str(step)] = key | {"worse": worse, "not_compared": unknown, "phase0_metrics": str(args.phase0_metrics), "time": now()}
         write_json(path, said)
-    if news:
-        raise BadInput("\n".join(news))
+    if news or failures:
+        raise BadInput("\n".join(news + failures))
+
+
+def earlier(path: Path) -> dict[str, Any]:
+    """What an earlier pass wrote; empty where there is nothing to be read. It only keeps things from being said twice."""
+    try:
+        return dict(read_json(path))
+    except (BadInput, TypeError, ValueError):
+        return {}
 
 
 def call(command: str, variables: dict[str, str]) -> None:

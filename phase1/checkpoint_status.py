@@ -18,8 +18,9 @@ from phase1.checkpoint_keep import kept_folder, kept_model
 from phase1.files import BadInput, now, read_json, write_text
 from phase1.problems import EVAL_SETS
 
-COLUMNS = ("step", "checkpoint", "GB", "evaluation", "exec_success", "95% interval", "accepted@1", "MBPP", "val/loss", "kept", "best")
-LEFT = ("checkpoint", "evaluation", "kept")
+# What a phone shows without scrolling comes first.
+COLUMNS = ("step", "best", "exec_success", "accepted@1", "MBPP", "val/loss", "95% interval", "evaluation", "kept", "checkpoint", "GB")
+LEFT = ("evaluation", "kept", "checkpoint")
 # The page's curves: title, the series in it as (label, colour, where it comes from), unit.
 CURVES = (
     ("exec_success_rate and accepted@1, codecontests_valid", (("exec_success_rate", "#2f7fe0", (SELECTION_SET, "exec_success_rate")), ("accepted@1", "#2e9e6b", (SELECTION_SET, "accepted_at_1"))), "%"),
@@ -49,9 +50,9 @@ class Row:
         """The row as text, in the order of COLUMNS."""
         rate, n = self.rate(SELECTION_SET, "exec_success_rate"), self.rate(SELECTION_SET, "total_problems")
         low_high = stats.wilson(round(rate * n), int(n)) if rate is not None and n else None
-        return [str(self.step), self.checkpoint, "-" if self.size is None else f"{self.size / 1e9:.2f}", self.evaluation, percent(rate),
-                f"{percent(low_high[0])} to {percent(low_high[1])}" if low_high else "-", percent(self.rate(SELECTION_SET, "accepted_at_1")),
-                percent(self.rate("mbpp_reg", "accepted_at_1")), "-" if self.val_loss is None else f"{self.val_loss:.3g}", self.kept, "*" * self.best]  # fmt: skip
+        return [str(self.step), "*" * self.best, percent(rate), percent(self.rate(SELECTION_SET, "accepted_at_1")), percent(self.rate("mbpp_reg", "accepted_at_1")),
+                "-" if self.val_loss is None else f"{self.val_loss:.3g}", f"{percent(low_high[0])} to {percent(low_high[1])}" if low_high else "-",
+                self.evaluation, self.kept, self.checkpoint, "-" if self.size is None else f"{self.size / 1e9:.2f}"]  # fmt: skip
 
 
 def percent(rate: float | None) -> str:
@@ -82,9 +83,17 @@ def status_rows(args: argparse.Namespace) -> list[Row]:
         row.val_loss, row.best = losses.get(step), bool(rates) and step == next(iter(rates))
         if step in left_out:
             row.evaluation = "complete, measured otherwise"
-        if kept_folder(args.output_dir, step).is_dir():
-            row.kept = read_json(kept_folder(args.output_dir, step) / "kept.json")["how"] if kept_model(args.output_dir, step) else "CHANGED since it was kept"
+        row.kept = how_kept(args.output_dir, step)
     return [rows[s] for s in sorted(rows)]
+
+
+def how_kept(output_dir: Path, step: int) -> str:
+    """How a step's model is kept, empty when it is not; a pass may take it away while we look."""
+    whole = kept_model(output_dir, step)
+    try:
+        return read_json(kept_folder(output_dir, step) / "kept.json")["how"] if whole else "CHANGED since it was kept" if kept_folder(output_dir, step).is_dir() else ""
+    except (BadInput, KeyError, TypeError):
+        return ""
 
 
 def training_series(args: argparse.Namespace) -> dict[str, list[tuple[int, float]]]:
@@ -131,9 +140,10 @@ def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
     series = training_series(args)
     figures = [(title, Markup(svg)) for title, svg in (_curve(c, rows, series) for c in CURVES) if svg]
     best = read_json(args.output_dir / "best_checkpoint.json") if (args.output_dir / "best_checkpoint.json").exists() else None
+    kept = next((r.kept for r in rows if best and r.step == best["best_step"]), "")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    page = environment.get_template("status.html").render(columns=COLUMNS, left=LEFT, rows=[(r.best, r.cells()) for r in rows], figures=figures, best=best,
+    page = environment.get_template("status.html").render(columns=COLUMNS, left=LEFT, rows=[(r.best, r.cells()) for r in rows], figures=figures, best=best, kept=kept,
                                                           latest=read_tracker(args.checkpoint_dir), checkpoint_dir=args.checkpoint_dir, time=now())  # fmt: skip
     write_text(args.output_dir / "status.html", page)
     return args.output_dir / "status.html"
@@ -159,6 +169,7 @@ def _curve(curve: tuple, rows: Sequence[Row], series: dict[str, list[tuple[int, 
                 axes.plot(*zip(*points[::stride], strict=True), color=colour, label=label, marker="o" if len(points) < 30 else None, markersize=3)
                 drawn = True
         axes.set_xlabel("step")
+        axes.set_xlim(left=0)
         if unit == "%":
             axes.set_ylim(-2, 102)
             axes.set_ylabel("%")

@@ -11,6 +11,7 @@ input, busy GPUs or no disk space.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ from pathlib import Path
 from phase1.files import BadInput, only_one, run_script
 
 HERE = Path(__file__).resolve().parent.parent
+# Flags of phase1_eval.py that are set for each checkpoint, or say that there is nothing to evaluate.
+OURS = ("--step", "--datasets", "--best_checkpoint", "--model_path", "--rejudge", "--recompute")
 
 
 def at_least(low: float, kind: type = int):
@@ -84,6 +87,9 @@ def main() -> int:
         return show_status(args)
     if args.phase1_metrics:
         raise BadInput("--phase1_metrics goes with status")
+    if clash := [w for w in passed_on if w.split("=")[0] in OURS]:
+        raise BadInput(f"{clash[0]}: this script sets it for each checkpoint; choose with --steps, --since and --tier2_every, or call phase1_eval.py itself")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the evaluation that runs is ended with us
     if args.dry_run:  # writes nothing, so it needs no lock
         return evaluate(args, passed_on)
     with only_one(args.output_dir / "eval.lock") as mine:
@@ -104,12 +110,15 @@ def holder(lock: Path) -> str:
 
 def evaluate(args: argparse.Namespace, passed_on: list[str]) -> int:
     """One pass, or with --watch one after the other until a signal ends it."""
-    from phase1.checkpoint_night import one_pass  # late: a start that finds the lock taken needs none of it
+    try:
+        from phase1.checkpoint_night import one_pass  # late: a start that finds the lock taken needs none of it
+    except ImportError as e:
+        raise BadInput(f"{sys.executable}: {e}; set PYTHON to the interpreter of the environment of requirements.txt") from None
 
     while True:
         try:
             code = one_pass(args, passed_on)
-        except BadInput as e:
+        except (BadInput, OSError) as e:  # OSError: a file system that does not answer now may in the next pass
             if args.watch is None:
                 raise
             print(f"error: {e}", file=sys.stderr, flush=True)

@@ -126,8 +126,8 @@ def only_one(lock_path: str | Path, wait: float = 0.0) -> Iterator[bool]:
                     return
                 time.sleep(0.2)
         f.truncate(0)
-        f.write(f"process {os.getpid()} since {now()}")
-        f.flush()
+        with contextlib.suppress(OSError):  # a full disk: the kernel holds the lock, the text only says who has it
+            os.write(f.fileno(), f"process {os.getpid()} since {now()}".encode())
         try:
             yield True
         finally:

@@ -149,9 +149,14 @@ def test_watch_evaluates_what_appears_and_prune_deletes_only_what_nobody_needs(t
         night.add(step, model)
     while not complete(night, 300) and time.monotonic() < deadline:
         time.sleep(0.2)
-    watch.terminate()
+    night.add(350, model)
+    while not (night.outputs / "eval_step_350" / "run.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    watch.terminate()  # amid an evaluation
     watch.communicate(timeout=60)
-    assert complete(night, 200) and complete(night, 300)
+    assert watch.returncode == 143 and not session_of(watch.pid)  # what it started has ended before it
+    assert (night.outputs / "eval.lock").read_text() == "" and not list(night.outputs.rglob("*.tmp"))
+    assert complete(night, 200) and complete(night, 300) and not complete(night, 350)
     for step in (400, 2000):
         night.add(step, model)
     out, _ = night.run("--dry_run", "--prune", "--since", 2000)
@@ -167,7 +172,7 @@ def test_watch_evaluates_what_appears_and_prune_deletes_only_what_nobody_needs(t
     assert f"step 200 stays: in use by process {reader.pid}" in out and "step 100 stays: one of the best" in out
     assert "step 400 stays: not evaluated" in out and "step 2000 stays: the latest" in out
     assert re.search(r"step 300 deleted, 0\.00 GB", out)
-    assert sorted(p.name for p in night.checkpoints.glob("*global*")) == [f"global_step_{s}" for s in (100, 200, 2000, 400)]
+    assert sorted(p.name for p in night.checkpoints.glob("*global*")) == [f"global_step_{s}" for s in (100, 200, 2000, 350, 400)]
 
 
 # ------------------------------------------------------------------------------------------------------------- the lock

@@ -1,5 +1,7 @@
 """phase1.checkpoints: nothing half-written is evaluated, the best is the contract's best, one evaluator at a time."""
 
+import argparse
+import errno
 import os
 import random
 import signal
@@ -11,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from phase1.checkpoint_attempts import Attempts
+from phase1 import checkpoint_attempts, checkpoint_night, checkpoint_status, checkpoints
+from phase1.checkpoint_attempts import Attempts, Gone, hold, try_one
 from phase1.checkpoint_best import against_runner_up, choose_best, evaluated_steps, ranking
-from phase1.checkpoint_find import find_checkpoints
+from phase1.checkpoint_find import find_checkpoints, settled
 from phase1.checkpoint_gpus import choose_gpus
-from phase1.checkpoint_keep import keep, kept_model, point_best_model, release
+from phase1.checkpoint_keep import keep, kept_model, point_best_model, release, user_of
 from phase1.files import BadInput, only_one, read_json, sha256_file, write_json
 from phase1.problems import manifest_path, read_manifest
 
@@ -108,13 +111,25 @@ def test_best_checkpoint_equals_a_brute_force_choice_over_fifty_evaluations(tmp_
     assert best["selection_metric"] == "summary.datasets.codecontests_valid.exec_success_rate"
 
 
-def test_a_damaged_evaluation_hides_none_of_the_others(tmp_path, capsys):
-    for step in (500, 1000, 1500):
+@pytest.mark.parametrize(("name", "text"), [
+    ("summary.json", '{"datasets": '), ("summary.json", '{"datasets": []}'), ("summary.json", "[]"), ("run.json", "[]"),
+    ("run.json", '{"status": "complete", "model": "a name"}'), ("run.json", '{"status": "complete", "datasets": ["codecontests_valid"]}'),
+    ("run.json", '{"status": "complete", "datasets": {"codecontests_valid": 117}}'),
+])  # fmt: skip
+def test_a_damaged_evaluation_hides_none_of_the_others(tmp_path, capsys, name, text):
+    for step in (500, 1500):
         write_eval(tmp_path, step, 0.5, 0.1)
-    (tmp_path / "eval_step_500" / "summary.json").write_text('{"datasets": ')
-    (tmp_path / "eval_step_1000" / "run.json").write_text("[]")
-    assert list(evaluated_steps(tmp_path)) == [1500]
+    (tmp_path / "eval_step_500" / name).write_text(text)
+    assert list(evaluated_steps(tmp_path)) == [1500] and choose_best(evaluated_steps(tmp_path))["best_step"] == 1500
     assert capsys.readouterr().err.count("left out, not a whole evaluation") == 2
+
+
+def test_an_evaluation_whose_run_json_says_little_is_ranked_and_done_again(tmp_path):
+    make_checkpoint(tmp_path / "ck pt", 500)
+    write_eval(tmp_path / "out puts", 500, 0.5, 0.1)
+    write_json(tmp_path / "out puts" / "eval_step_500" / "run.json", {"status": "complete", "datasets": {"codecontests_valid": {}, "mbpp_reg": {}}})
+    assert choose_best(evaluated_steps(tmp_path / "out puts"))["best_step"] == 500
+    assert "step 500: evaluating" in run_script(tmp_path, "--dry_run").stdout
 
 
 @pytest.mark.parametrize(("rates", "beyond_noise"), [(IMPROVED, True), (PHASE0, False)])
@@ -161,7 +176,7 @@ def test_a_checkpoint_worse_than_phase_0_exits_1_once_with_the_numbers_and_runs_
         write_evaluation(phase0.parent, Fake(PHASE0, sizes))
     for step, rates in ((500, IMPROVED), (1000, WORSE)):
         write_evaluation(tmp_path / "out puts" / f"eval_step_{step}", Fake(rates, sizes, seed=step, step=step))
-    args = ["--steps", "1", "--phase0_metrics", phase0, "--on_regression", 'echo "$PHASE1_STEP $PHASE1_REGRESSION" >>"$PHASE1_OUTPUT_DIR/told"']
+    args = ["--steps", "1", "--keep_best", "0", "--phase0_metrics", phase0, "--on_regression", 'echo "$PHASE1_STEP $PHASE1_REGRESSION" >>"$PHASE1_OUTPUT_DIR/told"']
     run = run_script(tmp_path, *args)
     assert run.returncode == 1, run.stdout + run.stderr
     assert "step 1000 is worse than Phase 0: codecontests_valid: exec_success_rate" in run.stderr and "mbpp_reg: accepted_at_1" in run.stderr
@@ -172,12 +187,26 @@ def test_a_checkpoint_worse_than_phase_0_exits_1_once_with_the_numbers_and_runs_
     assert (again.returncode, again.stderr) == (0, "") and (tmp_path / "out puts" / "told").read_text() == told
 
 
+def test_an_evaluation_that_cannot_be_compared_with_phase_0_does_not_silence_the_warning_about_another(tmp_path):
+    make_checkpoint(tmp_path / "ck pt", 3000)
+    sizes = {"codecontests_valid": 117, "mbpp_reg": 200}
+    write_evaluation(tmp_path / "phase0", Fake(PHASE0, sizes))
+    for step in (500, 1000, 1500):
+        write_evaluation(tmp_path / "out puts" / f"eval_step_{step}", Fake(WORSE, sizes, seed=step, step=step))
+    cut(tmp_path / "out puts" / "eval_step_1000" / "metrics.json", 40)
+    (tmp_path / "out puts" / "regressions.json").write_text("[1]")
+    run = run_script(tmp_path, "--steps", "1", "--keep_best", "0", "--phase0_metrics", tmp_path / "phase0" / "metrics.json")
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert "step 500 is worse" in run.stderr and "step 1500 is worse" in run.stderr and "step 1000: " in run.stderr
+    assert sorted(read_json(tmp_path / "out puts" / "regressions.json")) == ["1500", "500"]
+
+
 def test_what_was_measured_otherwise_is_not_held_against_phase_0(tmp_path):
     make_checkpoint(tmp_path / "ck pt", 1500)
     sizes = {"codecontests_valid": 117, "mbpp_reg": 200}
     write_evaluation(tmp_path / "phase0", Fake(PHASE0, sizes))
     write_evaluation(tmp_path / "out puts" / "eval_step_500", Fake(WORSE, sizes, step=500, run={"prompts_sha256": "other"}))
-    run = run_script(tmp_path, "--steps", "1", "--phase0_metrics", tmp_path / "phase0" / "metrics.json")
+    run = run_script(tmp_path, "--steps", "1", "--keep_best", "0", "--phase0_metrics", tmp_path / "phase0" / "metrics.json")
     assert run.returncode == 0 and "not compared with Phase 0" in run.stderr and "prompts_sha256" in run.stderr
 
 
@@ -208,6 +237,38 @@ def test_a_folder_of_the_users_at_best_model_is_left_alone(tmp_path):
     (tmp_path / "out" / "best_model").mkdir(parents=True)
     with pytest.raises(BadInput, match="is no link of this script"):
         point_best_model(tmp_path / "out", make_checkpoint(tmp_path / "ck", 5))
+
+
+def test_a_best_model_that_is_lost_is_an_error_once_and_then_a_warning(tmp_path):
+    """Each pass would mail it again, and nothing brings it back."""
+    make_checkpoint(tmp_path / "ck pt", 1500)
+    for step, rate in ((500, 0.6), (1000, 0.5)):
+        write_eval(tmp_path / "out puts", step, rate, 0.1)
+    run = run_script(tmp_path, "--steps", "1")
+    assert run.returncode == 1 and "step 500, the best, is not kept: " in run.stderr and "is gone" in run.stderr
+    assert (read_json(tmp_path / "out puts" / "best_checkpoint.json")["best_step"], read_json(tmp_path / "out puts" / "best_checkpoint.json")["kept"]) == (500, False)
+    again = run_script(tmp_path, "--steps", "1")
+    assert (again.returncode, again.stderr) == (0, "") and "warning: step 500 is not kept" in again.stdout
+    (tmp_path / "out puts" / "best_checkpoint.json").write_text("torn")  # it is written anew, never read for what it says
+    assert run_script(tmp_path, "--steps", "1").returncode == 1
+    assert read_json(tmp_path / "out puts" / "best_checkpoint.json")["best_step"] == 500
+
+
+@pytest.mark.parametrize("how", ["working directory", "relative path"])
+def test_a_process_that_names_a_checkpoint_relative_to_where_it_runs_uses_it(tmp_path, how):
+    model = make_checkpoint(tmp_path, 50)
+    make_checkpoint(tmp_path, 500)
+    program = [sys.executable, "-c", "input()", *(["global_step_50/huggingface"] if how == "relative path" else [])]
+    process = subprocess.Popen(program, cwd=tmp_path if how == "relative path" else model, stdin=subprocess.PIPE)
+    try:
+        assert user_of(tmp_path / "global_step_50") == process.pid and user_of(tmp_path / "global_step_500") is None
+    finally:
+        process.communicate(b"\n")
+
+
+def test_a_model_that_is_released_while_status_looks_is_shown_as_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_status, "kept_model", lambda *_: tmp_path)
+    assert checkpoint_status.how_kept(tmp_path, 500) == ""
 
 
 # ----------------------------------------------------------------------------------------------------------------- GPUs
@@ -255,6 +316,82 @@ def test_an_attempt_that_a_kill_cut_short_is_no_failure_but_waits_behind_the_oth
     assert again.failures(c) == []
 
 
+class OneTry:
+    """A checkpoint that has settled, and try_one on it with a child that does what a test wants."""
+
+    def __init__(self, tmp_path, monkeypatch, child, convert: bool = False):
+        model = make_checkpoint(tmp_path, 5)
+        if convert:
+            (model / "model.safetensors").unlink()
+            write_json(model.parent / "fsdp_config.json", {"world_size": 1})
+            for name in ("model_world_size_1_rank_0.pt", "data.pt"):
+                torch.save({}, model.parent / name)
+        monkeypatch.setattr(checkpoint_attempts, "run_child", child)
+        arguments = argparse.Namespace(output_dir=tmp_path / "out", checkpoint_dir=tmp_path, manifest_dir=MANIFESTS, keep_best=0, base_model=None, dtype=None,
+                                      tier2_every=2000, max_attempts=3)  # fmt: skip
+        self.path, self.attempts, self.args = model.parent, Attempts(tmp_path / "out"), arguments
+
+    def __call__(self) -> bool:
+        [c] = settled(find_checkpoints(self.path.parent), 0)
+        return try_one(c, self.args, [], self.attempts, {})
+
+
+def test_killed_conversions_are_counted_and_leave_nothing_behind(tmp_path, monkeypatch):
+    """Each leaves a temporary folder as large as the model, under a new name."""
+
+    def killed(command, log, environment):
+        (tmp_path / "global_step_5" / f".huggingface.{len(tries.attempts.rows)}.tmp").mkdir()
+        (tmp_path / "global_step_5" / f".huggingface.{len(tries.attempts.rows)}.tmp" / "model.safetensors").write_bytes(b"0" * 1000)
+        return "convert_fsdp_to_hf.py: killed by SIGKILL"
+
+    tries = OneTry(tmp_path, monkeypatch, killed, convert=True)
+    (tries.path / ".huggingface.0.tmp").mkdir()  # of a night in which the machine went down
+    assert [tries() for _ in range(3)] == [False] * 3
+    [c] = find_checkpoints(tmp_path)
+    assert len(tries.attempts.failures(c)) == 3 and not list(tries.path.glob(".*"))
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_an_attempt_that_fails_because_rotation_has_begun_is_no_failure_of_the_checkpoint(tmp_path, monkeypatch, convert):
+    def half_deleted(command, log, environment):
+        (tries.path / ("data.pt" if convert else "huggingface/tokenizer.json")).unlink()
+        return "exit code 1"
+
+    tries = OneTry(tmp_path, monkeypatch, half_deleted, convert)
+    assert tries() and tries.attempts.rows[0]["error"] == "gone while it was looked at" and not tries.attempts.rows[0]["exit_code"]
+
+
+def test_a_model_that_changes_between_two_looks_while_it_is_linked_is_left_for_later(tmp_path, monkeypatch):
+    make_checkpoint(tmp_path, 5)
+    [c] = settled(find_checkpoints(tmp_path), 0)
+    prints = iter("ab")
+    monkeypatch.setattr("phase1.checkpoint_keep.fingerprint", lambda _: next(prints))
+    with pytest.raises(Gone):
+        hold(c, tmp_path / "out")
+    assert not list((tmp_path / "out" / "kept").iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"attempts": 1}', '{"attempts": [1]}'])
+def test_a_damaged_list_of_attempts_is_one_line(tmp_path, text):
+    make_checkpoint(tmp_path / "ck pt", 500)
+    (tmp_path / "out puts").mkdir()
+    (tmp_path / "out puts" / "attempts.json").write_text(text)
+    run = run_script(tmp_path)
+    assert run.returncode == 2 and "attempts.json" in run.stderr and run.stderr.count("\n") == 1
+
+
+def test_a_watch_outlives_a_file_system_that_does_not_answer(monkeypatch, capsys):
+    answers = iter([OSError(5, "Input/output error", "/mnt/ck"), BadInput("no room"), KeyboardInterrupt()])
+
+    def one_pass(*_):
+        raise next(answers)
+
+    monkeypatch.setattr(checkpoint_night, "one_pass", one_pass)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.evaluate(argparse.Namespace(watch=0.01), [])
+    assert capsys.readouterr().err == "error: [Errno 5] Input/output error: '/mnt/ck'\nerror: no room\n"
+
+
 def test_no_evaluation_gives_no_best(tmp_path):
     assert choose_best(evaluated_steps(tmp_path)) is None
 
@@ -270,6 +407,15 @@ def test_the_lock_lets_one_in_and_dies_with_its_holder(tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with only_one(lock) as mine:
+        assert mine
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("phase1.files.os.write", full)
+    with only_one(tmp_path / "eval.lock") as mine:
         assert mine
 
 
@@ -302,12 +448,31 @@ def test_a_second_start_says_who_is_at_work_and_exits_0(tmp_path):
     assert run.returncode == 0 and f"another evaluation is at work (process {os.getpid()} since" in run.stdout
 
 
+@pytest.mark.parametrize("flags", [["--batch_size", "many"], ["--wach", "600"], ["500"]])
+def test_a_flag_that_phase1_eval_refuses_ends_the_pass_and_counts_against_no_checkpoint(tmp_path, flags):
+    """Three passes with a slip in the cron line would else give every checkpoint up."""
+    for step in (500, 1000):
+        make_checkpoint(tmp_path / "ck pt", step)
+    run = run_script(tmp_path, *flags)
+    assert run.returncode == 2 and "error: phase1_eval.py: error: " in run.stderr and flags[-1] in run.stderr and run.stderr.count("\n") == 1
+    attempts = Attempts(tmp_path / "out puts")
+    assert [attempts.failures(c) for c in find_checkpoints(tmp_path / "ck pt")] == [[], []]
+
+
+@pytest.mark.parametrize("flag", ["--step", "--datasets", "--model_path=x", "--best_checkpoint", "--rejudge", "--recompute"])
+def test_a_flag_that_would_evaluate_something_else_under_the_checkpoints_name_is_refused(tmp_path, flag):
+    make_checkpoint(tmp_path / "ck pt", 500)
+    run = run_script(tmp_path, "--dry_run", flag, "1000")
+    assert run.returncode == 2 and run.stderr.startswith(f"error: {flag}: ") and run.stderr.count("\n") == 1
+
+
 def test_a_checkpoint_that_fails_does_not_stop_the_others_and_the_best_is_still_published(tmp_path):
     make_checkpoint(tmp_path / "ck pt", 500)
+    make_checkpoint(tmp_path / "ck pt", 1000)
     write_eval(tmp_path / "out puts", 1000, 0.5, 0.1)
-    run = run_script(tmp_path, "--batch_size", "many")  # a flag that is not ours goes to phase1_eval.py
+    run = run_script(tmp_path, "--vllm_python", "/nowhere/python")  # a flag that is not ours goes to phase1_eval.py
     assert run.returncode == 1, run.stdout + run.stderr
-    assert "step 500: attempt 1 of 3 failed: phase1_eval.py: exit code 2, phase1_eval.py: error: argument --batch_size" in run.stderr
+    assert "step 500: attempt 1 of 3 failed: phase1_eval.py: exit code 2, error: --vllm_python /nowhere/python" in run.stderr
     best = read_json(tmp_path / "out puts" / "best_checkpoint.json")
     assert best["best_step"] == 1000 and list(best["all_checkpoints"]) == ["1000"] and best["stamp"]["host"]
 
