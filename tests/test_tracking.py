@@ -1,10 +1,10 @@
 """phase1/tracking.py: the contract's keys and the QA table reach W&B; where W&B is out of reach, one warning."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from phase1.files import write_json
 from phase1.tracking import log_evaluation, qa_rows
 
 SUMMARY = {"datasets": {"mbpp_reg": {"accepted_at_1": 0.5, "exec_success_rate": 1.0, "error_counts": {"success": 1}}}}
@@ -23,13 +23,35 @@ def test_a_qa_line_becomes_a_row(evaluated):
     assert qa_rows(evaluated / "qa_logs" / "mbpp_reg_qa.jsonl") == [["MBPP/11", "success", True, 1.0, "stop", 3, "p", "r", '{"input": "1"}']]
 
 
+def history(path: Path) -> list[dict]:
+    """What a .wandb file holds of `run.log`: keys and values. It is a log in LevelDB's format behind a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, text, found = path.read_bytes(), 7, b"", []
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:  # the rest of a block, too short for a header
+            at += left
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        text += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            record, text = Record.FromString(text), b""
+            if record.WhichOneof("record_type") == "history":
+                found.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item})
+    return found
+
+
 @pytest.mark.slow
-def test_an_offline_run_is_left_to_sync_with_its_table(evaluated, capfd):
-    write_json(evaluated / "summary.json", SUMMARY)
+def test_an_offline_run_holds_the_contracts_keys_at_the_checkpoints_step(evaluated, capfd):
     log_evaluation("p", "r", "offline", 500, SUMMARY, evaluated)
     assert "warning" not in capfd.readouterr().err
-    assert list(evaluated.glob("wandb/offline-run-*/*.wandb"))
-    assert list(evaluated.glob("wandb/offline-run-*/files/media/table/eval/mbpp_reg/qa_*.table.json"))
+    [path] = evaluated.glob("wandb/offline-run-*/*.wandb")
+    [row] = history(path)
+    assert row["_step"] == 500 and row["eval/mbpp_reg/accepted_at_1"] == 0.5 and row["eval/mbpp_reg/exec_success_rate"] == 1.0
+    assert {k for k in row if not k.startswith("_")} == {"eval/mbpp_reg/accepted_at_1", "eval/mbpp_reg/exec_success_rate", "eval/mbpp_reg/qa"}
+    [table] = evaluated.glob("wandb/offline-run-*/files/media/table/eval/mbpp_reg/qa_*.table.json")
+    assert json.loads(table.read_text())["data"][0][0] == "MBPP/11"
 
 
 @pytest.mark.slow
