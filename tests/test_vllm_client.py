@@ -249,8 +249,8 @@ def test_more_connections_than_open_files_are_allowed_are_not_opened(monkeypatch
 
 @pytest.mark.slow
 def test_a_shell_that_allows_few_open_files_makes_no_server_look_dead(base_model, answers, undisturbed, stub, tmp_path):
-    words = command(base_model, tmp_path / "out", [stub("--answers", answers, "--seconds", 0.3).url])
-    done = subprocess.run(["bash", "-c", 'ulimit -n 48; exec "$@"', "bash", *words], capture_output=True, text=True, timeout=300)
+    words = command(base_model, tmp_path / "out", [stub("--answers", answers, "--seconds", 1).url], "--n_samples", 3, "--temperature", 0.8)
+    done = subprocess.run(["bash", "-c", 'ulimit -Sn 120; exec "$@"', "bash", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "taken out" not in done.stdout, done.stdout + done.stderr
     assert verdicts(tmp_path / "out") == verdicts(undisturbed)
 
