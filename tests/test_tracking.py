@@ -1,12 +1,20 @@
 """phase1/tracking.py: the contract's keys and the QA table reach W&B; where W&B is out of reach, one warning."""
 
+import contextlib
 import json
+import os
+import pty
+import select
+import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from phase1.tracking import log_evaluation, qa_rows
+
+from .conftest import ROOT
 
 SUMMARY = {"datasets": {"mbpp_reg": {"accepted_at_1": 0.5, "exec_success_rate": 1.0, "error_counts": {"success": 1}}}}
 
@@ -65,3 +73,24 @@ def test_an_unreachable_wandb_is_one_warning(evaluated, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     log_evaluation("p", "r", "online", 500, SUMMARY, evaluated)
     assert "warning: W&B was not reached" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_without_a_login_nobody_is_asked_for_one_at_the_terminal(evaluated):
+    """In a process with a terminal of its own: there wandb.init waits for a choice."""
+    code = f"import pathlib; from phase1.tracking import log_evaluation; log_evaluation('p', 'r', 'online', 5, {SUMMARY}, pathlib.Path({str(evaluated)!r}))"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        for name in ("WANDB_API_KEY", "WANDB_MODE"):
+            os.environ.pop(name, None)
+        os.environ |= {"NETRC": os.devnull, "HOME": str(evaluated), "PYTHONPATH": str(ROOT)}
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    said, deadline = b"", time.monotonic() + 120
+    with contextlib.suppress(OSError):  # the process has ended
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1)[0]:
+                said += os.read(terminal, 4096)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert b"logged offline" in said and b"Enter your choice" not in said, said
+    assert list(evaluated.glob("wandb/offline-run-*/*.wandb"))
