@@ -17,6 +17,7 @@ from typing import Any
 
 from phase1 import stats
 from phase1.files import BadInput, run_script, run_stamp, write_json, write_text
+from phase1.looks import looks
 from phase1.report_figures import figures
 from phase1.report_flips import all_flips, top_exceptions
 from phase1.report_html import qa_html, report_html
@@ -97,6 +98,7 @@ def main() -> int:
     source = next(iter(phase1.datasets.values())).source.parent
     checkpoints, checkpoint_notes = read_checkpoints(args.checkpoints or source.resolve().parent)
     train_log = read_train_log(args.train_log)
+    looked, looked_too_often = looks((d.source.parent for side in (phase0, phase1) for d in side.datasets.values()), phase1.datasets)
     evidence = Evidence(phase0, phase1, rows, flips, train_log, check_train_data(args.train_data) if args.train_data else None)
     v = verdict(rows, findings, args.allow_mismatch)
     gate_failed = check_gate(rules, evidence, v)
@@ -107,7 +109,7 @@ def main() -> int:
         "findings": [asdict(f) for f in findings],
         "gate": rules,
         "gate_failed": gate_failed,
-        "warnings": [*warnings_of(phase1, phase0), *train_data_warnings(evidence.train_data)],
+        "warnings": [*warnings_of(phase1, phase0), *looked_too_often, *train_data_warnings(evidence.train_data)],
         "rows": [r.as_json() for r in rows],
         "expected": check_expected(evidence),
         "anomalies": check_anomalies(evidence),
@@ -118,7 +120,7 @@ def main() -> int:
         "overview": overview(phase0, phase1),
         "checkpoints": [{"step": s, "datasets": d} for s, d in checkpoints],
         "train_data": evidence.train_data,
-        "notes": [*phase0.notes, *phase1.notes, *checkpoint_notes],
+        "notes": [*phase0.notes, *phase1.notes, *looked, *checkpoint_notes],
         "method": METHOD.format(resamples=args.resamples, seed=args.seed),
         "stamp": run_stamp(vars(args)),
     }  # fmt: skip
