@@ -47,6 +47,15 @@ def test_the_same_program_on_other_tests_is_judged_again(judge):
     assert not judge("print(2) # twice", stdin(("", "3"))).accepted
 
 
+def test_verdicts_are_remembered_up_to_a_bound(judge, monkeypatch):
+    """A reward judges millions of programs in one process."""
+    monkeypatch.setattr("phase1.judge.REMEMBERED", 5)
+    before = len(judge.judge.judged)
+    for i in range(12):
+        assert judge(f"print({i}) # remembered", stdin(("", str(i)))).accepted
+    assert len(judge.judge.judged) == max(before, 5)
+
+
 def test_judge_all_takes_items_as_it_goes():
     taken = []
 
@@ -221,6 +230,30 @@ def test_a_bad_line_is_named_and_nothing_written(files, line, message):
     done = _command(files)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert not (files / "out.jsonl").exists()
+
+
+def test_an_answer_that_was_never_generated_is_not_the_models(files):
+    with open(files / "solutions.jsonl", "a") as f:
+        f.write(json.dumps({"problem_id": "a", "completion": "", "finish_reason": "error", "error": "HTTP 500"}) + "\n")
+    assert _command(files, "--workers", "1").returncode == 0
+    last = json.loads((files / "out.jsonl").read_text().splitlines()[-1])
+    assert (last["error_type"], last["detail"], last["accepted"]) == ("api_error", "HTTP 500", False)
+
+
+@pytest.mark.parametrize("flag", [("--run_timeout", "nan"), ("--run_timeout", "inf"), ("--memory_limit_mb", "0"), ("--workers", "-1")])
+def test_a_flag_that_is_no_limit_is_refused(files, flag):
+    done = _command(files, *flag)
+    assert done.returncode == 2 and "must be positive" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_sigterm_leaves_no_file(tmp_path):
+    """Also while the probes run, which need a few."""
+    for delay in (0.2, 0.5, 0.8):
+        process = subprocess.Popen([sys.executable, "-m", "phase1.judge", "--probe"], cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.terminate()
+        assert process.wait(30) in (-signal.SIGTERM, 0, 143)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_probe_prints_every_guarantee():
