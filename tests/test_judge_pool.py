@@ -112,11 +112,11 @@ LONG = (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_outlives_the_judging_process(tmp_path, number):
+@pytest.mark.parametrize(("number", "whom"), [(signal.SIGKILL, os.kill), (signal.SIGTERM, os.kill), (signal.SIGINT, os.kill), (signal.SIGKILL, os.killpg)])
+def test_nothing_outlives_the_judging_process(tmp_path, number, whom):
     script = tmp_path / "long.py"
     script.write_text(LONG.format(root=str(ROOT), marker=number))
-    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     process.stdout.readline()
     deadline = time.monotonic() + 60
     while len(family := descendants(process.pid)) < 20:  # launcher, two sandboxes with eight processes each
@@ -129,7 +129,7 @@ def test_nothing_outlives_the_judging_process(tmp_path, number):
         with contextlib.suppress(OSError):
             started[pid] = Path(f"/proc/{pid}/stat").read_bytes().split()[21]
     launchers = {family[0]}  # the judging process has one child
-    process.send_signal(number)
+    whom(process.pid, number)
     process.wait(30)
 
     def alive():
@@ -149,6 +149,7 @@ def test_nothing_outlives_the_judging_process(tmp_path, number):
 
     assert wait_until(lambda: set(alive()) <= launchers, 2)
     assert wait_until(lambda: not alive(), 10)  # the launcher stays to remove its cgroups
+    assert [*Path("/sys/fs/cgroup").glob(f"**/phase1-judge-{family[0]}-*")] == []
 
 
 REAPER = """
