@@ -19,7 +19,7 @@ that decide their own comparisons stop shortcuts, not an attacker who searches t
 0.1 s, so without a cgroup several processes can overshoot for that long. Tests of one program share its sandbox: files
 in /tmp are removed between tests, and a new sandbox is started where that is not plain. Problems that accept any of
 several answers cannot be judged by comparison. Without /proc (docker masks it) the waiting limit is a looser wall
-clock, and only a cgroup bounds all processes together. With --unsafe and no bubblewrap there are limits, no isolation.
+clock, and only a cgroup bounds all processes together. Kernel memory (buffers of sockets and pipes) only a cgroup bounds. With --unsafe and no bubblewrap there are limits, no isolation.
 
 Rules where contract 6 leaves room. Three timeouts *one after another* end a problem; the tests behind them count as
 failed and are not run. Any AssertionError of an assert task is wrong_answer, any other exception (SystemExit too) a
@@ -44,6 +44,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -339,10 +340,14 @@ async def print_probes(config: JudgeConfig) -> int:
 
 def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
     """Judge a file of solutions; verdicts in the order of the solutions, the file written whole or not at all."""
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)  # before hours of judging, not after
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise BadInput(f"{out}: {'is a directory' if out.is_dir() else 'its folder cannot be written to'}; give --out a file")
     problems = read_raw(args.raw)
     items, rows, verdicts = [], {}, {}
     for number, row in read_jsonl(args.solutions):
-        key, where, problem = str(number), f"{args.solutions}:{number}", problems.get(row.get("problem_id"))
+        key, where, problem = str(number), f"{args.solutions}:{number}", problems.get(str(row.get("problem_id")))
         if problem is None:
             raise BadInput(f"{where}: problem_id {row.get('problem_id')!r} is not in {args.raw}")
         rows[key] = {"problem_id": problem.problem_id, **({"sample": row["sample"]} if "sample" in row else {})}
@@ -356,6 +361,8 @@ def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
         else:
             raise BadInput(f"{where}: needs `code` or `completion`, a string")
         items.append((key, problem.program(code), problem.test_cases))
+    if not rows:
+        raise BadInput(f"{args.solutions}: holds no solution; expected a line each, {{problem_id, code}} or {{problem_id, completion}}")
     started = time.time()
     with tqdm(total=len(items), unit="program", disable=None) as bar:
         for key, verdict in judge_all(items, config):

@@ -15,6 +15,7 @@ from hostile_programs import PROGRAMS  # noqa: E402
 from phase1.judge import JudgeConfig, open_judge  # noqa: E402
 from phase1.launcher import NOBODY  # noqa: E402
 
+USER = 12345  # as whom test_judge_hostile.py runs this file when it is root itself
 CONTROL = """
 import os, socket
 word = input()
@@ -51,7 +52,10 @@ def files() -> set[str]:
     """Files and folders of the uid that programs run as, wherever on this machine anybody may write."""
     uid = os.getuid() or NOBODY
     found = set()
-    for top in ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock", os.environ["TMPDIR"], str(Path(__file__).parents[1])):
+    tops = [os.environ["TMPDIR"], str(Path(__file__).parents[1])]
+    if uid in (NOBODY, USER):  # who runs nothing else here; a developer's other files come and go
+        tops += "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock"
+    for top in tops:
         for folder, folders, names in os.walk(top):
             for path in (os.path.join(folder, name) for name in folders + names):
                 with contextlib.suppress(OSError):

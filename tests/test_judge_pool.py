@@ -223,7 +223,7 @@ def test_the_command_judges_a_file_of_solutions(files):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [('{"problem_id": "zzz", "code": ""}', "solutions.jsonl:5: problem_id 'zzz' is not in"), ('{"problem_id": "a"}', "solutions.jsonl:5: needs `code` or `completion`"), ("{", "solutions.jsonl:5: not a JSON object")],
+    [('{"problem_id": "zzz", "code": ""}', "solutions.jsonl:5: problem_id 'zzz' is not in"), ('{"problem_id": "a"}', "solutions.jsonl:5: needs `code` or `completion`"), ("{", "solutions.jsonl:5: not a JSON object"), ('{"problem_id": ["a"], "code": ""}', "solutions.jsonl:5: problem_id ['a'] is not in")],
 )
 def test_a_bad_line_is_named_and_nothing_written(files, line, message):
     with open(files / "solutions.jsonl", "a") as f:
@@ -231,6 +231,19 @@ def test_a_bad_line_is_named_and_nothing_written(files, line, message):
     done = _command(files)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert not (files / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("out", ["folder", "no_such/../folder", "/proc/none/out.jsonl"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_judging(files, out):
+    (files / "folder").mkdir()
+    done = _command(files, "--out", files / out, "--raw", files / "none.jsonl")  # later flags win; the raw file would be looked at next
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "none.jsonl" not in done.stderr.replace("/proc/none", "")
+
+
+def test_no_solutions_are_bad_input(files):
+    (files / "solutions.jsonl").write_text("\n")
+    done = _command(files)
+    assert done.returncode == 2 and "holds no solution" in done.stderr and not (files / "out.jsonl").exists()
 
 
 def test_an_answer_that_was_never_generated_is_not_the_models(files):
