@@ -155,7 +155,7 @@ def rows(dataset: str, args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
             paths = sources.split_files(Path(args.code_contests_dir)).get(split)
             if not paths:
                 raise BadInput(f"{args.code_contests_dir}: no {split} file for {dataset}; add it or restrict --datasets")
-            found = (row for path in paths for row in sources.rows_of(path, CODECONTESTS_COLUMNS + RAW_COLUMNS))
+            found: Iterator[tuple[str, dict]] = (row for path in paths for row in sources.rows_of(path, CODECONTESTS_COLUMNS + RAW_COLUMNS))
         else:
             found = sources.hub_rows("codecontests", split, CODECONTESTS_COLUMNS)
     else:

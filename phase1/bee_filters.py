@@ -15,7 +15,7 @@ import os
 import pickle
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -80,7 +80,7 @@ class Texts:
     examples: list[dict[str, str]]
 
 
-def examine_all(chunks: Iterable[list[RawRecord]], filters: Filters, workers: int) -> Iterator[Examined]:
+def examine_all(chunks: Iterable[list[RawRecord]], filters: Filters, workers: int) -> Generator[Examined, None, None]:
     """Each record's fate, in input order whatever the number of workers."""
     if filters.model and filters.tokens is None:
         filters.tokens = RowTokens(load_tokenizer(filters.model))

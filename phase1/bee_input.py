@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,7 +55,7 @@ def _records(path: Path) -> Iterator[tuple[int, bytes | dict | BadRecord, int]]:
         return
     number = 0
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as f:
+        with cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb") as f:
             while line := f.readline(RECORD_BYTES + 1):
                 number += 1
                 length = len(line) if line.endswith(b"\n") else len(line) + _rest_of_line(f)
@@ -65,7 +65,7 @@ def _records(path: Path) -> Iterator[tuple[int, bytes | dict | BadRecord, int]]:
         raise BadInput(f"{path}:{number + 1}: not a whole gzip file ({e}); copy it again") from None
 
 
-def _rest_of_line(f: BinaryIO) -> int:
+def _rest_of_line(f: IO[bytes]) -> int:
     """Skip to the end of the line, in bounded memory; the number of bytes skipped."""
     skipped = 0
     while part := f.readline(RECORD_BYTES):

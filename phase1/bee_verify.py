@@ -128,8 +128,8 @@ class _Todo:
             of.setdefault(self.survivors.problem[row], []).append(row)
         for problem in _problems(self.tests_raw, self.most):
             key = statement_hash(words_of(problem.prompt))
-            rows = of.pop(self.survivors.problem_of(id_key(problem.problem_id), key), ())
-            if rows:
+            number = self.survivors.problem_of(id_key(problem.problem_id), key)
+            if number is not None and (rows := of.pop(number, [])):
                 case = _Case(_By("tests", accepts_any_answer(problem.prompt)), problem.test_cases, _digest(problem), problem)
                 yield from ((row, case) for row in rows)
         for row in (row for rows in of.values() for row in rows):

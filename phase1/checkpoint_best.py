@@ -112,7 +112,7 @@ def against_runner_up(output_dir: Path, rates: dict[int, dict[str, Any]]) -> dic
     if test is None:
         return found | {"p": None, "beyond_noise": None}
     return found | {"method": test.method, "problems": test.n, "change": test.change, "interval": [test.low, test.high],
-                    **test.detail, "p": test.p, "beyond_noise": test.p < stats.ALPHA}  # fmt: skip
+                    **test.detail, "p": test.p, "beyond_noise": None if test.p is None else test.p < stats.ALPHA}  # fmt: skip
 
 
 def records_of(folder: Path, dataset: str) -> dict[str, Record]:
@@ -143,24 +143,32 @@ def against_phase0(phase0_metrics: Path, folder: Path) -> tuple[list[str], list[
     for side in (base, now):
         side.datasets = {d: v for d, v in side.datasets.items() if d in wanted}
     otherwise = [f.text for f in comparability(base, now) if f.kind == MISMATCH]
-    tests, unknown = {}, []
+    tests: dict[tuple[str, str], tuple[stats.Comparison, float, float]] = {}
+    unknown = []
     for what in WATCHED:
         dataset, metric = what
         a, b = base.datasets.get(dataset), now.datasets.get(dataset)
-        rates = [d and d.values.get(metric) for d in (a, b)]
-        if None in rates:
-            unknown.append(f"{dataset}: {metric} is missing in {'Phase 0' if rates[0] is None else folder.name}")
+        was, is_now = (d.values.get(metric) if d else None for d in (a, b))
+        if not a or not b or was is None or is_now is None:
+            unknown.append(f"{dataset}: {metric} is missing in {'Phase 0' if was is None else folder.name}")
         elif reasons := [t for t in otherwise if dataset in t.split(":")[0].split(", ")]:
             unknown.append(reasons[0])
         else:
             test = compare(a.records, b.records, what) if a.records and b.records else None
             if test is None and a.n and b.n:
-                test = stats.unpaired_rate(round(rates[0] * a.n), a.n, round(rates[1] * b.n), b.n)
-            tests[what] = (test, *rates)
+                test = stats.unpaired_rate(round(was * a.n), a.n, round(is_now * b.n), b.n)
+            if test is None:
+                unknown.append(f"{dataset}: {metric} has neither records nor a number of problems on both sides")
+            else:
+                tests[what] = (test, was, is_now)
     stats.holm([t for t, *_ in tests.values()])
+
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{share * 100:+.1f}"
+
     worse = [
-        f"{dataset}: {metric} {was:.1%} in Phase 0, {is_now:.1%} now ({test.change * 100:+.1f} pp, 95% interval {test.low * 100:+.1f} to "
-        f"{test.high * 100:+.1f}, p {test.p_holm:.2g}, {test.method}, {test.n} problems)"
+        f"{dataset}: {metric} {was:.1%} in Phase 0, {is_now:.1%} now ({test.change * 100:+.1f} pp, 95% interval {percent(test.low)} to "
+        f"{percent(test.high)}, p {test.p_holm:.2g}, {test.method}, {test.n} problems)"
         for (dataset, metric), (test, was, is_now) in tests.items()
         if stats.answer(test, better=+1) == stats.WORSE
     ]

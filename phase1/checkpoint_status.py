@@ -162,7 +162,7 @@ def _curve(curve: tuple, rows: Sequence[Row], series: dict[str, list[tuple[int, 
         figure = Figure(figsize=(4.7, 3.0))
         axes = figure.add_axes((0.14, 0.17, 0.83, 0.72))
         for label, colour, source in lines:
-            points = series.get(source, []) if isinstance(source, str) else [(r.step, r.rate(*source)) for r in rows if r.rate(*source) is not None]
+            points = series.get(source, []) if isinstance(source, str) else [(r.step, v) for r in rows if (v := r.rate(*source)) is not None]
             points = [(s, 100 * v if unit == "%" else v) for s, v in points if v > 0 or unit != "log"]
             if points:
                 stride = max(1, len(points) // 1500)  # more points than pixels only make the file large

@@ -124,7 +124,7 @@ def codecontests_id(row: dict) -> str:
     """`Codeforces/1575/G` from cf_contest_id and cf_index or the name `1575_G. …`; elsewhere `Codechef/digjump`."""
     source = row.get("source")
     name = str(row.get("name") or "").strip()
-    judge = SOURCES.get(source, "Unknown") if not isinstance(source, str) else source.capitalize()
+    judge = source.capitalize() if isinstance(source, str) else SOURCES.get(source or 0, "Unknown")
     if judge != "Codeforces":
         return f"{judge}/{name}"
     if row.get("cf_contest_id") and row.get("cf_index"):
@@ -140,10 +140,9 @@ def codecontests_record(row: dict, kinds: Iterable[str] = TEST_KINDS, limits: bo
     were set for compiled languages.
     """
     if isinstance(row.get("test_cases"), dict):
-        cases = row["test_cases"]
-        if not cases.get("tests"):
+        if not row["test_cases"].get("tests"):
             raise Refused("no tests")
-        return record(row["problem_id"], row["prompt"], cases, row.get("canonical_solution"))
+        return record(row["problem_id"], row["prompt"], row["test_cases"], row.get("canonical_solution"))
     prompt, tests = row["description"], []
     for kind in kinds:
         group = row[f"{kind}_tests"] or {}
@@ -193,8 +192,9 @@ def tested_call(tests: list[str], solution: str) -> tuple[str, str]:
     defined = {n.name for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
     defined |= {t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
     # ast.walk goes level by level, so an outer call comes before the calls in its arguments.
-    calls = [n for n in ast.walk(first) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-    known = [c for c in calls if c.func.id in defined] or [c for c in calls if not hasattr(builtins, c.func.id)]
+    calls = [(n.func.id, n) for n in ast.walk(first) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    known = [c for c in calls if c[0] in defined] or [c for c in calls if not hasattr(builtins, c[0])]
     if not known:
         raise Refused("no call to test in the first assert")
-    return known[0].func.id, ast.get_source_segment(tests[0], known[0])
+    name, call = known[0]
+    return name, ast.get_source_segment(tests[0], call) or ast.unparse(call)

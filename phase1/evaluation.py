@@ -24,7 +24,7 @@ from phase1.judge import JudgeConfig, open_judge
 from phase1.problems import Problem, data_hashes, load_problems
 from phase1.progress import Display
 from phase1.prompts import extract_code
-from phase1.results import NO_ANSWER, Completion, Record, RecordLog, read_records
+from phase1.results import NO_ANSWER, Completion, Record, RecordLog, read_completions, read_records
 
 Key = tuple[str, str, int]  # (dataset, problem_id, sample)
 
@@ -105,7 +105,7 @@ def finished(output_dir: Path, datasets: list[str]) -> set[Key]:
 def _stored_completions(output_dir: Path, datasets: list[str]) -> dict[Key, Completion]:
     found = {}
     for d in datasets:
-        for c in read_records(output_dir / "completions" / f"{d}.jsonl", Completion):
+        for c in read_completions(output_dir / "completions" / f"{d}.jsonl"):
             if c.finish_reason != "error":
                 found[d, c.problem_id, c.sample] = c
     return found
@@ -160,7 +160,8 @@ async def evaluate(output_dir: Path, problems: dict[str, list[Problem]], model_p
     process costs the answers in flight and the verdicts in flight, nothing that stands in a file. Without a `backend`
     only stored completions are judged. When every server is gone, what was generated is still judged.
     """
-    stop_on_sigterm(asyncio.current_task())
+    if this := asyncio.current_task():
+        stop_on_sigterm(this)
     done = finished(output_dir, list(problems))
     todo = {(d, p.problem_id, k): p for d, ps in problems.items() for k in range(sampling.n_samples) for p in ps if (d, p.problem_id, k) not in done}
     stored = {k: c for k, c in _stored_completions(output_dir, list(problems)).items() if k in todo}

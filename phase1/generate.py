@@ -18,7 +18,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class GenerationStopped(Exception):
 
 
 async def generate(todo: list[tuple[Problem, int]], model_path: Path, sampling: Sampling, backend: Backend, session: int,
-                   display: Display, info: dict[str, Any]) -> AsyncIterator[Completion]:  # fmt: skip
+                   display: Display, info: dict[str, Any]) -> AsyncGenerator[Completion, None]:  # fmt: skip
     """Yield one Completion for each (problem, sample) as it is finished, in no promised order.
 
     One whose generation failed has finish_reason `error`, one whose prompt alone fills `max_model_len` has `too_long`;
@@ -202,7 +202,7 @@ def decode(tokenizer, tokens: list[int], stops: set[int]) -> tuple[str, str, int
 
 # ----------------------------------------------------------------------------------------------------- transformers
 async def _transformers_completions(requests: list[Request], model_path: Path, tokenizer, sampling: Sampling, backend: Backend,
-                                    session: int, display: Display, info: dict[str, Any]) -> AsyncIterator[Completion]:  # fmt: skip
+                                    session: int, display: Display, info: dict[str, Any]) -> AsyncGenerator[Completion, None]:  # fmt: skip
     """The blocking library runs in a thread, so that judging goes on while it generates."""
     info |= {"backend": "transformers"}
     display.start("generated", 0)

@@ -191,12 +191,12 @@ def check_base_difference(h: Handoff) -> Check:
     failures = ["identical to the base model: nothing was trained"] if not moved else []
     warnings = []
     if any(v > 1.0 for v in change.values()):  # training from random weights may, a fine-tune does not
-        worst = max(change, key=change.get)
+        worst = max(change, key=lambda g: change[g])
         warnings.append(f"{worst} moved by {change[worst]:.1f}x its own norm: hardly a fine-tune of this base model")
     # a norm alone may stand still: its weights lie near 1, where a small step vanishes in bf16
     still = [g for g, v in change.items() if v == 0 and any(g in n and len(h.weights[n].shape) > 1 for n in names)]
     warnings += [f"{len(still)} parts did not move, first {still[0]}"] if still and moved else []
-    top = max(change, key=change.get)
+    top = max(change, key=lambda g: change[g])
     return verdict("base_difference", failures, warnings, f"{moved} of {len(names)} tensors moved, most in {top} ({change[top]:.2%} of its norm)",
                    relative_change=change)  # fmt: skip
 

@@ -127,9 +127,9 @@ class _Guard(ast.NodeTransformer):
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
-        node.left, *node.comparators = (
-            n if isinstance(n, ast.Constant) else ast.Call(ast.Name("__plain__", ast.Load()), [n], []) for n in (node.left, *node.comparators)
-        )
+        sides = [node.left, *node.comparators]
+        guarded: list[ast.expr] = [n if isinstance(n, ast.Constant) else ast.Call(ast.Name("__plain__", ast.Load()), [n], []) for n in sides]
+        node.left, *node.comparators = guarded
         return node
 
 
@@ -267,7 +267,7 @@ def judge_all(items: Iterable[tuple[str, str, dict]], config: JudgeConfig) -> It
         stack = contextlib.AsyncExitStack()
         judge = runner.run(stack.enter_async_context(open_judge(config)))
         try:
-            todo, running = iter(items), {}
+            todo, running = iter(items), dict[asyncio.Task[Verdict], str]()
             while True:
                 while len(running) < 2 * config.parallel and (item := next(todo, None)) is not None:
                     key, program, cases = item
@@ -286,7 +286,7 @@ def judge_all(items: Iterable[tuple[str, str, dict]], config: JudgeConfig) -> It
 
 
 # ------------------------------------------------------------------------------------------------------ command line
-def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
+def add_judge_arguments(parser: argparse._ActionsContainer) -> None:
     """The judge's flags, the same in phase1_eval.py and here."""
     parser.add_argument("--judge", choices=("local", "sandbox_fusion"), default="local", help="where programs run")
     parser.add_argument("--compare", choices=MODES, default="tokens", help="rule for outputs (phase1/compare.py)")

@@ -235,7 +235,8 @@ class Launcher:
         self.running: dict[int, tuple[int, int, Cgroup | None]] = {}  # pid -> (id, fd of its stderr, cgroup)
         self.idle: list[Cgroup] = []  # making one takes longer than starting bubblewrap, so they are used again
         self.plan: dict = {}
-        self.code, self.filter = -1, None  # descriptors of files that nobody can write to any more
+        self.code = -1
+        self.filter: int | None = None  # descriptors of files that nobody can write to any more
         self.drop = os.getuid() == 0
         self.cgroup: tuple[str, Path] | None = None
 
@@ -268,8 +269,9 @@ class Launcher:
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        sources: list[socket.socket | int] = [self.channel, wake_r]
         while True:
-            ready, _, _ = select.select([self.channel, wake_r], [], [], 0.5)
+            ready, _, _ = select.select(sources, [], [], 0.5)
             if os.getppid() != self.parent:
                 break
             if wake_r in ready:
@@ -394,7 +396,7 @@ class Launcher:
             number, err, group = self.running.pop(pid)
             words = os.pread(err, 400, 0).decode(errors="replace").strip()
             os.close(err)
-            oom = bool(group) and group.out_of_memory()
+            oom = group is not None and group.out_of_memory()
             if group:
                 self.idle.append(group)
             killed = killed or os.WIFSIGNALED(status)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import comb
 from pathlib import Path
@@ -104,7 +104,7 @@ def dataset_summary(records: Sequence[Record]) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def overall_summary(records: dict[str, Sequence[Record]]) -> dict[str, Any]:
+def overall_summary(records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     """The summary.json `overall` entry: all problems of all sets in one pool."""
     pool = dataset_metrics(list(chain.from_iterable(records.values())))
     keys = (

@@ -42,8 +42,8 @@ def cut_rows(job: Job, most: int) -> tuple[int, int] | None:
     tokenizer, cut, empty = None, 0, 0
     for path in job.files("data.train_files"):
         for batch in pq.ParquetFile(path).iter_batches(columns=["messages"]):
-            rows = ([str(turn["content"]) for turn in row or []] for row in batch.column(0).to_pylist())
-            rows = [texts for texts in rows if sum(len(text.encode()) + 5 for text in texts) > most]
+            found = ([str(turn["content"]) for turn in row or []] for row in batch.column(0).to_pylist())
+            rows = [texts for texts in found if sum(len(text.encode()) + 5 for text in texts) > most]
             if not rows:
                 continue
             if tokenizer is None:

@@ -176,7 +176,7 @@ def disk(job: Job) -> tuple[str, str]:
     """
     folder = model_folder(str(job.config["model.partial_pretrain"]))
     parameters = count_parameters(folder) if folder else 0
-    if not parameters:
+    if not folder or not parameters:
         return "warn", "the model's size is not known before it is downloaded; a 7B checkpoint takes 122 GB with fp32 masters"
     config = read_json(folder / "config.json")
     head = config.get("vocab_size", 0) * config.get("hidden_size", 0) if config.get("tie_word_embeddings") else 0

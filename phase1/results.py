@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from phase1.files import BadInput, finite
 
@@ -94,9 +94,20 @@ class RecordLog:
         os.close(self._fd)
 
 
-def read_records(path: str | Path, kind: type[Completion] = Record) -> Iterator[Completion]:
+Kept = TypeVar("Kept", bound=Completion)
+
+
+def read_records(path: str | Path) -> Iterator[Record]:
     """The records of a file, a torn last line dropped; nothing when it does not exist. BadInput for damage elsewhere."""
-    path = Path(path)
+    return _read(Path(path), Record)
+
+
+def read_completions(path: str | Path) -> Iterator[Completion]:
+    """The same of a file of completions."""
+    return _read(Path(path), Completion)
+
+
+def _read(path: Path, kind: type[Kept]) -> Iterator[Kept]:
     if not path.exists():
         return
     names = {f.name for f in fields(kind)}

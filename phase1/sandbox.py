@@ -19,9 +19,10 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from phase1 import zygote, zygote_asserts
 from phase1.files import BadInput
@@ -79,6 +80,7 @@ class LocalSandbox:
         self.spare: list[_Box] = []  # started and waiting for a task: starting is mostly waiting for the kernel
         self.number = 0
         self.info: dict = {}
+        self.plan: dict[str, Any] = {}
         self.process: subprocess.Popen | None = None
 
     # ------------------------------------------------------------------------------------------- opening and closing
@@ -172,7 +174,7 @@ class LocalSandbox:
             self.boxes.clear()
             return
         message = json.loads(data)
-        if message["op"] == "exit" and (box := self.boxes.pop(message["id"], None)) and not box.exited.done():
+        if message["op"] == "exit" and message["id"] in self.boxes and not (box := self.boxes.pop(message["id"])).exited.done():
             box.exited.set_result(message)
 
     async def _ask(self, request: dict, *fds: int) -> None:
@@ -203,7 +205,7 @@ class LocalSandbox:
         self.process = None
 
     # ------------------------------------------------------------------------------------------------------- running
-    async def run(self, task: Task) -> AsyncIterator[TestRun]:
+    async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
         """Yield a TestRun a test, in order; fewer than `task.count` after MAX_TIMEOUTS timeouts one after another.
 
         CompileFailed before the first; SandboxFailed when a test's sandbox died ATTEMPTS times without a word.
@@ -271,7 +273,7 @@ class LocalSandbox:
     def _output_cap(task: Task) -> int:
         return max(OUTPUT_CAP, 4 * task.longest_output + (1 << 20))
 
-    async def _tests(self, box: _Box, task: Task, first: int, late: int) -> AsyncIterator[TestRun]:
+    async def _tests(self, box: _Box, task: Task, first: int, late: int) -> AsyncGenerator[TestRun, None]:
         """Feed one sandbox from test `first` on and yield what comes back; _Died when it ends without having said so."""
         cap = self._output_cap(task)
         longest_input = max((len(text) for text in task.inputs), default=0) * 4
@@ -380,7 +382,7 @@ def _interpreters() -> list[str]:
 
 def _inspect(executable: str) -> dict | None:
     """Version, paths and the zygote compiled for this interpreter; None where it cannot do it."""
-    sources = [(name, Path(module.__file__).read_text(encoding="utf-8")) for name, module in (("phase1.zygote_asserts", zygote_asserts), ("__main__", zygote))]
+    sources = [(name, Path(str(module.__file__)).read_text(encoding="utf-8")) for name, module in (("phase1.zygote_asserts", zygote_asserts), ("__main__", zygote))]
     try:
         answer = subprocess.run([executable, "-I", "-S", "-c", _INSPECT], input=json.dumps(sources), capture_output=True, text=True, timeout=60, check=True)
         return json.loads(answer.stdout)

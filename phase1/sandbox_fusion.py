@@ -106,8 +106,8 @@ class FusionSandbox:
                 ast.parse(source)
             except (SyntaxError, ValueError) as e:
                 raise SandboxFailed(f"the tests do not compile: {e}") from None
-        source = base64.b64encode(Path(zygote_asserts.__file__).read_bytes())
-        code = _ASSERTS.format(source=source, job=base64.b64encode(repr(job).encode("utf-8", "surrogatepass")))
+        module = base64.b64encode(Path(zygote_asserts.__file__).read_bytes())
+        code = _ASSERTS.format(source=module, job=base64.b64encode(repr(job).encode("utf-8", "surrogatepass")))
         kind, status, wall, out, err = await self._execute(code, "", task.limit)
         return assert_runs(kind, status, out, marker, task, first, wall, 0, err)
 
@@ -149,10 +149,10 @@ class FusionSandbox:
         out, err = result["stdout"].encode("utf-8", "surrogatepass"), result["stderr"].encode("utf-8", "surrogatepass")
         if len(out) >= MAX_OUTPUT:
             raise SandboxFailed("an output of 200 kB or more, which this server cuts or calls a timeout; judge locally")
-        wall, code = float(result["execution_time"]), result["return_code"]
+        wall, status = float(result["execution_time"]), int(result["return_code"])
         if result["status"] == "TimeLimitExceeded":
             return zygote.WALL, 0, wall, out, err
-        return (zygote.SIGNALLED, -code, wall, out, err) if code < 0 else (zygote.EXITED, code, wall, out, err)
+        return (zygote.SIGNALLED, -status, wall, out, err) if status < 0 else (zygote.EXITED, status, wall, out, err)
 
     def _choose(self, avoid: str | None) -> str:
         """The server with the least to do; one that has just failed only when there is no other."""

@@ -113,7 +113,7 @@ def resume_point(job: Job) -> ResumePoint:
         return ResumePoint(0, tracker=None)
     tracker = read_tracker(job.ckpt_dir)
     fault = job_fault(job, tracker) if tracker is not None else f"no readable {TRACKER} in {job.ckpt_dir}"
-    if fault is None:
+    if tracker is not None and fault is None:
         return ResumePoint(tracker, tracker)
     steps = saved_steps(job.ckpt_dir)
     step = max((s for s in steps if (tracker is None or s < tracker) and job_fault(job, s) is None), default=0)

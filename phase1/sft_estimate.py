@@ -80,7 +80,7 @@ def memory(
     found["gathered"] = 2 * (shape.parameters if not reshard else ends + 2 * shape.layer_parameters)
     # Saved for the backward pass, a token and a layer, in bytes: two norms (fp32 input, bf16 product, bf16 output), queries
     # and attention's output, keys and values, four of the MLP's width.
-    layer = tokens * (16 * shape.hidden + 4 * shape.hidden + 4 * shape.key_size + 8 * shape.intermediate)
+    layer: float = tokens * (16 * shape.hidden + 4 * shape.hidden + 4 * shape.key_size + 8 * shape.intermediate)
     if compiled:  # torch.compile recomputes what is cheap instead of saving it: 0.60 to 0.67 of it was left, measured
         layer *= 0.65
     found["activations"] = shape.layers * tokens * 2 * shape.hidden + layer if checkpointing else shape.layers * layer

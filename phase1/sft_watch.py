@@ -37,8 +37,8 @@ def main() -> int:
     parser.add_argument("--output_dir", type=Path, required=True, help="where metrics, health and plot go")
     parser.add_argument("--stop_on", choices=("", "nan"), default="", help="nan: end the training at the first loss that is no number")
     args = parser.parse_args()
-    for asked in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(asked, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     run = read_json(args.run_file)
     name, from_step = args.run_file.parent.name, run["sessions"][-1]["from_step"]
     metrics_file = args.output_dir / "train_metrics.jsonl"
@@ -103,7 +103,7 @@ class Sink:
     """A file or the screen, unbuffered. What cannot be written is lost and `screen` is told so, once: a full disk or a
     closed pipe here must not end the trainer, whose output would then have no reader."""
 
-    def __init__(self, file: io.RawIOBase, screen: Sink | None = None):
+    def __init__(self, file: io.FileIO, screen: Sink | None = None):
         self.file, self.screen, self.failed = file, screen, False
 
     def write(self, data: bytes) -> None:

@@ -152,7 +152,9 @@ def _sharded(name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Ca
 
 def _written_by(tensor: torch.Tensor) -> int | None:
     """The rank that saved a DTensor, as its mesh names it; torch 2.9's mesh holds all ranks and its own place among them."""
-    mesh = tensor._spec.mesh if isinstance(tensor, _DTensor) else None
+    if not isinstance(tensor, _DTensor):
+        return None
+    mesh = tensor._spec.mesh
     if hasattr(mesh, "mesh") and not hasattr(mesh, "_rank"):
         return int(mesh.mesh[tuple(mesh._coordinate_on_dim)])
     return getattr(mesh, "_rank", None)
@@ -160,12 +162,12 @@ def _written_by(tensor: torch.Tensor) -> int | None:
 
 def _pieces(name: str, paths: list[Path], parts: list[torch.Tensor]) -> tuple[list[int], int]:
     """(ranks whose pieces make up a DTensor, in order, the dimension they are joined along), from each rank's place in the mesh."""
-    placed = [(type(p).__name__, getattr(p, "dim", None)) for p in parts[0]._spec.placements]
+    placed = [(type(p).__name__, getattr(p, "dim", 0)) for p in parts[0]._spec.placements]
     if any(kind != "Replicate" for kind, _ in placed[:-1]) or placed[-1][0] not in ("Replicate", "Shard"):
         raise BadInput(f"{paths[0]}: {name} is placed as {placed}; only FSDP and HSDP checkpoints are read here")
     places: dict[tuple[int, ...], int] = {}
     for rank, (path, part) in enumerate(zip(paths, parts, strict=True)):
-        if [(type(p).__name__, getattr(p, "dim", None)) for p in part._spec.placements] != placed:
+        if [(type(p).__name__, getattr(p, "dim", 0)) for p in part._spec.placements] != placed:
             raise BadInput(f"{path}: {name} is split otherwise than in {paths[0].name}; it belongs to another model")
         if (place := getattr(part._spec.mesh, "_coordinate_on_dim", None)) is None:
             raise BadInput(f"{path}: {name} does not say which piece it is; merge such shards with python -m verl.model_merger")

@@ -113,8 +113,9 @@ def images_unwanted() -> Iterator[None]:
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         yield
         return
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].fetch_image = sys.modules[name].fetch_video = None
+    stand_in = types.ModuleType(name)
+    stand_in.__dict__.update(fetch_image=None, fetch_video=None)
+    sys.modules[name] = stand_in
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import contextlib
 import random
 import resource
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,11 @@ class Endpoint:
 
 
 async def vllm_completions(requests: list[Request], model_path: Path, tokenizer, sampling: Sampling, backend: Backend,
-                           session: int, display: Display, info: dict[str, Any]) -> AsyncIterator[Completion]:  # fmt: skip
+                           session: int, display: Display, info: dict[str, Any]) -> AsyncGenerator[Completion, None]:  # fmt: skip
     """Yield a Completion a request, from `backend.urls` or from servers started for it and stopped on the way out."""
     owned: list[Server] = []
     try:
-        if not backend.urls:
+        if not backend.urls and backend.servers:
             owned = await asyncio.to_thread(start_servers, backend.servers)
             display.say(f"vLLM: starting {len(owned)} servers on {', '.join(dict.fromkeys(s.gpus for s in owned))}; logs in {backend.servers.log_dir}")
             ready = await asyncio.to_thread(wait_ready, owned, backend.servers.start_timeout, display.say)
@@ -113,7 +113,7 @@ class Client:
         limit = context_limit(model_path, self.sampling.max_model_len)
         await asyncio.gather(*(self._check_one(e, model_path, probe, limit, info) for e in self.endpoints))
         if all(e.gone for e in self.endpoints):
-            raise BadInput(f"no vLLM server is left: {'; '.join(f'{e.url}: {e.gone}; its log: {e.server.log}' for e in self.endpoints)}")
+            raise BadInput(f"no vLLM server is left: {'; '.join(f'{e.url}: {e.gone}; its log: {e.server.log}' for e in self.endpoints if e.server)}")
 
     async def _check_one(self, e: Endpoint, model_path: Path, probe: Request, limit: int, info: dict[str, Any]) -> None:
         patience = min(self.backend.request_timeout, self.backend.stall_timeout)
@@ -132,7 +132,7 @@ class Client:
             self.display.say(f"warning: {e.url}: a penalty of 2 changes nothing in the probe's answer, so the probe proves nothing about penalties")
 
     # -------------------------------------------------------------------------------------------------------- the queue
-    async def completions(self, requests: list[Request]) -> AsyncIterator[Completion]:
+    async def completions(self, requests: list[Request]) -> AsyncGenerator[Completion, None]:
         """Yield a Completion a request as each is finished. GenerationStopped when no server is left."""
         for order, request in enumerate(requests):
             self.queue.put_nowait((order, request))

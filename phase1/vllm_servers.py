@@ -125,8 +125,8 @@ def wait_ready(servers: list[Server], timeout: float, say: Callable[[str], None]
         if time.monotonic() - spoke > 15:
             spoke = time.monotonic()
             waiting = next((s for s in servers if s.alive and s.ready_after is None), loading[0])
-            ready = sum(s.ready_after is not None for s in servers)
-            say(f"vLLM: {ready} of {len(servers)} ready; {waiting.log.name}: {(waiting.last_lines(1) or ['nothing yet'])[0][-150:]}")
+            answering = sum(s.ready_after is not None for s in servers)
+            say(f"vLLM: {answering} of {len(servers)} ready; {waiting.log.name}: {(waiting.last_lines(1) or ['nothing yet'])[0][-150:]}")
         time.sleep(0.25)
     ready = [s for s in servers if s.alive and s.ready_after is not None]
     failures = [why_failed(s, timeout) for s in servers if s not in ready]
@@ -141,7 +141,8 @@ def stop_servers(servers: list[Server]) -> None:
     """Stop all of them together; returns when no process of theirs is left."""
     for s in servers:
         with contextlib.suppress(OSError):
-            s.process.stdin.close()
+            if s.process.stdin:
+                s.process.stdin.close()
     for s in servers:
         try:
             s.process.wait(GRACE + 15)

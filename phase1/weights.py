@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import math
 import os
@@ -94,8 +95,8 @@ def read_safetensors(directory: Path) -> dict[str, Source]:
             if name in found:
                 raise BadInput(f"{path}: {name} stands in {found[name].where} already; convert the model again")
             dtype, (start, stop) = SAFETENSORS_DTYPES[t["dtype"]], t["data_offsets"]
-            found[name] = Source(name, tuple(t["shape"]), dtype, str(path),
-                                 lambda p=path, a=base + start, b=base + stop, d=dtype: _read_range(p, a, b, d))  # fmt: skip
+            chunks = functools.partial(_read_range, path, base + start, base + stop, dtype)
+            found[name] = Source(name, tuple(t["shape"]), dtype, str(path), chunks)
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from phase1.files import BadInput
-from phase1.results import Completion, Record, RecordLog, read_records
+from phase1.results import Completion, Record, RecordLog, read_completions, read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,7 +60,7 @@ def test_a_record_of_a_later_version_is_read_without_its_new_fields(tmp_path):
 
 def test_a_results_line_is_also_a_completion(tmp_path):
     RecordLog(tmp_path / "r.jsonl").append(record(1))
-    assert type(next(read_records(tmp_path / "r.jsonl", Completion))) is Completion
+    assert type(next(read_completions(tmp_path / "r.jsonl"))) is Completion
 
 
 def test_a_disk_that_fills_in_the_middle_of_a_line_leaves_whole_lines(tmp_path):
