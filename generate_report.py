@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from phase1 import stats
-from phase1.files import run_script, run_stamp, write_json, write_text
+from phase1.files import BadInput, run_script, run_stamp, write_json, write_text
+from phase1.looks import looks
 from phase1.report_figures import figures
 from phase1.report_flips import all_flips, top_exceptions
 from phase1.report_html import qa_html, report_html
@@ -77,7 +78,14 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--qa_html", action="store_true", help="also write qa.html from Phase 1's qa_logs/, failures first")
     p.add_argument("--resamples", type=int, default=stats.RESAMPLES, help="of the bootstrap and permutation tests (default: 10000)")
     p.add_argument("--seed", type=int, default=stats.SEED, help="of the same (default: 42)")
-    return p.parse_args()
+    args = p.parse_args()
+    if args.resamples < 100:
+        raise BadInput(f"--resamples {args.resamples}: fewer than 100 give no p below .02 and no 95% interval; leave it at {stats.RESAMPLES}")
+    if not 0 <= args.seed < 2**32:
+        raise BadInput(f"--seed {args.seed}: numpy takes seeds from 0 to 4294967295")
+    if args.checkpoints and not args.checkpoints.is_dir():
+        raise BadInput(f"--checkpoints {args.checkpoints}: no such folder; give the one that holds eval_step_N/")
+    return args
 
 
 def main() -> int:
@@ -90,6 +98,7 @@ def main() -> int:
     source = next(iter(phase1.datasets.values())).source.parent
     checkpoints, checkpoint_notes = read_checkpoints(args.checkpoints or source.resolve().parent)
     train_log = read_train_log(args.train_log)
+    looked, looked_too_often = looks((d.source.parent for side in (phase0, phase1) for d in side.datasets.values()), phase1.datasets)
     evidence = Evidence(phase0, phase1, rows, flips, train_log, check_train_data(args.train_data) if args.train_data else None)
     v = verdict(rows, findings, args.allow_mismatch)
     gate_failed = check_gate(rules, evidence, v)
@@ -100,7 +109,7 @@ def main() -> int:
         "findings": [asdict(f) for f in findings],
         "gate": rules,
         "gate_failed": gate_failed,
-        "warnings": [*warnings_of(phase1, phase0), *train_data_warnings(evidence.train_data)],
+        "warnings": [*warnings_of(phase1, phase0), *looked_too_often, *train_data_warnings(evidence.train_data)],
         "rows": [r.as_json() for r in rows],
         "expected": check_expected(evidence),
         "anomalies": check_anomalies(evidence),
@@ -111,18 +120,19 @@ def main() -> int:
         "overview": overview(phase0, phase1),
         "checkpoints": [{"step": s, "datasets": d} for s, d in checkpoints],
         "train_data": evidence.train_data,
-        "notes": [*phase0.notes, *phase1.notes, *checkpoint_notes],
+        "notes": [*phase0.notes, *phase1.notes, *looked, *checkpoint_notes],
         "method": METHOD.format(resamples=args.resamples, seed=args.seed),
         "stamp": run_stamp(vars(args)),
     }  # fmt: skip
 
-    write_json(args.output_dir / "comparison_data.json", data)
-    write_text(args.output_dir / "comparison_table.md", markdown(data, rows))
-    write_text(args.output_dir / "report.html", report_html(data, rows, v, flips, figures(evidence, checkpoints)))
-    if args.qa_html:
-        write_text(args.output_dir / "qa.html", qa_html(source / "qa_logs", f"QA log of {source.name}"))
     summary = text_summary(data, rows)
-    write_text(args.output_dir / "summary.txt", summary)
+    pages = {"comparison_table.md": markdown(data, rows), "report.html": report_html(data, rows, v, flips, figures(evidence, checkpoints)), "summary.txt": summary}
+    if args.qa_html:
+        logs = [d.source.parent / "qa_logs" / f"{d.dataset}_qa.jsonl" for d in phase1.datasets.values()]
+        pages["qa.html"] = qa_html(logs, f"QA log of {source.name}")
+    write_json(args.output_dir / "comparison_data.json", data)  # from here on no input can be bad
+    for name, text in pages.items():
+        write_text(args.output_dir / name, text)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # cron may run under an ASCII locale
     print(summary)

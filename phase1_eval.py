@@ -11,6 +11,7 @@ what is finished stays finished. Exit 0 done, 1 some problems could not be gener
 
 import argparse
 import asyncio
+import math
 import os
 import shlex
 import shutil
@@ -32,9 +33,10 @@ from phase1.evaluation import (
     stored_problems,
     unfinished,
 )
-from phase1.files import BadInput, append_line, fingerprint, only_one, read_json, run_script, run_stamp, write_json
+from phase1.files import BadInput, fingerprint, only_one, read_json, run_script, run_stamp, write_json
 from phase1.generate import Backend, Sampling, context_limit
 from phase1.judge import JudgeConfig, add_judge_arguments, config_from
+from phase1.looks import note_looks
 from phase1.metrics import write_metrics, write_qa_logs
 from phase1.problems import EVAL_SETS, load_problems
 from phase1.prompts import PROMPTS_SHA256
@@ -48,6 +50,12 @@ def positive(text: str) -> int:
     if int(text) < 1:
         raise ValueError
     return int(text)
+
+
+def positive_seconds(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise ValueError
+    return float(text)
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,14 +91,14 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--vllm_url", action="append", default=[], metavar="URL", help="a running vLLM server, on any host; repeatable. VLLM_API_KEY is sent where set")
     p.add_argument("--served_model_name", metavar="NAME", help="the name --vllm_url servers serve the model under, where it is not its path")
     p.add_argument("--max_concurrent", type=positive, default=256, help="requests at a time on each server (default: 256; 255 with --batch_invariant)")
-    p.add_argument("--request_timeout", type=float, default=600, help="seconds for one answer, then it is tried again (default: 600)")
-    p.add_argument("--stall_timeout", type=float, default=180, help="seconds without a token after which a server is given up (default: 180)")
+    p.add_argument("--request_timeout", type=positive_seconds, default=600, help="seconds for one answer, then it is tried again (default: 600)")
+    p.add_argument("--stall_timeout", type=positive_seconds, default=180, help="seconds without a token after which a server is given up (default: 180)")
     # vLLM servers of our own
-    p.add_argument("--num_servers", type=int, default=0, help="default: one a visible GPU (or tensor-parallel group); one on a CPU")
+    p.add_argument("--num_servers", type=positive, default=0, help="default: one a visible GPU (or tensor-parallel group); one on a CPU")
     p.add_argument("--tensor_parallel_size", type=positive, default=1, help="GPUs a server; a 7B needs one (default: 1)")
     p.add_argument("--gpu_memory_utilization", type=float, default=0.9, help="share of each GPU's memory (default: 0.9)")
     p.add_argument("--batch_invariant", action="store_true", help="vLLM's batch-invariant kernels: the same answers at any load, slower (--vllm_url servers: start them with VLLM_BATCH_INVARIANT=1)")
-    p.add_argument("--start_timeout", type=float, default=900, help="seconds until the servers must answer (default: 900)")
+    p.add_argument("--start_timeout", type=positive_seconds, default=900, help="seconds until the servers must answer (default: 900)")
     p.add_argument("--vllm_python", metavar="EXE", help="the interpreter that has vLLM (default: this one)")
     p.add_argument("--vllm_args", default="", metavar="ARGS", help="more arguments for the server, as one word: --vllm_args='--enforce-eager'")
     # judging
@@ -138,13 +146,15 @@ def main() -> int:
             print(f"{target.output_dir}: complete already; nothing is generated or judged")
         else:
             begin_session(target.output_dir, run, run_stamp(vars(args)))
-            note_test_set_use(args, target)
+            note_looks(target.output_dir, args.datasets, target.step, target.model_path, args.limit)
             generate_and_judge(target, problems, sampling, backend, leave_cores(judge, backend), run)
         return conclude(args, target, run)
 
 
 def again(args: argparse.Namespace) -> int:
     """--rejudge and --recompute: from what is on disk, without the model."""
+    if not args.output_dir and not args.step:
+        raise BadInput(f"--{'rejudge' if args.rejudge else 'recompute'} needs --output_dir, the folder of an evaluation, or --step N")
     output_dir = args.output_dir or HERE / "outputs" / f"eval_step_{args.step}"
     run = read_json(output_dir / "run.json")
     target = Target(Path(run["model"]["path"]), run["model"]["step"], False, output_dir)
@@ -159,7 +169,7 @@ def again(args: argparse.Namespace) -> int:
             problems, judge = stored_problems(output_dir, run, args.manifest_dir, args.datasets), config_from(args)
             identity = {"judge": judge_identity(judge), "datasets": data_identity(args.manifest_dir, problems)}
             set_aside_results(output_dir, run, identity, run["stamp"] | {"rejudged_by": run_stamp(vars(args))})
-            note_test_set_use(args, target)
+            note_looks(target.output_dir, args.datasets, target.step, target.model_path, args.limit)
             generate_and_judge(target, problems, Sampling(n_samples=run["sampling"].get("n_samples", 1)), None, judge, run)
         else:
             write_json(output_dir / "run.json", run | {"recomputed": run_stamp(vars(args))})
@@ -202,8 +212,11 @@ def conclude(args: argparse.Namespace, target: Target, run: dict) -> int:
 
 
 def sampling_from(args: argparse.Namespace) -> Sampling:
-    if args.temperature < 0 or (args.n_samples > 1 and args.temperature == 0):
+    if args.n_samples > 1 and args.temperature == 0:
         raise BadInput(f"--n_samples {args.n_samples} with --temperature {args.temperature:g}: greedy answers are all the same; give a temperature above 0, 0.8 for example")
+    if not (0 <= args.temperature < math.inf and 0 < args.top_p <= 1 and (args.top_k == -1 or args.top_k > 0) and 0 < args.repetition_penalty < math.inf):
+        raise BadInput(f"--temperature {args.temperature:g} --top_p {args.top_p:g} --top_k {args.top_k} --repetition_penalty {args.repetition_penalty:g}: "
+                       "expected temperature from 0, top_p above 0 and at most 1, top_k -1 or from 1, a penalty above 0")  # fmt: skip
     return Sampling(args.temperature, args.top_p, args.top_k, args.repetition_penalty, args.max_new_tokens, args.max_model_len, args.dtype, args.n_samples, args.seed)
 
 
@@ -220,6 +233,10 @@ def choose_backend(args: argparse.Namespace, target: Target) -> Backend:
     if wanted == "transformers":
         return Backend("transformers", args.batch_size, base_model=base)
     concurrent = min(args.max_concurrent, 255) if args.batch_invariant else args.max_concurrent
+    try:
+        more_args = tuple(shlex.split(args.vllm_args))
+    except ValueError as e:
+        raise BadInput(f"--vllm_args {args.vllm_args}: {e}") from None
     servers = None
     if not args.vllm_url:
         if vllm_version(python) is None:
@@ -227,7 +244,7 @@ def choose_backend(args: argparse.Namespace, target: Target) -> Backend:
         servers = ServerConfig(
             target.model_path, (target.output_dir / "logs").resolve(), args.num_servers, args.tensor_parallel_size, args.dtype,
             context_limit(target.model_path, args.max_model_len), concurrent, args.gpu_memory_utilization, args.batch_invariant,
-            args.start_timeout, python, tuple(shlex.split(args.vllm_args)),
+            args.start_timeout, python, more_args,
         )  # fmt: skip
     return Backend("vllm", args.batch_size, tuple(args.vllm_url), servers, args.served_model_name, concurrent, args.request_timeout, args.stall_timeout, base)
 
@@ -290,12 +307,6 @@ def guard_test_sets(args: argparse.Namespace, target: Target) -> None:
     test_only = [d for d in args.datasets if EVAL_SETS[d].test_only]
     if test_only and target.step is not None and not target.is_best and not args.final:
         raise BadInput(f"--datasets {test_only[0]} is test-only and step {target.step} is not the best step of {args.best_checkpoint}; choose the best first, or say --final")
-
-
-def note_test_set_use(args: argparse.Namespace, target: Target) -> None:
-    """Append each look at a test-only set to test_set_uses.jsonl beside the output directory."""
-    for dataset in (d for d in args.datasets if EVAL_SETS[d].test_only):
-        append_line(target.output_dir.parent / "test_set_uses.jsonl", {"dataset": dataset, "step": target.step, "model": str(target.model_path), "output_dir": str(target.output_dir), "limit": args.limit})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from phase1 import eval_sources as sources
-from phase1.files import BadInput, replacing, run_script, run_stamp, sha256_file, write_json
+from phase1.files import BadInput, full_disk_told, replacing, run_script, run_stamp, sha256_file, write_json
 from phase1.problems import EVAL_SETS
 
 HERE = Path(__file__).resolve().parent
@@ -75,7 +75,8 @@ def main() -> None:
     output = Path(args.output_dir)
     report: dict = {"status": "complete", "datasets": {}}
     seen_statements: dict[str, str] = {}  # prompt_sha256 -> id, over the CodeContests sets: none may hold another's problem
-    with ExitStack() as files:  # renamed into place together at the end, removed together on an error
+    with full_disk_told("make room, or give another --output_dir"), ExitStack() as files:
+        # Files are renamed into place together at the end, removed together on an error.
         # valid_big is drawn last, from what is not in the other sets
         for dataset in sorted(dict.fromkeys(args.datasets), key=lambda d: SPLITS.get(d) == "train"):
             manifest = files.enter_context(replacing(output / "manifests" / f"{dataset}_manifest.jsonl"))
@@ -90,8 +91,8 @@ def main() -> None:
             }
             print(f"{dataset:24} {tally.problems:4} problems, {tally.tests:6} tests, {len(tally.duplicates)} duplicates, "
                   f"{sum(map(len, tally.refused.values()))} refused, {len(tally.multi_answer)} accept any answer")  # fmt: skip
-    report["stamp"] = run_stamp(vars(args))
-    write_json(output / "eval_data_report.json", report)
+        report["stamp"] = run_stamp(vars(args))
+        write_json(files.enter_context(replacing(output / "eval_data_report.json")), report)
     print(f"written: {output}/manifests, {output}/raw, {output}/eval_data_report.json")
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import os
 import random
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -32,15 +33,25 @@ from phase1.bee_survivors import Survivors, without
 from phase1.bee_verify import verify
 from phase1.decontaminate import EvalIndex
 from phase1.duplicates import surplus
-from phase1.files import BadInput, replacing, run_script, run_stamp, sha256_file, write_json
+from phase1.files import (
+    BadInput,
+    full_disk_told,
+    only_writer,
+    replacing,
+    run_script,
+    run_stamp,
+    sha256_file,
+    write_json,
+)
 from phase1.judge import JudgeConfig, add_judge_arguments, config_from
 from phase1.problems import EVAL_SETS, load_problems, manifest_path, raw_path, read_manifest
 from phase1.prompts import PROMPTS_SHA256, chat
-from phase1.verl_rows import check_rows, preview
+from phase1.verl_rows import check_rows, preview, verl_is_installed
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
 ROW_GROUP = 1024
+OUTPUTS = ("sft_train.parquet", "sft_val.parquet", "sft_rejects.jsonl", "sft_lengths.png", "sft_report.json")
 BROKEN = ("parse_errors", "empty_solution", "syntax_error")  # what --max_reject_ratio counts
 
 
@@ -51,8 +62,9 @@ def main() -> int:
                       max_length=args.max_length, examples=args.verify_solutions)  # fmt: skip
     args.output_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(only_writer(args.output_dir, ".prepare.*", *(f".{name}.*.tmp" for name in OUTPUTS)))
         temp = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".prepare.", dir=args.output_dir)))
-        out = {n: stack.enter_context(replacing(args.output_dir / n)) for n in ("sft_train.parquet", "sft_val.parquet")}
+        out = {name: stack.enter_context(replacing(args.output_dir / name)) for name in OUTPUTS}  # together at the end, or none
         survivors = stack.enter_context(contextlib.closing(Survivors(temp / "rows.pickle")))
         rejects = stack.enter_context(contextlib.closing(Rejects(temp / "rejects.jsonl")))
         total = examine_input(args, filters, judge.parallel, survivors, rejects)
@@ -65,15 +77,17 @@ def main() -> int:
             raise BadInput(f"{args.output_dir / 'sft_rejects.jsonl'}: {len(kept)} of {total} records are left, a training "
                            "and a validation row need two; see the reasons there")  # fmt: skip
         validates = split(len(kept), args.val_ratio, args.seed)
-        write_parquet(out["sft_train.parquet"], survivors, kept[~validates])
-        write_parquet(out["sft_val.parquet"], survivors, kept[validates])
-        verl_check = check_with_verl(args, out)
-        keep_rejects(args, rejects)
-        histogram(args.output_dir / "sft_lengths.png", survivors, kept, args.max_length)
+        parquet = {"sft_train.parquet": kept[~validates], "sft_val.parquet": kept[validates]}
+        for name, rows in parquet.items():
+            write_parquet(out[name], survivors, rows)
+        verl_check = check_with_verl(args, {name: out[name] for name in parquet})
+        rejects.close()
+        histogram(out["sft_lengths.png"], survivors, kept, args.max_length)
         report = build_report(args, survivors, kept, int(validates.sum()), rejects, total) | {
             "verify": verified, "evaluation_sets": sets, "verl_check": verl_check,
-            "outputs_sha256": {name: sha256_file(path) for name, path in out.items()}}  # fmt: skip
-        write_json(args.output_dir / "sft_report.json", report)
+            "outputs_sha256": {name: sha256_file(out[name]) for name in parquet}}  # fmt: skip
+        write_json(out["sft_report.json"], report)
+        os.replace(rejects.path, out["sft_rejects.jsonl"])
     print_report(report, args.output_dir)
     if args.preview:
         preview(args.output_dir / "sft_train.parquet", args.model, args.max_length, args.preview, Console())
@@ -131,12 +145,18 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
         raise BadInput(f"--val_ratio {args.val_ratio}: expected a share from 0 up to, but not including, 1")
     if args.model and not args.model.is_dir():
         raise BadInput(f"{args.model}: no such directory; --model takes the model that will be trained")
+    if not (0 < args.near_duplicates <= 1 and 0 < args.containment <= 1 and 0 <= args.max_reject_ratio <= 1):
+        raise BadInput("--near_duplicates and --containment take a share above 0 up to 1, --max_reject_ratio one from 0 to 1")
     if args.preview and not args.model:
         raise BadInput("--preview shows tokens and needs --model, the model that will be trained")
+    if args.preview and not verl_is_installed():
+        raise BadInput("--preview shows rows as verl sees them, and verl is not installed; pip install -r requirements.txt")
     if args.tests_raw and not args.verify_solutions:
         raise BadInput("--tests_raw is read by --verify_solutions; give that too")
-    if min(args.verify_tests, args.preview, args.verl_rows) < 0 or args.max_length < 1:
-        raise BadInput("--verify_tests, --preview and --verl_rows must not be negative, --max_length must be positive")
+    if missing := [p for p in args.tests_raw if not p.is_file()]:
+        raise BadInput(f"{missing[0]}: no such file")
+    if min(args.verify_tests, args.preview, args.verl_rows) < 0 or min(args.max_length, args.ngram) < 1:
+        raise BadInput("--verify_tests, --preview and --verl_rows must not be negative, --max_length and --ngram must be positive")
     return args, config_from(args)
 
 
@@ -169,8 +189,9 @@ def evaluation_index(args: argparse.Namespace) -> tuple[EvalIndex, dict[str, int
 def examine_input(args, filters: Filters, workers: int, survivors: Survivors, rejects: Rejects) -> int:
     """Run the record filters over the input; the number of records."""
     total = 0
-    with tqdm(desc="records", unit="", unit_scale=True, mininterval=1) as bar:
-        for record in examine_all(read_chunks(args.input_jsonl), filters, workers):
+    examined = examine_all(read_chunks(args.input_jsonl), filters, workers)
+    with tqdm(desc="records", unit="", unit_scale=True, mininterval=1) as bar, contextlib.closing(examined):
+        for record in examined:
             total += 1
             bar.update()
             if record.reason:
@@ -191,10 +212,10 @@ def refuse_broken_input(args, rejects: Rejects, total: int) -> None:
 
 
 def keep_rejects(args, rejects: Rejects) -> None:
+    """Where the run is refused: the reasons are wanted all the same."""
     rejects.close()
     with replacing(args.output_dir / "sft_rejects.jsonl") as temp:
         os.replace(rejects.path, temp)
-        rejects.path = args.output_dir / "sft_rejects.jsonl"
 
 
 def drop(rows: np.ndarray, drops, survivors: Survivors, rejects: Rejects) -> np.ndarray:
@@ -275,16 +296,12 @@ def build_report(args, survivors: Survivors, kept: np.ndarray, val_samples: int,
     }
 
 
-def say_where_the_disk_is_full() -> int:
-    """main(); a full disk is told with the way out, for Python's own message names no file."""
-    try:
+def run() -> int:
+    """main(); SIGTERM clears up like Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM; run the same command again"))
+    with full_disk_told("three times the size of the input is needed there"):
         return main()
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BadInput(f"{e.filename or 'the disk of --output_dir'}: {os.strerror(e.errno)}; three times the size of the input is "
-                       "needed there; nothing was replaced") from None  # fmt: skip
 
 
 if __name__ == "__main__":
-    run_script(say_where_the_disk_is_full)
+    run_script(run)

@@ -98,7 +98,8 @@ ln -sfn "$(basename "$log_file")" "$logs/.latest.$$" && mv -Tf "$logs/.latest.$$
 log "training, console log in $log_file"
 # Killed outright, this script takes torchrun along; asked to stop, it passes the request on and waits for the end.
 if command -v setpriv >/dev/null; then command=(setpriv --pdeathsig TERM "${command[@]}"); fi
-exec {console}> >(exec "$PYTHON" -m phase1.sft_watch --log "$log_file" --run_file "$CKPT_DIR/train_run.json" \
+run_file="$CKPT_DIR/train_run$([[ "$NODE_RANK" -eq 0 ]] || echo "_node$((10#$NODE_RANK))").json"
+exec {console}> >(exec "$PYTHON" -m phase1.sft_watch --log "$log_file" --run_file "$run_file" \
   --output_dir "$OUTPUT_DIR" --stop_on "$STOP_ON")
 watch=$!
 "${command[@]}" >&"$console" 2>&1 &

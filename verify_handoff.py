@@ -44,6 +44,11 @@ def parse_args() -> argparse.Namespace:
     args = p.parse_args()
     if bool(args.model_path) == bool(args.best_checkpoint):
         p.error("give either --model_path or --best_checkpoint")
+    if args.min_exec_success_rate is not None:
+        if not 0 <= args.min_exec_success_rate <= 1:
+            p.error(f"--min_exec_success_rate {args.min_exec_success_rate:g}: give a share between 0 and 1")
+        if not args.best_checkpoint:
+            p.error("--min_exec_success_rate needs --best_checkpoint: the gate reads that checkpoint's evaluation")
     return args
 
 
@@ -62,11 +67,11 @@ def main() -> int:
     output = Path(args.output_dir)
     target = export(handoff.model, Path(args.export)) if args.export and not failed else handoff.model
     report(args, handoff, results, target, failed)
-    for name, text in (("grpo_model.yaml", grpo_yaml(target, HERE)), ("MODEL_CARD.md", model_card(args.base_model, handoff, results, HERE))):
+    for name, text in (("grpo_model.yaml", lambda: grpo_yaml(target, HERE)), ("MODEL_CARD.md", lambda: model_card(args.base_model, handoff, results, HERE))):
         if failed:
             (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
         else:
-            write_text(output / name, text)
+            write_text(output / name, text())
     if args.checklist:
         from phase1.handoff_checklist import checklist, show_checklist
 
@@ -92,6 +97,8 @@ def locate(args: argparse.Namespace) -> tuple[Path, Path | None, Path | None, di
         raise BadInput(f"{model}: no such directory{hint}")
     if not any(model.iterdir()):
         raise BadInput(f"{model}: empty; rebuild it with convert_fsdp_to_hf.py")
+    if args.export and Path(args.export).exists() and any(Path(args.export).iterdir()):  # told before minutes of checks
+        raise BadInput(f"{args.export}: exists; remove it or name another --export")
     base = base_directory(args.base_model) if args.base_model else None
     return model.resolve(), base, evaluation, best
 
@@ -134,7 +141,7 @@ def attempt(check: Callable, handoff) -> list:
 
     try:
         result = check(handoff)
-    except (BadInput, OSError, KeyError, TypeError, ValueError, AttributeError) as e:
+    except Exception as e:
         text = str(e) if isinstance(e, BadInput) else f"{type(e).__name__}: {e}"
         result = Check(check.__name__.removeprefix("check_").replace("index", "weights_index"), "fail", text)
     return list(result) if isinstance(result, tuple) else [result]
@@ -177,8 +184,6 @@ def report(args: argparse.Namespace, handoff, results: list, target: Path, faile
 
 def export(model: Path, target: Path) -> Path:
     """The model's files at `target`, hard-linked where the disk allows; whole or not at all."""
-    if target.exists() and any(target.iterdir()):
-        raise BadInput(f"{target}: exists; remove it or name another --export")
     with replacing(target) as temp:
         temp.mkdir()
         for path in sorted(p for p in model.rglob("*") if p.is_file()):

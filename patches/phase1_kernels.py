@@ -68,8 +68,8 @@ class SumLogProbs(torch.autograd.Function):
     """See sum_log_probs."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, labels, block):
-        learning = any(ctx.needs_input_grad)
+    def forward(ctx, hidden, weight, labels, block, grad):
+        learning = grad and any(ctx.needs_input_grad)  # the latter is true of a parameter under no_grad too
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if learning else None
         d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if learning else None
@@ -87,16 +87,16 @@ class SumLogProbs(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_total):
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * d_total.to(d_hidden.dtype), d_weight * d_total.to(d_weight.dtype), None, None
+        return d_hidden * d_total.to(d_hidden.dtype), d_weight * d_total.to(d_weight.dtype), None, None, None
 
 
 def sum_log_probs(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, block: int = BLOCK_TOKENS) -> torch.Tensor:
     """Sum over tokens of log softmax(hidden @ weight.T)[label], a float32 scalar.
 
     hidden (tokens, size), weight (vocabulary, size), labels int64 (tokens). The gradients are exact up to the dtype of
-    the inputs; the weight's is summed over blocks in float32.
+    the inputs; the weight's is summed over blocks in float32. Under no_grad, as in a validation, neither is computed.
     """
-    return SumLogProbs.apply(hidden, weight, labels, block)
+    return SumLogProbs.apply(hidden, weight, labels, block, torch.is_grad_enabled())
 
 
 def log_probs_(logits: torch.Tensor, labels: torch.Tensor, gradient: bool) -> torch.Tensor:

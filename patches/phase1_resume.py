@@ -24,11 +24,20 @@ def die_with_the_launcher() -> None:
 
 
 def stop_between_steps() -> None:
-    """SIGTERM (torchrun's to its workers, 30 s before it kills them): the step at work ends, the next does not begin.
+    """What torchrun was sent, it sends to its workers, 30 s before it kills them: the step at work ends, the next does not begin.
 
-    A rank that is already fetching its next batch when the signal comes waits for the others in vain, until it is killed.
+    SIGTERM from a batch system, SIGINT from Ctrl-C, SIGHUP from a closed terminal. The ranks agree on it before each step, so
+    that none waits for another in vain and one preempted node ends them all.
     """
-    signal.signal(signal.SIGTERM, lambda number, frame: ASKED_TO_STOP.append(number))
+    for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(asked, lambda number, frame: ASKED_TO_STOP.append(number))
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """In a loader's worker process: torchrun signals the whole process group, and a worker that dies of it ends the trainer
+    with a RuntimeError in the middle of its step. Workers end with the trainer, whose absence they look for."""
+    for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(asked, signal.SIG_IGN)
 
 
 class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
@@ -41,18 +50,20 @@ class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
     def __init__(self, *args: Any, on_cpu: bool = False, **kwargs: Any):
         if on_cpu:  # the trainers' 8 pinned workers a loader and rank are for hosts of GPUs; rows are tokenised in the process
             kwargs |= {"num_workers": 0, "pin_memory": False, "pin_memory_device": ""}
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, worker_init_fn=leave_signals_to_the_trainer, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:
         for batch in super().__iter__():
-            if ASKED_TO_STOP:
-                sys.exit(128 + ASKED_TO_STOP[0])
-            if isinstance(batch, dict) and "attention_mask" in batch:
-                tokens = batch["attention_mask"].sum()
-                if torch.distributed.is_initialized():
-                    tokens = tokens.to("cuda" if torch.cuda.is_available() else "cpu")  # verl 0.7.0's process group has NCCL alone
-                    torch.distributed.all_reduce(tokens)
-                COUNTED["tokens"] = int(tokens)
+            padded = isinstance(batch, dict) and "attention_mask" in batch
+            counts = torch.tensor([int(batch["attention_mask"].sum()) if padded else 0, bool(ASKED_TO_STOP)])
+            if torch.distributed.is_initialized():
+                counts = counts.to("cuda" if torch.cuda.is_available() else "cpu")  # verl 0.7.0's process group has NCCL alone
+                torch.distributed.all_reduce(counts)
+            tokens, asked = counts.tolist()
+            if asked:
+                sys.exit(128 + (ASKED_TO_STOP or [signal.SIGTERM])[0])
+            if padded:
+                COUNTED["tokens"] = tokens
             yield batch
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -45,6 +45,10 @@ def parse_record(row: dict) -> BeeRecord:
     statement = _LEAD.sub("", _newlines(statement), count=1).strip()
     if not statement:
         raise BadRecord("the statement is empty")
+    try:
+        statement.encode(), solution.encode()
+    except UnicodeEncodeError as e:  # JSON can write half a character (\ud800), which neither tokenizer nor Parquet takes
+        raise BadRecord(f"half a character in it: {e.object[e.start]!r}") from None
     name, source, language = row.get("name"), row.get("source"), row.get("language")
     return BeeRecord(
         name=name if isinstance(name, str) else "",

@@ -6,12 +6,14 @@ a worker dies, the records it had are done again one at a time, and the one that
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import json
 import multiprocessing
 import os
 import pickle
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -30,6 +32,7 @@ from phase1.prompts import answer, extract_code, user_message
 
 # What --skip can leave out; parsing and empty solutions cannot be.
 FILTERS = ("language", "syntax", "python2", "contamination", "duplicates", "near_duplicates", "length")
+PR_SET_PDEATHSIG = 1
 PYTHON3 = {"", "PYTHON3", "PY3", "PYTHON 3"}  # "PYTHON" alone is CodeContests' word for Python 2
 
 
@@ -85,7 +88,7 @@ def examine_all(chunks: Iterable[list[RawRecord]], filters: Filters, workers: in
     pending: deque[tuple[list[RawRecord], Future]] = deque()
     try:
         for chunk in chunks:
-            pending.append((chunk, pool.submit(_examine_chunk, chunk)))
+            pending.append((chunk, _submit(pool, chunk)))
             if len(pending) > 3 * workers:
                 done, pool = _next(pending, pool, filters, workers)
                 yield from done
@@ -93,14 +96,24 @@ def examine_all(chunks: Iterable[list[RawRecord]], filters: Filters, workers: in
             done, pool = _next(pending, pool, filters, workers)
             yield from done
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # and wait: an interpreter that ends meanwhile can fall over the pool's own thread
 
 
 def _pool(filters: Filters, workers: int) -> ProcessPoolExecutor:
     # Forked, so that index and tokenizer are there without being sent; tokenizers' own threads do not survive a fork.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     context = multiprocessing.get_context("fork")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_set_filters, initargs=(filters,))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(filters, os.getpid()))
+
+
+def _submit(pool: ProcessPoolExecutor, chunk: list[RawRecord]) -> Future:
+    """The future of a chunk; where a worker has died already, a failed one, like those of the chunks before it."""
+    try:
+        return pool.submit(_examine_chunk, chunk)
+    except BrokenProcessPool as e:
+        failed: Future = Future()
+        failed.set_exception(e)
+        return failed
 
 
 def _next(pending: deque, pool: ProcessPoolExecutor, filters: Filters, workers: int) -> tuple[list[Examined], ProcessPoolExecutor]:
@@ -109,7 +122,7 @@ def _next(pending: deque, pool: ProcessPoolExecutor, filters: Filters, workers: 
     try:
         return future.result(), pool
     except BrokenProcessPool:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
     results = []
     for record in chunk:  # each in a process of its own: one of them killed its worker
         alone = _pool(filters, 1)
@@ -118,10 +131,10 @@ def _next(pending: deque, pool: ProcessPoolExecutor, filters: Filters, workers: 
         except BrokenProcessPool:
             results.append(Examined(record[0], record[1], reason="syntax_error", detail="it crashes the compiler"))
         finally:
-            alone.shutdown(wait=False, cancel_futures=True)
+            alone.shutdown(cancel_futures=True)
     pool = _pool(filters, workers)
     for i, (waiting, _) in enumerate(pending):
-        pending[i] = (waiting, pool.submit(_examine_chunk, waiting))
+        pending[i] = (waiting, _submit(pool, waiting))
     return results, pool
 
 
@@ -129,9 +142,15 @@ def _next(pending: deque, pool: ProcessPoolExecutor, filters: Filters, workers: 
 _filters: Filters
 
 
-def _set_filters(filters: Filters) -> None:
+def _start(filters: Filters, parent: int) -> None:
     global _filters
     _filters = filters
+    # Ctrl-C and SIGTERM are the main process's to answer. When that is killed, the pool's workers would wait for ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _examine_chunk(chunk: list[RawRecord]) -> list[Examined]:

@@ -29,8 +29,12 @@ def read_chunks(paths: Iterable[Path]) -> Iterator[list[RawRecord]]:
     """
     chunk: list[RawRecord] = []
     size = 0
+    paths = [Path(p) for p in paths]
+    for path in paths:  # all of them before the first record: a wrong name is told at once
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: not a file; name the .jsonl or .parquet in it")
     for path in paths:
-        for number, payload, length in _records(Path(path)):
+        for number, payload, length in _records(path):
             chunk.append((str(path), number, payload if length <= RECORD_BYTES else _too_large(length)))
             size += min(length, RECORD_BYTES)
             if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
@@ -44,10 +48,8 @@ def _too_large(length: int) -> BadRecord:
     return BadRecord(f"{length:,} bytes; no record has more than {RECORD_BYTES:,}")
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes | dict, int]]:
+def _records(path: Path) -> Iterator[tuple[int, bytes | dict | BadRecord, int]]:
     """(line or row, payload, its length in bytes); the payload of one that is too long is cut."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: not a file; name the .jsonl or .parquet in it")
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
         return
@@ -73,13 +75,22 @@ def _rest_of_line(f: BinaryIO) -> int:
     return skipped
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict, int]]:
+def _decoded(batch: pa.RecordBatch) -> list[dict | BadRecord]:
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError as e:  # a writer that did not check its strings: find the row
+        if batch.num_rows == 1:
+            return [BadRecord(str(e))]
+    return [row for i in range(batch.num_rows) for row in _decoded(batch.slice(i, 1))]
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict | BadRecord, int]]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(CHUNK_RECORDS):
-                for row in batch.to_pylist():
+                for row in _decoded(batch):
                     number += 1
-                    yield number, row, sum(len(v) for v in row.values() if isinstance(v, str))
+                    yield number, row, sum(len(v) for v in row.values() if isinstance(v, str)) if isinstance(row, dict) else 0
     except pa.ArrowException as e:
         raise BadInput(f"{path}: not a whole Parquet file ({str(e).splitlines()[0]}); copy it again") from None

@@ -20,7 +20,8 @@ MODES = ("tokens", "verl", "sandboxfusion", "exact")
 TOLERANCE = 1e-6
 # A token without point or exponent is an integer and compares as text: beyond 2**53 a double cannot tell neighbours apart.
 _DECIMAL = re.compile(rb"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)\Z")
-_NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
+# Unambiguous: `\d+\.?\d*` would try every split of a long row of digits, and a megabyte of them stop the judge for hours.
+_NUMBER = re.compile(rb"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z")
 
 
 def same_output(expected: bytes, actual: bytes, mode: str = "tokens") -> bool:

@@ -21,8 +21,9 @@ CODEFORCES = re.compile(r"\A\s*0*(\d{1,5})[_\-/ ]?([a-z]\d{0,2})(?![a-z0-9])", r
 # AtCoder's and Aizu's problems share one numbering in CodeContests: "p02537 AtCoder Regular Contest … - Title".
 NUMBERED = re.compile(r"\A\s*(p\d{5})(?!\d)", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
-# From the examples on, in normalised words: other numbers there do not make another problem.
-_EXAMPLES = re.compile(r" (?:(?:sample|example)s? (?:\d+ )?(?:test case )?(?:inputs?|outputs?|\d+)|examples? input) .*\Z")
+# From the examples on, in normalised words: other numbers there do not make another problem. "For example, 47 is lucky"
+# is a sentence of the statement.
+_EXAMPLES = re.compile(r"(?<! for)(?<! in)(?<! the) (?:(?:sample|example)s? (?:\d+ )?(?:test case )?(?:inputs?|outputs?|\d+)|examples? input) .*\Z")
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class EvalIndex:
             if key := id_key(problem_id):
                 self.ids.setdefault(key, (dataset, problem_id))
             words = words_of(statement)
-            if words:
-                self.statements.setdefault(statement_hash(words), (dataset, problem_id))
-            grams.append(set(self._grams(words)))
+            known = self.statements.setdefault(statement_hash(words), (dataset, problem_id)) if words else None
+            # A statement that stands in three sets counts once: its n-grams are no phrases of the trade.
+            grams.append(set(self._grams(words)) if known == (dataset, problem_id) else set())
             self.problems.append((dataset, problem_id, 0))
         shared = Counter(g for s in grams for g in s)
         self.common = {g for g, count in shared.items() if count > common}
@@ -126,14 +127,15 @@ class EvalIndex:
     def _find_ngrams(self, words: list[str]) -> Hit | None:
         """Containment either way: of the problem in the record, or of the record in the problem (a part of it)."""
         own = set(self._grams(words))
-        hits: Counter[int] = Counter()
+        shared: Counter[int] = Counter()
         for g in own & self.grams.keys():
-            hits.update(self.grams[g])
+            shared.update(self.grams[g])
+        # Three n-grams at least: ten words in a row, which no two authors write by chance.
+        hits = {problem: count for problem, count in shared.items() if count >= 3}
         if not hits:
             return None
         rare = len(own - self.common)
         best, count = max(hits.items(), key=lambda h: (h[1] / min(self.problems[h[0]][2], rare), -h[0]))
         dataset, problem_id, size = self.problems[best]
         score = count / min(size, rare)
-        # Three n-grams at least: ten words in a row, which no two authors write by chance.
-        return Hit(dataset, problem_id, "ngrams", round(score, 4)) if score >= self.threshold and count >= 3 else None
+        return Hit(dataset, problem_id, "ngrams", round(score, 4)) if score >= self.threshold else None

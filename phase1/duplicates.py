@@ -36,16 +36,20 @@ def near_duplicates(statements: np.ndarray, solutions: np.ndarray, threshold: fl
     version of a problem share their statement, and two solutions of a problem are both worth having. A row that is
     itself a repeat does not make others repeats.
     """
-    pairs = np.unique(np.concatenate([_alike(statements, solutions, band, threshold) for band in range(BANDS)]), axis=0)
+    pairs = np.empty(0, np.int64)  # row * rows + earlier row: bands find the same pairs, so each is joined at once
+    for band in range(BANDS):
+        pairs = np.unique(np.concatenate([pairs, _alike(statements, solutions, band, threshold)]))
     repeats: dict[int, int] = {}
-    for row, earlier in pairs.tolist():  # by row, then by earlier row
-        if row not in repeats and earlier not in repeats:
-            repeats[row] = earlier
+    for at in range(0, len(pairs), PAIRS):
+        for pair in pairs[at : at + PAIRS].tolist():  # by row, then by earlier row
+            row, earlier = divmod(pair, len(statements))
+            if row not in repeats and earlier not in repeats:
+                repeats[row] = earlier
     return repeats
 
 
 def _alike(statements: np.ndarray, solutions: np.ndarray, band: int, threshold: float) -> np.ndarray:
-    """(row, earlier row) of the pairs that share a band and are `threshold` alike, (pairs, 2) int64."""
+    """row * rows + earlier row of the pairs that share a band and are `threshold` alike, (pairs,) int64."""
     width = PERMUTATIONS // BANDS
     # Every BANDS-th value of the even columns of both, so that each band looks at statement and solution.
     columns = np.concatenate([statements[:, ::2], solutions[:, ::2]], axis=1)[:, band::BANDS][:, :width].astype(np.uint64)
@@ -57,7 +61,7 @@ def _alike(statements: np.ndarray, solutions: np.ndarray, band: int, threshold: 
     starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) != 0]) if len(order) else np.empty(0, np.int64)
     start = np.repeat(starts, np.diff(np.r_[starts, len(order)]))  # of each sorted row, where its bucket begins
     place = np.arange(len(order)) - start
-    found = [np.empty((0, 2), np.int64)]
+    found = [np.empty(0, np.int64)]
     for k in range(BUCKET):
         members = np.flatnonzero(place > k)
         for at in range(0, len(members), PAIRS):
@@ -66,7 +70,7 @@ def _alike(statements: np.ndarray, solutions: np.ndarray, band: int, threshold: 
             alike = (statements[rows] == statements[earlier]).mean(axis=1) >= threshold
             rows, earlier = rows[alike], earlier[alike]
             alike = (solutions[rows] == solutions[earlier]).mean(axis=1) >= threshold
-            found.append(np.stack([rows[alike], earlier[alike]], axis=1))
+            found.append(rows[alike] * len(order) + earlier[alike])
     return np.concatenate(found)
 
 

@@ -24,7 +24,7 @@ from phase1.judge import JudgeConfig, open_judge
 from phase1.problems import Problem, data_hashes, load_problems
 from phase1.progress import Display
 from phase1.prompts import extract_code
-from phase1.results import Completion, Record, RecordLog, read_records
+from phase1.results import NO_ANSWER, Completion, Record, RecordLog, read_records
 
 Key = tuple[str, str, int]  # (dataset, problem_id, sample)
 
@@ -222,7 +222,7 @@ async def judge_completion(judge, problem: Problem, completion: Completion) -> R
     """The record of a problem: its completion and the judge's verdict on the code in it."""
     code = extract_code(completion.completion)
     record = Record(**asdict(completion), code=code)
-    if completion.finish_reason in ("error", "too_long"):
+    if completion.finish_reason in NO_ANSWER:
         record = dataclasses.replace(record, error_type="api_error", detail=completion.error or "")
     else:
         verdict = await judge.judge(problem.program(code), problem.test_cases)

@@ -7,6 +7,7 @@ those files relies on: a file is either whole or absent, JSON is plain JSON, and
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import getpass
 import gzip
@@ -133,6 +134,38 @@ def only_one(lock_path: str | Path, wait: float = 0.0) -> Iterator[bool]:
             f.truncate(0)
 
 
+@contextlib.contextmanager
+def only_writer(directory: str | Path, *leftovers: str) -> Iterator[None]:
+    """Hold the kernel's lock on a directory, which dies with its holder, and delete what a killed run left there: the
+    temporary folders whose names match `leftovers`. BadInput where another process holds the lock."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{directory}: another run writes there; wait for it, or give another directory") from None
+        except OSError:  # a file system without such locks: nobody can tell whose the leftovers are
+            leftovers = ()
+        for path in (p for pattern in leftovers for p in Path(directory).glob(pattern)):
+            shutil.rmtree(path, ignore_errors=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # closing alone would not do: a worker that is still ending has the descriptor too
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def full_disk_told(fix: str) -> Iterator[None]:
+    """BadInput with `fix` for a disk or quota that is full: Python's own message names no file where a write fails."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BadInput(f"{e.filename or 'the disk of --output_dir'}: {os.strerror(e.errno)}; {fix}; nothing was replaced") from None
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
 def read_json(path: str | Path) -> Any:
     """The JSON value in `path`. BadInput when it is missing, torn or not JSON."""
@@ -140,7 +173,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         line = getattr(e, "lineno", 1)
         raise BadInput(f"{path}:{line}: not valid JSON ({e}); write it again with the step that makes it") from None
 
@@ -156,7 +189,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
                     continue
                 try:
                     value = json.loads(line)
-                except (json.JSONDecodeError, UnicodeDecodeError) as e:
+                except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
                     raise BadInput(f"{path}:{number}: not a JSON object ({e}); mend or delete this line") from None
                 if not isinstance(value, dict):
                     raise BadInput(f"{path}:{number}: a JSON {type(value).__name__}, expected an object")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
@@ -205,19 +206,25 @@ async def _transformers_completions(requests: list[Request], model_path: Path, t
     """The blocking library runs in a thread, so that judging goes on while it generates."""
     info |= {"backend": "transformers"}
     display.start("generated", 0)
-    batches = _transformers_batches(requests, model_path, tokenizer, sampling, backend.batch_size, session)
-    while batch := await asyncio.to_thread(next, batches, None):
-        for completion in batch:
-            yield completion
+    stop = threading.Event()  # a thread cannot be cancelled: without it a stopped evaluation waits for its batch
+    batches = _transformers_batches(requests, model_path, tokenizer, sampling, backend.batch_size, session, stop)
+    try:
+        while batch := await asyncio.to_thread(next, batches, None):
+            for completion in batch:
+                yield completion
+    finally:
+        stop.set()
 
 
-def _transformers_batches(requests: list[Request], model_path: Path, tokenizer, sampling: Sampling, batch_size: int, session: int) -> Iterator[list[Completion]]:
+def _transformers_batches(requests: list[Request], model_path: Path, tokenizer, sampling: Sampling, batch_size: int, session: int,
+                          stop: threading.Event) -> Iterator[list[Completion]]:  # fmt: skip
     """Generate with transformers: set after set, so that each has a wall clock of its own, the longest prompts first.
 
     A batch holds only prompts that leave room for `max_new_tokens`; one that does not is generated alone, or its length
     would shorten its neighbours' answers.
 
-    `gen_time` is a problem's share of its batch: the batch's seconds divided by its size.
+    `gen_time` is a problem's share of its batch: the batch's seconds divided by its size. `stop` ends the batch at its
+    next token, and nothing of it is kept.
     """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
@@ -236,6 +243,10 @@ def _transformers_batches(requests: list[Request], model_path: Path, tokenizer, 
         repetition_penalty=sampling.repetition_penalty,
         **({"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": max(0, sampling.top_k)} if sampling.temperature > 0 else {}),
     )  # fmt: skip
+
+    def stopped(ids, scores, **_):
+        return torch.full((len(ids),), stop.is_set(), device=ids.device)
+
     order = {d: i for i, d in enumerate(dict.fromkeys(r.problem.dataset for r in requests))}
     queue = sorted(requests, key=lambda r: (order[r.problem.dataset], -len(r.prompt)))
     while queue:
@@ -247,7 +258,9 @@ def _transformers_batches(requests: list[Request], model_path: Path, tokenizer, 
         padded = torch.tensor([[tokenizer.pad_token_id] * (width - len(r.prompt)) + r.prompt for r in batch], device=device)
         mask = torch.tensor([[0] * (width - len(r.prompt)) + [1] * len(r.prompt) for r in batch], device=device)
         with torch.inference_mode():
-            output = model.generate(padded, attention_mask=mask, max_new_tokens=batch[0].max_tokens)[:, width:].tolist()
+            output = model.generate(padded, attention_mask=mask, max_new_tokens=batch[0].max_tokens, stopping_criteria=[stopped])[:, width:].tolist()
+        if stop.is_set():
+            return
         seconds = (time.perf_counter() - clock) / len(batch)
         done = []
         for request, tokens in zip(batch, output, strict=True):

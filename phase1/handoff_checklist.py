@@ -20,7 +20,7 @@ def checklist(root: Path, handoff, results: list) -> list[dict]:
 
     The run's outputs are those beside the evaluation, its data and checkpoints those the model and `root` lie in.
     """
-    outputs, data, checkpoints = outputs_directory(root, handoff), data_directory(root, handoff), handoff.model.parent.parent
+    outputs, data, checkpoints = outputs_directory(root, handoff), data_directory(root, handoff), training_directory(handoff.model)
     verdicts = {c.name: c.status for c in results}
     train, final, comparison = data / "sft_train.parquet", outputs / "eval_final", outputs / "report" / "comparison_data.json"
     evaluation, log, best = handoff.evaluation or outputs / "eval_step_N", outputs / "logs" / "latest", outputs / "best_checkpoint.json"
@@ -67,6 +67,12 @@ def data_directory(root: Path, handoff) -> Path:
     """Where the run's training data lie: beside its evaluations (as the demo has them), else in the toolkit's data/."""
     beside = outputs_directory(root, handoff) / "data"
     return beside if (beside / "sft_train.parquet").exists() else root / "data"
+
+
+def training_directory(model: Path) -> Path:
+    """Where the training run of `model` wrote its checkpoints: the best models are kept elsewhere, kept.json says of which."""
+    kept = model.parent / "kept.json"
+    return (Path(read_json(kept)["source"]) if kept.exists() else model).parent.parent
 
 
 def status(source: Path, holds: Callable[[], bool | None]) -> str:

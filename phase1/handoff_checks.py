@@ -130,7 +130,7 @@ def check_parameters(h: Handoff) -> Check:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(h.model))
     except Exception as e:  # whatever transformers makes of a broken config
-        return Check("parameters", "fail", f"transformers cannot build the model: {str(e).splitlines()[0]}")
+        return Check("parameters", "fail", f"transformers cannot build the model: {(str(e).splitlines() or [type(e).__name__])[0]}")
     want = {n: tuple(t.shape) for n, t in model.state_dict().items()}
     tied = bool(h.config.get("tie_word_embeddings"))
     have = {n: s.shape for n, s in h.weights.items()}

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from phase1.files import fingerprint, read_json
-from phase1.handoff_checklist import data_directory, outputs_directory
+from phase1.handoff_checklist import data_directory, outputs_directory, training_directory
 
 
 def grpo_yaml(target: Path, root: Path) -> str:
@@ -48,7 +48,7 @@ def model_card(base_model: str | None, handoff, results: list, root: Path) -> st
         f"- Parameters: {by_name['parameters'].data.get('parameters', 0):,}",
         f"- Training data: {training_data(data_directory(root, handoff) / 'sft_report.json')}",
         f"- Licence: {found or 'that of the base model'}; the training data (BEE-spoke-data/code_contests_instruct) carries its own.", "",
-        "## Hyperparameters", "", *hyperparameters(handoff.model.parent.parent / "train_run.json"), "",
+        "## Hyperparameters", "", *hyperparameters(training_directory(handoff.model) / "train_run.json"), "",
         "## Metrics of this checkpoint (greedy, EVAL@1)", "",
         *metrics_table(by_name["metrics"].data.get("metrics") or {}, "No evaluation was given."), "",
         "## Final evaluation", "", *metrics_table(final_metrics(handoff, root), "None of this very model was found."), "",

@@ -19,7 +19,7 @@ that decide their own comparisons stop shortcuts, not an attacker who searches t
 0.1 s, so without a cgroup several processes can overshoot for that long. Tests of one program share its sandbox: files
 in /tmp are removed between tests, and a new sandbox is started where that is not plain. Problems that accept any of
 several answers cannot be judged by comparison. Without /proc (docker masks it) the waiting limit is a looser wall
-clock, and only a cgroup bounds all processes together. With --unsafe and no bubblewrap there are limits, no isolation.
+clock, and only a cgroup bounds all processes together. Kernel memory (buffers of sockets and pipes) only a cgroup bounds. With --unsafe and no bubblewrap there are limits, no isolation.
 
 Rules where contract 6 leaves room. Three timeouts *one after another* end a problem; the tests behind them count as
 failed and are not run. Any AssertionError of an assert task is wrong_answer, any other exception (SystemExit too) a
@@ -38,11 +38,13 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -51,11 +53,12 @@ from phase1.compare import MODES, same_output
 from phase1.files import BadInput, finite, read_jsonl, replacing, run_script, run_stamp, write_json
 from phase1.outcomes import Task, TestRun
 from phase1.probes import ESSENTIAL, MEANING, probe
-from phase1.problems import read_raw
+from phase1.problems import read_raw, wrong_in
 from phase1.prompts import extract_code
-from phase1.results import MODEL_ERRORS
+from phase1.results import MODEL_ERRORS, NO_ANSWER
 from phase1.sandbox import CompileFailed, LocalSandbox, SandboxFailed
 
+REMEMBERED = 20_000  # verdicts kept for programs that come again; a reward asks for millions in one process
 HEAD = 2048  # bytes of input, output and expected output kept of the first failing test
 
 
@@ -101,32 +104,22 @@ class Verdict:
 # -------------------------------------------------------------------------------------------------------- the tests
 def make_task(program: str, cases: dict, config: JudgeConfig) -> Task:
     """The task for a program and its problem's `test_cases` (contract 4)."""
-    limit = _positive(cases, "time_limit", config.run_timeout)
-    memory = int(_positive(cases, "memory_limit_mb", config.memory_limit_mb) * (1 << 20))
-    kind = cases.get("type")
-    if kind == "codecontests":
+    if problem := wrong_in(cases):
+        raise BadInput(problem)
+    limit = float(cases.get("time_limit") or config.run_timeout)
+    memory = int((cases.get("memory_limit_mb") or config.memory_limit_mb) * (1 << 20))
+    if cases["type"] == "codecontests":
         tests = cases["tests"]
-        longest = max((len(t["output"]) for t in tests), default=0)
+        longest = max(len(t["output"]) for t in tests)
         return Task(program, "stdin", len(tests), limit, memory, inputs=[t["input"] for t in tests], longest_output=longest)
-    if kind == "humaneval":
-        entry = cases["entry_point"]
+    entry = cases["entry_point"]
+    if cases["type"] == "humaneval":
         sources, setup = [f"{cases['test_code']}\n\ncheck({entry})\n"], ""
-    elif kind == "mbpp":
-        entry, sources, setup = cases["entry_point"], list(cases["test_list"]), cases.get("test_setup_code") or ""
     else:
-        raise BadInput(f"test_cases.type is {kind!r}, expected codecontests, humaneval or mbpp")
+        sources, setup = list(cases["test_list"]), cases.get("test_setup_code") or ""
     guarded, modules = zip(*map(_guard, sources), strict=True)
     names = sorted(set().union(*modules))
     return Task(program, "assert", len(sources), limit, memory, setup=setup, tests=list(guarded), entry_point=entry, modules=names)
-
-
-def _positive(cases: dict, key: str, default: float) -> float:
-    value = cases.get(key)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise BadInput(f"test_cases.{key} is {value!r}, expected a positive number")
-    return float(value)
 
 
 class _Guard(ast.NodeTransformer):
@@ -223,6 +216,8 @@ class Judge:
         known = self.judged.get(key)
         if known is None or known.cancelled():
             known = self.judged[key] = asyncio.ensure_future(_verdict(self.backend, task, test_cases, self.config.compare))
+            if len(self.judged) > REMEMBERED:
+                del self.judged[next(iter(self.judged))]
         verdict = await asyncio.shield(known)
         if verdict.error_type == "sandbox_error":
             self.judged.pop(key, None)
@@ -253,8 +248,8 @@ async def open_judge(config: JudgeConfig) -> AsyncIterator[Judge]:
         backend: Any = FusionSandbox(config.sandbox_urls, config.parallel)
     else:
         backend = LocalSandbox(config.parallel, config.unsafe)
-    await backend.open()
     try:
+        await backend.open()
         if config.judge == "local":
             leaks = await probe(backend)
             backend.info |= {"probes": {name: not seen for name, seen in leaks.items()}, "leaks": {n: s for n, s in leaks.items() if s}}
@@ -305,7 +300,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser) -> None:
 
 def config_from(args: argparse.Namespace) -> JudgeConfig:
     """The JudgeConfig of parsed `add_judge_arguments`."""
-    if args.run_timeout <= 0 or args.memory_limit_mb <= 0 or args.workers < 0 or args.reserve_cores < 0:
+    if not 0 < args.run_timeout < 1e9 or args.memory_limit_mb <= 0 or args.workers < 0 or args.reserve_cores < 0:
         raise BadInput("--run_timeout and --memory_limit_mb must be positive, --workers and --reserve_cores not negative")
     return JudgeConfig(args.judge, args.compare, args.workers, args.reserve_cores, args.run_timeout, args.memory_limit_mb, tuple(args.sandbox_url), args.unsafe)  # fmt: skip
 
@@ -319,6 +314,7 @@ def main() -> int:
     add_judge_arguments(parser)
     args = parser.parse_args()
     config = config_from(args)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds as Ctrl-C does, so that no temporary file stays
     if args.probe:
         return asyncio.run(print_probes(config))
     if not (args.raw and args.solutions and args.out):
@@ -330,6 +326,9 @@ async def print_probes(config: JudgeConfig) -> int:
     """Open the judge without asking more of it than --unsafe does, and print what its probes saw."""
     async with open_judge(replace(config, unsafe=True)) as judge:
         info = judge.info
+    if config.judge != "local":
+        print(f"mode         {info['mode']}: {info['healthy']} of {len(config.sandbox_urls)} servers run programs; what they isolate cannot be tried from here")
+        return 0
     interpreter = info.get("interpreter", {})
     print(f"mode         {info['mode']}\ninterpreter  {interpreter.get('version')} {interpreter.get('path')}")
     print("packages     " + (", ".join(f"{k} {v}" for k, v in info.get("packages", {}).items()) or "none") + "\n")
@@ -341,32 +340,41 @@ async def print_probes(config: JudgeConfig) -> int:
 
 def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
     """Judge a file of solutions; verdicts in the order of the solutions, the file written whole or not at all."""
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)  # before hours of judging, not after
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise BadInput(f"{out}: {'is a directory' if out.is_dir() else 'its folder cannot be written to'}; give --out a file")
     problems = read_raw(args.raw)
-    items, rows = [], []
+    items, rows, verdicts = [], {}, {}
     for number, row in read_jsonl(args.solutions):
-        where, problem = f"{args.solutions}:{number}", problems.get(row.get("problem_id"))
+        key, where, problem = str(number), f"{args.solutions}:{number}", problems.get(str(row.get("problem_id")))
         if problem is None:
             raise BadInput(f"{where}: problem_id {row.get('problem_id')!r} is not in {args.raw}")
+        rows[key] = {"problem_id": problem.problem_id, **({"sample": row["sample"]} if "sample" in row else {})}
+        if row.get("finish_reason") in NO_ANSWER:  # a line of an evaluation whose generation failed: nothing to blame on a program
+            verdicts[key] = Verdict("api_error", detail=str(row.get("error") or ""))
+            continue
         if isinstance(row.get("completion"), str):
             code = extract_code(row["completion"])
         elif isinstance(row.get("code"), str):
             code = row["code"]
         else:
             raise BadInput(f"{where}: needs `code` or `completion`, a string")
-        rows.append({"problem_id": problem.problem_id, **({"sample": row["sample"]} if "sample" in row else {})})
-        items.append((str(number), problem.program(code), problem.test_cases))
-    started, verdicts = time.time(), {}
+        items.append((key, problem.program(code), problem.test_cases))
+    if not rows:
+        raise BadInput(f"{args.solutions}: holds no solution; expected a line each, {{problem_id, code}} or {{problem_id, completion}}")
+    started = time.time()
     with tqdm(total=len(items), unit="program", disable=None) as bar:
         for key, verdict in judge_all(items, config):
             verdicts[key] = verdict
             bar.update()
     with replacing(args.out) as temp, open(temp, "w", encoding="ascii") as f:
-        for row, (key, _, _) in zip(rows, items, strict=True):
+        for key, row in rows.items():
             f.write(json.dumps(finite({**row, **asdict(verdicts[key])}), allow_nan=False) + "\n")
     counts = Counter(v.error_type for v in verdicts.values())
     accepted = sum(v.accepted for v in verdicts.values())
     write_json(f"{args.out}.run.json", {"stamp": run_stamp(vars(args)), "verdicts": counts, "accepted": accepted, "seconds": time.time() - started})
-    print(f"{accepted} of {len(items)} accepted; " + ", ".join(f"{n} {k}" for k, n in counts.most_common()) + f"; {args.out}")
+    print(f"{accepted} of {len(rows)} accepted; " + ", ".join(f"{n} {k}" for k, n in counts.most_common()) + f"; {args.out}")
     return 1 if counts["sandbox_error"] else 0
 
 

@@ -75,6 +75,8 @@ def precision(job: Job) -> tuple[str, str]:
     dtype = job.config["model.fsdp_config.model_dtype"]
     if dtype in ("bf16", "bfloat16"):
         return "warn", "bf16 master weights: at a small learning rate most updates round to nothing; MODEL_DTYPE=fp32 keeps them"
+    if dtype not in ("fp32", "float32"):
+        raise BadInput(f"MODEL_DTYPE={dtype}: fp32, or bf16 as in the original project")
     return "pass", f"{dtype} master weights and moments, {'fp32' if job.on_cpu else 'bf16'} compute"
 
 

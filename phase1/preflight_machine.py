@@ -59,6 +59,12 @@ def gpu_table(path: str) -> tuple[Gpu, ...]:
         return ()
 
 
+def visible(gpus: tuple[Gpu, ...], chosen: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all where it names them by something else than their number."""
+    numbers = [x.strip() for x in (chosen or "").split(",")]
+    return tuple(gpus[int(x)] for x in numbers if x.isdecimal() and int(x) < len(gpus)) or gpus
+
+
 def devices(job: Job) -> tuple[str, str]:
     if job.on_cpu:
         return "pass", f"CPU, {os.cpu_count()} cores, gloo"
@@ -111,15 +117,21 @@ def model_shape(job: Job) -> ModelShape | None:
     return ModelShape.of(folder) if folder else None
 
 
+def shards(job: Job) -> int:
+    """Processes that share one copy of weights and moments: all, unless an override keeps a copy on each node."""
+    size = job.config.get("engine.fsdp_size" if job.trainer == "engine" else "model.fsdp_config.fsdp_size")
+    return min(size, job.world_size) if type(size) is int and size > 0 else job.world_size
+
+
 def gpu_memory(job: Job) -> tuple[str, str]:
     """The estimated peak against what is free. Refused only where it is clearly too much: it is an estimate."""
     if job.on_cpu:
         return "pass", "no GPU to fill"
-    shape, gpus = model_shape(job), gpu_table(os.environ.get("PATH", ""))[: job.nproc]
+    shape, gpus = model_shape(job), visible(gpu_table(os.environ.get("PATH", "")), job.environ.get("CUDA_VISIBLE_DEVICES"))[: job.nproc]
     if shape is None:
         return "warn", "not estimated: the model's config.json is not here, or not that of a Llama-like decoder"
     parts = memory(
-        shape, job.world_size, job.trainer, tokens_at_once(job),
+        shape, shards(job), job.trainer, tokens_at_once(job),
         checkpointing=bool(job.config["model.enable_gradient_checkpointing"]), fused_loss=job.environ.get("FUSED_LOSS") == "1",
         reshard=bool(job.config.get("engine.reshard_after_forward", True)), compiled=job.environ.get("COMPILE") == "1",
         master_bytes=2 if job.config["model.fsdp_config.model_dtype"] in BF16 else 4,

@@ -132,12 +132,33 @@ def check_raw_row(where: str, row: dict, dataset: str) -> Problem:
     problem_id, prompt, cases = row.get("problem_id"), row.get("prompt"), row.get("test_cases")
     if not isinstance(problem_id, str) or not isinstance(prompt, str) or not isinstance(cases, dict):
         raise BadInput(f"{where}: needs problem_id and prompt (strings) and test_cases (an object)")
-    if cases.get("type") not in _REQUIRED:
-        raise BadInput(f"{where}: test_cases.type is {cases.get('type')!r}, expected one of {', '.join(_REQUIRED)}")
-    missing = [k for k in _REQUIRED[cases["type"]] if not cases.get(k)]
-    if missing:
-        raise BadInput(f"{where}: test_cases of {problem_id} lacks {' and '.join(missing)}; a problem without tests cannot be judged")
+    if problem := wrong_in(cases):
+        raise BadInput(f"{where}: {problem}")
     return Problem(dataset, problem_id, prompt, cases, row.get("canonical_solution"))
+
+
+def wrong_in(cases: dict) -> str:
+    """What in a problem's `test_cases` breaks contract 4 or cannot be judged, in words; empty when all is well."""
+    kind = cases.get("type")
+    if kind not in _REQUIRED:
+        return f"test_cases.type is {kind!r}, expected one of {', '.join(_REQUIRED)}"
+    if missing := [k for k in _REQUIRED[kind] if not cases.get(k)]:
+        return f"test_cases lacks {' and '.join(missing)}; a problem without tests cannot be judged"
+    for key in (*_REQUIRED[kind], "test_setup_code"):
+        value = cases.get(key)
+        if key in ("tests", "test_list"):
+            if not isinstance(value, list):
+                return f"test_cases.{key} is a {type(value).__name__}, expected a list"
+            texts = [text for t in value for text in ((t.get("input"), t.get("output")) if isinstance(t, dict) else (None,))] if key == "tests" else value
+            if not all(isinstance(text, str) for text in texts):
+                return f"test_cases.{key} has a test that is not " + ("{input, output}, both strings" if key == "tests" else "a string")
+        elif value is not None and not isinstance(value, str):
+            return f"test_cases.{key} is a {type(value).__name__}, expected a string"
+    for key in ("time_limit", "memory_limit_mb"):
+        value = cases.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9):
+            return f"test_cases.{key} is {value!r}, expected a positive number"
+    return ""
 
 
 def load_problems(manifest_dir: str | Path, dataset: str, limit: int | None = None) -> list[Problem]:

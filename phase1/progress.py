@@ -28,7 +28,7 @@ class Display:
         self.tokens = self.tests = 0
         self.verdicts: Counter[str] = Counter()
         self.printed = time.monotonic()
-        self.console = Console(file=sys.stdout)
+        self.console = Console(file=sys.stdout, force_terminal=sys.stdout.isatty())  # FORCE_COLOR would make a log file a terminal
         self.bars = Progress(TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                              TextColumn("{task.fields[note]}"), console=self.console)  # fmt: skip
         self.tasks = {k: self.bars.add_task(k, total=total, completed=n, note="") for k, n in self.done.items()}

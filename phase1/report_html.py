@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from phase1.files import read_jsonl
+from phase1.files import BadInput, read_jsonl
 from phase1.report_flips import Flips
 from phase1.report_tables import HEADINGS, NONE, Row, row_answer, row_change, row_interval, show_change, show_value
 from phase1.report_text import shown
@@ -96,9 +96,12 @@ def failed_case(case: dict[str, Any] | None, detail: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------- QA
-def qa_html(qa_dir: Path, title: str) -> str:
-    """A page to browse the QA logs of an evaluation, failures first."""
-    rows = [row for path in sorted(qa_dir.glob("*_qa.jsonl")) for _, row in read_jsonl(path)]
+def qa_html(logs: Sequence[Path], title: str) -> str:
+    """A page to browse QA logs, failures first; those of `logs` that are not there are left out, BadInput where none is."""
+    found = [path for path in logs if path.exists()]
+    if not found:
+        raise BadInput(f"{logs[0]}: no such file; `phase1_eval.py --recompute` writes the QA logs again")
+    rows = [row for path in found for _, row in read_jsonl(path)]
     rows.sort(key=lambda r: (bool(r.get("accepted")), str(r.get("dataset")), str(r.get("error_type"))))
     items = []
     for r in rows:

@@ -25,9 +25,16 @@ from phase1.files import BadInput, read_json
 from phase1.metrics import dataset_summary
 from phase1.problems import EVAL_SETS
 from phase1.prompts import SYSTEM_PROMPT, extract_code
+from phase1.report_text import shown
 from phase1.results import Record, read_records
 
 MISMATCH, UNCHECKED, NOTE = "mismatch", "unchecked", "note"
+NUMBER, TEXT = ((int, float), "a number"), (str, "a text")
+RECORD_FIELDS: dict[str, tuple[Any, str]] = {  # what the report computes with or shows
+    "problem_id": TEXT, "prompt": TEXT, "prompt_sha256": TEXT, "completion": TEXT, "code": TEXT, "error_type": TEXT, "detail": TEXT,
+    "accepted": (bool, "true or false"), "pass_ratio": NUMBER, "gen_tokens": NUMBER, "judge_time": NUMBER, "gen_time": NUMBER,
+    "started": NUMBER, "finished": NUMBER, "first_failed_case": ((dict, type(None)), "an object or null"),
+}  # fmt: skip
 SHARES = re.compile(r"^(accepted_at_1|exec_success_rate|pass_ratio_\w+|\w+_rate)$")  # values between 0 and 1
 
 
@@ -83,8 +90,7 @@ def read_side(label: str, files: Sequence[str | Path]) -> Side:
     """Read the evaluations that `files` (metrics.json, or globs of them) stand for; the newest a data set wins."""
     side = Side(label)
     for path in sorted(_expand(files), key=_age):
-        run_path = path.parent / "run.json"
-        run = _object(run_path) if run_path.exists() else None
+        run = _run(path.parent / "run.json")
         metrics = _object(path)
         summary: dict[str, Any] = {}
         if (path.parent / "summary.json").exists():
@@ -140,6 +146,15 @@ def _object(path: Path) -> dict[str, Any]:
     return value
 
 
+def _run(path: Path) -> dict[str, Any] | None:
+    """run.json, None where there is none; its groups are objects or missing."""
+    run = _object(path) if path.exists() else None
+    for key in ("model", "sampling", "judge", "datasets", "sandbox", "stamp"):
+        if run and not isinstance(run.get(key) or {}, dict):
+            raise BadInput(f"{path}: {key} is a JSON {type(run[key]).__name__}, expected an object; give the file that an evaluation wrote")
+    return run
+
+
 def _is_dataset(name: str, *entries: Any) -> bool:
     """Whether a top-level entry is a data set: one of the contract's by name, or what has the metrics of one."""
     return name in EVAL_SETS or all(e is None for e in entries) or any(isinstance(e, dict) and "accepted_at_1" in e for e in entries)
@@ -153,6 +168,8 @@ def _values(path: Path, dataset: str, entry: Any) -> dict[str, float | None]:
         raise BadInput(f"{path}: {dataset} is a JSON {type(entry).__name__}, expected an object of metrics")
     values: dict[str, float | None] = {}
     for key, value in entry.items():
+        if isinstance(value, int) and abs(value) > 1e15:
+            raise BadInput(f"{path}: {dataset}.{key} has {len(str(abs(value)))} digits, expected a number that was measured")
         if isinstance(value, bool) or not isinstance(value, int | float):
             if isinstance(value, str) and (SHARES.match(key) or key.startswith(("avg_", "total_", "cost_"))):
                 raise BadInput(f"{path}: {dataset}.{key} is {value!r}, expected a number")
@@ -166,11 +183,15 @@ def _values(path: Path, dataset: str, entry: Any) -> dict[str, float | None]:
 
 def _records(path: Path) -> dict[str, Record]:
     """The last record of each problem, first samples only; BadInput for one that cannot be compared."""
-    records = {r.problem_id: r for r in read_records(path) if isinstance(r, Record) and r.sample == 0}
-    for r in records.values():
-        numbers = (r.pass_ratio, r.gen_tokens, r.judge_time)
-        if not isinstance(r.error_type, str) or any(isinstance(v, str) or v is None for v in numbers):
-            raise BadInput(f"{path}: record of {r.problem_id!r} lacks error_type, pass_ratio, gen_tokens or judge_time; delete its line and evaluate again")
+    records = {}
+    for r in read_records(path):
+        if not isinstance(r, Record) or r.sample != 0:
+            continue
+        for name, (kinds, what) in RECORD_FIELDS.items():
+            value = getattr(r, name)
+            if not isinstance(value, kinds) or (isinstance(value, float) and not math.isfinite(value)):
+                raise BadInput(f"{path}: record of {shown(r.problem_id, 80)}: {name} is {shown(repr(value), 80)}, expected {what}; delete its line and evaluate again")
+        records[r.problem_id] = r
     return records
 
 
@@ -304,7 +325,7 @@ def _steps(line: str) -> list[tuple[int, dict[str, float]]]:
         try:
             row = json.loads(line)
             return [(int(row["step"]), {k: float(v) for k, v in row.items() if "/" in k and isinstance(v, int | float)})]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return []
     line = re.sub(r"\x1b\[[0-9;]*m", "", line)
     return [(int(m[1]), {k: float(v) for k, v in _PAIR.findall(m[2])}) for m in _STEP.finditer(line)]
@@ -340,12 +361,15 @@ def check_train_data(path: Path, sample: int = 2000, seed: int = 42) -> dict[str
     picked = sorted(random.Random(seed).sample(range(len(column)), min(sample, len(column))))
     counts: Counter[str] = Counter()
     programs = []
-    for turns in column.take(picked).to_pylist():
-        system = next((t["content"] for t in turns if t["role"] == "system"), None)
-        reply = next((t["content"] for t in turns if t["role"] == "assistant"), "")
-        counts["other_system_prompt"] += system != SYSTEM_PROMPT
-        counts["without_code_tag"] += "<code>" not in reply.lower()
-        programs.append(extract_code(reply))
+    for i in picked:
+        try:
+            said = {t["role"]: t["content"] for t in reversed(column[i].as_py())}  # of two turns of a role the first counts
+            reply = said.get("assistant", "")
+            counts["other_system_prompt"] += said.get("system") != SYSTEM_PROMPT
+            counts["without_code_tag"] += "<code>" not in reply.lower()
+            programs.append(extract_code(reply))
+        except (TypeError, KeyError, AttributeError):
+            raise BadInput(f"{path}: row {i + 1}: messages is no list of role and content texts; give the sft_train.parquet that prepare_sft_data.py wrote") from None
     results, died = _compile_apart(programs)
     if died and len(results) < len(picked):
         row, left = picked[len(results)] + 1, len(picked) - len(results) - 1

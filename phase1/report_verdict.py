@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -322,6 +323,8 @@ def train_data_warnings(train_data: dict[str, Any] | None) -> list[str]:
 
 # -------------------------------------------------------------------------------------------------------------- gate
 GATE_KEYS = {"dataset": str, "metric": str, "min": float, "max": float, "min_change": float, "max_change": float, "answer": list, "verdict": list}
+GATE_WORDS = {"answer": (stats.IMPROVED, stats.WORSE, stats.ROSE, stats.FELL, stats.EQUIVALENT, stats.NOT_SHOWN, NONE),
+              "verdict": ("improved", "worse", "mixed", "maybe_worse", "not_better", "not_shown", "not_comparable")}  # fmt: skip
 
 
 def read_gate(path: Path) -> list[dict[str, Any]]:
@@ -340,8 +343,11 @@ def read_gate(path: Path) -> list[dict[str, Any]]:
             kind = GATE_KEYS.get(key)
             if kind is None:
                 raise BadInput(f"{path}: rule {i} has an unknown key {key!r}; known are {', '.join(GATE_KEYS)}")
-            if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+            number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+            if not (number if kind is float else isinstance(value, kind)):
                 raise BadInput(f"{path}: rule {i}: {key} = {value!r}, expected a {kind.__name__}")
+            if key in GATE_WORDS and (unknown := [x for x in value if x not in GATE_WORDS[key]]):
+                raise BadInput(f"{path}: rule {i}: {key} {unknown[0]!r} is none of {', '.join(GATE_WORDS[key])}")
         if "verdict" not in rule and not {"dataset", "metric"} <= rule.keys():
             raise BadInput(f"{path}: rule {i} needs dataset and metric, or verdict")
         if not rule.keys() - {"dataset", "metric"}:

@@ -1,4 +1,4 @@
-"""The per-problem records of an evaluation on disk: append, resume, read (architecture.md, "State on disk").
+"""The per-problem records of an evaluation on disk: append, resume, read.
 
 `completions/{dataset}.jsonl` has a line a generated answer, `results/{dataset}.jsonl` a line a finished problem: the
 answer and its verdict. A line is appended whole by one write; the torn last line that a crash may leave is cut off
@@ -19,11 +19,12 @@ from phase1.files import BadInput, finite
 # Worst first where the tests of a problem differ (contract 6); the rest are never counted as the model's own failure.
 MODEL_ERRORS = ("syntax_error", "runtime_error", "timeout", "wrong_answer", "success")
 OTHER_ERRORS = ("empty_output", "api_error", "sandbox_error")
+NO_ANSWER = ("error", "too_long")  # finish_reason of a completion that was never generated: api_error
 
 
 @dataclass
 class Completion:
-    """One generated answer. Times are seconds; `finish_reason` is the server's (stop, length) or `error`."""
+    """One generated answer. Times are seconds; `finish_reason` is the server's (stop, length) or one of NO_ANSWER."""
 
     dataset: str
     problem_id: str

@@ -72,7 +72,6 @@ class FusionSandbox:
         answers = await asyncio.gather(*(self._post(url, body, 10) for url in self.urls), return_exceptions=True)
         problems = {u: e if isinstance(e, Exception) else "" for u, e in zip(self.urls, answers, strict=True)}
         if all(problems.values()):
-            await self.close()
             url, problem = next(iter(problems.items()))
             raise BadInput(f"no SandboxFusion server answers: {url}: {problem}; start one or mend --sandbox_url")
         self.info["healthy"] = sum(not p for p in problems.values())

@@ -26,7 +26,6 @@ from phase1.files import (
     fingerprint,
     now,
     read_json,
-    read_jsonl,
     run_script,
     run_stamp,
     sha256_file,
@@ -35,10 +34,11 @@ from phase1.files import (
 )
 from phase1.preflight import Check, run_checks, show
 from phase1.preflight_machine import wandb_offline
+from phase1.sft_health import metric_rows
 from phase1.sft_job import Job, launch_command, read_job
 from phase1.sft_schedule import schedule_of
 
-RUN_FILE = "train_run.json"  # beside the checkpoints: what they were trained on, and when
+RUN_FILE = "train_run.json"  # beside the checkpoints: what they were trained on, and when; further nodes write one each
 SHARD_PREFIX = {"model": "model", "optimizer": "optim", "extra": "extra_state"}  # of verl's save_contents
 TRACKER = "latest_checkpointed_iteration.txt"  # verl's own: the step to resume at, a bare integer
 
@@ -99,7 +99,7 @@ class ResumePoint:
         if self.step and self.tracker != self.step:
             write_text(ckpt_dir / TRACKER, str(self.step))
         elif self.step == 0 and self.tracker is not None:
-            (ckpt_dir / TRACKER).unlink()
+            (ckpt_dir / TRACKER).unlink(missing_ok=True)  # another node may have done it
 
 
 def resume_point(job: Job) -> ResumePoint:
@@ -191,8 +191,13 @@ def refuse_changes(job: Job, shape: dict[str, Any]) -> None:
         raise BadInput(f"{path}: the checkpoints were trained otherwise: {said}. Set it back, choose another CKPT_DIR, or set ALLOW_CHANGED_DATA=1")
 
 
+def run_file(job: Job) -> Path:
+    """This node's record; run_sft.sh knows the name too. Several nodes share CKPT_DIR."""
+    return job.ckpt_dir / (RUN_FILE if job.node_rank == 0 else f"train_run_node{job.node_rank}.json")
+
+
 def record_start(job: Job, shape: dict[str, Any], command: list[str], step: int, total: int) -> None:
-    path = job.ckpt_dir / RUN_FILE
+    path = run_file(job)
     sessions = read_json(path)["sessions"] if step and path.exists() else []
     write_json(path, {
         "status": "running",
@@ -207,7 +212,7 @@ def record_start(job: Job, shape: dict[str, Any], command: list[str], step: int,
 
 def report_end(job: Job) -> int:
     """Compare the last saved step with the expected one: verl exits 0 even where it trained nothing."""
-    path = job.ckpt_dir / RUN_FILE
+    path = run_file(job)
     record = read_json(path)
     step, total = read_tracker(job.ckpt_dir) or 0, record["expected_steps"]
     fault = job_fault(job, step)
@@ -221,8 +226,15 @@ def report_end(job: Job) -> int:
 
 def report_stop(job: Job, metrics: Path) -> int:
     """After a signal or a crash: the step that the next start goes on from, and how much is done again."""
-    rows = [r for _, r in read_jsonl(metrics) if r.get("run") == job.ckpt_dir.name] if metrics.exists() else []
+    rows = list(metric_rows(metrics, job.ckpt_dir.name))
     trained, saved = max((r["step"] for r in rows), default=0), resume_point(job).step
+    if job.node_rank:  # steps are logged on the first node alone
+        print(f"saved up to step {saved}; the first node says how many steps after it are lost")
+        return 0
+    first = min((r["step"] for r in rows if "train/loss" in r and r["train/loss"] is None), default=None)
+    if first is not None and saved >= first - 1:  # the update before it broke the weights
+        print(f"train/loss is no number from step {first} on: global_step_{first - 1} and later hold broken weights; delete them, then set LR lower "
+              "with ALLOW_CHANGED_DATA=1")  # fmt: skip
     print(f"trained up to step {trained}, saved up to step {saved}: {max(trained - saved, 0)} steps after it are lost and done again by the next start")
     return 0
 

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from phase1.files import read_json, run_script
+from phase1.files import BadInput, read_json, run_script
 
 GIB = 2**30
 # Dense bf16 peaks in TFLOP/s, by a piece of the name that nvidia-smi prints; the vendor's data sheets.
@@ -119,7 +119,7 @@ def main() -> int:
     args = parser.parse_args()
     shape = ModelShape.of(args.model)
     if shape is None:
-        raise SystemExit(f"error: {args.model}/config.json is not that of a decoder this can estimate")
+        raise BadInput(f"{args.model}/config.json: not that of a decoder this can estimate; name a Hugging Face directory")
     parts = memory(shape, args.gpus, args.trainer, args.tokens, checkpointing=not args.no_checkpointing, compiled=args.compiled)
     length = args.max_length if args.trainer == "fsdp" else args.row_tokens
     spent = hours(shape, args.gpus, args.rows * args.epochs * length, length, EXPECTED_MFU[args.trainer])

@@ -99,6 +99,7 @@ class Job:
     overrides: tuple[str, ...]  # verl's arguments, word by word
     nproc: int  # processes on this node
     nnodes: int
+    node_rank: int
     on_cpu: bool
     environ: dict[str, str]
 
@@ -157,11 +158,31 @@ def read_job(environ: dict[str, str], trailing: list[str]) -> Job:
         if trainer == "engine":  # most CPUs emulate bf16: fp32 throughout
             overrides.append("+engine.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}")
     numbers = {}
-    for name in ("NPROC", "NNODES"):
-        if not environ[name].isdecimal() or int(environ[name]) < 1:
-            raise BadInput(f"{name}={environ[name]}: a whole number of at least 1 is needed")
+    for name, least in (("NPROC", 1), ("NNODES", 1), ("NODE_RANK", 0)):
+        if not environ[name].isdecimal() or int(environ[name]) < least:
+            raise BadInput(f"{name}={environ[name]}: a whole number of at least {least} is needed")
         numbers[name] = int(environ[name])
-    return Job(trainer, config, (*overrides, *trailing), numbers["NPROC"], numbers["NNODES"], on_cpu, environ)
+    if numbers["NODE_RANK"] >= numbers["NNODES"]:
+        raise BadInput(f"NODE_RANK={numbers['NODE_RANK']} of NNODES={numbers['NNODES']}: nodes are counted from 0")
+    refuse_misspelt(config, environ)
+    return Job(trainer, config, (*overrides, *trailing), numbers["NPROC"], numbers["NNODES"], numbers["NODE_RANK"], on_cpu, environ)
+
+
+def refuse_misspelt(config: dict[str, Any], environ: dict[str, str]) -> None:
+    """Values that the trainer would take for something else in silence, or trip over once the weights are loaded."""
+    for name in ("FUSED_LOSS", "COMPILE"):
+        if environ.get(name, "0") not in ("0", "1"):
+            raise BadInput(f"{name}={environ[name]}: 1 or 0 is needed")
+    for key in ("model.enable_gradient_checkpointing", "engine.reshard_after_forward"):
+        if config.get(key, True) not in (True, False):
+            raise BadInput(f"{key}={config[key]}: True or False is needed; {how_to_set(key)}")
+    for key in ("optim.lr", "optim.lr_warmup_steps_ratio"):
+        if type(config[key]) not in (int, float) or not 0 <= config[key] < float("inf"):
+            raise BadInput(f"{key}={config[key]}: a number of at least 0 is needed; {how_to_set(key)}")
+    if config["trainer.resume_mode"] not in ("auto", "disable", "resume_path"):
+        raise BadInput(f"trainer.resume_mode={config['trainer.resume_mode']}: auto, disable or resume_path; {how_to_set('trainer.resume_mode')}")
+    if str(config["trainer.default_local_dir"]) != environ["CKPT_DIR"]:  # lock, record and watcher look there
+        raise BadInput(f"trainer.default_local_dir={config['trainer.default_local_dir']} is not CKPT_DIR={environ['CKPT_DIR']}; set CKPT_DIR instead")
 
 
 # ------------------------------------------------------------------------------------------------ what is installed

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import matplotlib
 
-from phase1.files import read_jsonl, replacing
+from phase1.files import replacing
+from phase1.sft_health import metric_rows
 
 PANELS = (("train/loss", "loss"), ("train/grad_norm", "gradient norm"), ("train/lr", "learning rate"), ("tokens_per_s", "tokens / s"))
 
 
 def plot(metrics_file: Path, run: str, output: Path) -> None:
     """One panel a quantity over steps, validation loss beside the training loss; nothing where no step was logged."""
-    rows = [row for _, row in read_jsonl(metrics_file) if row.get("run") == run]
+    rows = list(metric_rows(metrics_file, run))
     if not rows:
         return
     matplotlib.use("Agg")

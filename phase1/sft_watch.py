@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import re
@@ -19,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from phase1.files import BadInput, finite, now, read_json, read_jsonl, run_script, write_json, write_text
+from phase1.files import BadInput, finite, now, read_json, run_script, write_json, write_text
 from phase1.preflight_data import model_folder
 from phase1.preflight_machine import gpu_table
 from phase1.sft_estimate import PEAK_TFLOPS, ModelShape
-from phase1.sft_health import Health
+from phase1.sft_health import Health, metric_rows
 
 STEP_LINE = re.compile(r"step:(\d+) - ([a-z]\S*:\S+(?: - \S+:\S+)*)\s*$")
 NAMES = {"train/lr(1e-3)": ("train/lr", 1e-3)}  # verl 0.7.0's spelling -> the engine trainer's, and the factor
@@ -41,15 +42,22 @@ def main() -> int:
     run = read_json(args.run_file)
     name, from_step = args.run_file.parent.name, run["sessions"][-1]["from_step"]
     metrics_file = args.output_dir / "train_metrics.jsonl"
-    drop_later_steps(metrics_file, name, from_step)
+    with contextlib.suppress(OSError):  # a full disk; the next start does it
+        drop_later_steps(metrics_file, name, from_step)
     rate = Rate.of(run)
     health, last, asked = Health(), None, False
-    with open(args.log, "wb") as log, open(metrics_file, "a", encoding="utf-8") as metrics:
+    with open(args.log, "wb", 0) as log_file, open(metrics_file, "ab", 0) as rows_file, open(1, "wb", 0, closefd=False) as stdout:
+        screen = Sink(stdout)
+        log, metrics = Sink(log_file, screen), Sink(rows_file, screen)
+
+        def say(line: str) -> None:
+            for out in (log, screen):
+                out.write(f"{line}\n".encode())
+
         for line in iter(sys.stdin.buffer.readline, b""):
             arrived = time.time()
-            for out in (log, sys.stdout.buffer):
+            for out in (log, screen):
                 out.write(line)
-                out.flush()
             found = parse_step(line.decode(errors="replace"))
             if not found:
                 continue
@@ -58,15 +66,14 @@ def main() -> int:
                 values |= rate.of_step(values, arrived - last if last else None)
                 last = arrived
             row = {"run": name, "step": step, "time": round(arrived, 3)} | values
-            metrics.write(json.dumps(finite(row), allow_nan=False) + "\n")
-            metrics.flush()
+            metrics.write((json.dumps(finite(row), allow_nan=False) + "\n").encode())
             for warning in health.update(step, values):
-                print(f"warning: {warning}", flush=True)
-                log.write(f"warning: {warning}\n".encode())
-                write_json(args.output_dir / "train_health.json", {"time": now(), **health.report(run["expected_steps"])})
+                say(f"warning: {warning}")
+                with contextlib.suppress(OSError):
+                    write_json(args.output_dir / "train_health.json", {"time": now(), **health.report(run["expected_steps"])})
             if args.stop_on == "nan" and "nan" in health.standing and not asked:
                 asked = True
-                print("stopping: --stop_on nan", flush=True)
+                say("stopping: --stop_on nan")
                 os.kill(os.getppid(), signal.SIGTERM)  # run_sft.sh, which passes it on
     write_json(args.output_dir / "train_health.json", {"time": now(), **health.report(run["expected_steps"])})
     with contextlib.suppress(ImportError):  # matplotlib is for people; training does not need it
@@ -90,6 +97,24 @@ def parse_step(line: str) -> tuple[int, dict[str, float]] | None:
         except ValueError:
             continue
     return int(found[1]), values
+
+
+class Sink:
+    """A file or the screen, unbuffered. What cannot be written is lost and `screen` is told so, once: a full disk or a
+    closed pipe here must not end the trainer, whose output would then have no reader."""
+
+    def __init__(self, file: io.RawIOBase, screen: Sink | None = None):
+        self.file, self.screen, self.failed = file, screen, False
+
+    def write(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[self.file.write(data) :]
+            self.failed = False
+        except OSError as e:
+            if self.screen and not self.failed:
+                self.screen.write(f"warning: {self.file.name}: {e.strerror}; lines are missing in it from here on\n".encode())
+            self.failed = True
 
 
 class Rate:
@@ -125,7 +150,7 @@ class Rate:
 def drop_later_steps(path: Path, run: str, from_step: int) -> None:
     """Steps that this run did after the checkpoint it goes on from will be done again."""
     if path.exists():
-        kept = [row for _, row in read_jsonl(path) if row.get("run") != run or row["step"] <= from_step]
+        kept = [row for row in metric_rows(path) if row.get("run") != run or row["step"] <= from_step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

@@ -7,7 +7,6 @@ not grow with the model. The rival, `verl.model_merger`, holds all ranks' shards
 from __future__ import annotations
 
 import ctypes
-import logging
 import math
 import mmap
 import re
@@ -15,15 +14,38 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-import torch.distributed.tensor  # registers DTensor and its parts as safe for torch.load(weights_only=True)
 
 from phase1.files import BadInput
 from phase1.weights import CHUNK, Source
 
 _SHARD_NAME = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 _libc = ctypes.CDLL(None, use_errno=True)
-# Each unpickled DeviceMesh warns that no process group exists; none is meant to.
-logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)
+
+
+class _DTensor(torch.Tensor):
+    """A DTensor as it was pickled: the shape of the whole, this rank's `_local_tensor`, and in `_spec` mesh and placements."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise TypeError(f"{func}: only the local tensor of a DTensor has values here")
+
+
+class _Part:
+    """What DTensors are made of beside tensors: the attributes that were pickled, and no code."""
+
+    def __new__(cls, *_):
+        return super().__new__(cls)
+
+
+# torch's own classes take the pickles of their own version alone (a DeviceMesh of torch 2.9 cannot be used under 2.13),
+# and importing them takes a second. Here a shard of any version is data.
+_STAND_INS = [(_DTensor, "torch.distributed.tensor.DTensor")] + [
+    (type(name.rpartition(".")[2], (_Part,), {}), f"torch.distributed.{name}")
+    for name in ("device_mesh.DeviceMesh", "_mesh_layout._MeshLayout", "_mesh_layout._FlatLayout",
+                 "tensor._dtensor_spec.DTensorSpec", "tensor._dtensor_spec.TensorMeta", "tensor._dtensor_spec.ShardOrderEntry",
+                 "tensor.placement_types.Shard", "tensor.placement_types._StridedShard", "tensor.placement_types.Replicate",
+                 "tensor.placement_types.Partial")
+]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ FSDP shards
@@ -54,6 +76,9 @@ def find_shards(ckpt_dir: Path) -> list[Path]:
 
 def load_shard(path: Path) -> dict[str, torch.Tensor]:
     """A rank's state dict, mapped, not read. Only tensors are unpickled (weights_only): a shard can run no code."""
+    registered = torch.serialization.get_safe_globals()  # torch.distributed.tensor's own, where something has imported it
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(_STAND_INS)
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError:
@@ -64,6 +89,9 @@ def load_shard(path: Path) -> dict[str, torch.Tensor]:
             raise BadInput(f"{path}: holds {named[1]} beside tensors, which no model shard of verl does and loading "
                            "could run code; get the shard from its source") from None  # fmt: skip
         raise BadInput(f"{path}: not a whole shard ({reason[:160]}); copy it again") from None
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(registered)
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise BadInput(f"{path}: not a model's state dict; it was not written by verl as a model shard")
     return state
@@ -84,8 +112,7 @@ def read_shards(paths: list[Path], shapes: Callable[[], dict[str, tuple[int, ...
             raise BadInput(f"{path}: {'lacks' if odd[0] in first else 'alone holds'} {odd[0]}, unlike {paths[0].name}; "
                            "it belongs to another model")  # fmt: skip
     for rank, (path, state) in enumerate(zip(paths, states, strict=True)):
-        mesh = getattr(next(iter(state.values())), "device_mesh", None)
-        if (written := getattr(mesh, "_rank", None)) not in (None, rank):
+        if (written := _written_by(next(iter(state.values())))) not in (None, rank):
             raise BadInput(f"{path}: was written by rank {written}; restore the shard of rank {rank}")
     if lora := [name for name in first if "lora_" in name]:
         raise BadInput(f"{paths[0]}: holds LoRA adapters ({lora[0]}); merge these with python -m verl.model_merger")
@@ -94,31 +121,20 @@ def read_shards(paths: list[Path], shapes: Callable[[], dict[str, tuple[int, ...
 
 def _sharded(name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Callable[[], dict[str, tuple[int, ...]]]) -> Source:
     """One parameter from its pieces in rank order."""
-    dtype, dim = parts[0].dtype, 0
+    dtype, shape, dim = parts[0].dtype, tuple(parts[0].shape), 0
     for path, part in zip(paths, parts, strict=True):
         if part.dtype != dtype:
             raise BadInput(f"{path}: {name} is {part.dtype}, in {paths[0].name} {dtype}; the shards are not of one save")
-    if hasattr(parts[0], "placements"):
-        shape = tuple(parts[0].shape)
-        mesh, placements = parts[0].device_mesh.mesh, parts[0].placements
-        if mesh.numel() != len(parts):
-            raise BadInput(f"{paths[0]}: {name} was saved on {mesh.numel()} ranks, {len(parts)} shards are here")
-        for path, part in zip(paths, parts, strict=True):
-            if not hasattr(part, "placements") or tuple(part.shape) != shape or part.placements != placements:
-                raise BadInput(f"{path}: {name} is {tuple(part.shape)}, in {paths[0].name} {shape}; it belongs to another model")
-        if any(p.is_partial() for p in placements) or any(not p.is_replicate() for p in placements[:-1]):
-            raise BadInput(f"{paths[0]}: {name} is placed as {placements}; only FSDP and HSDP checkpoints are read here")
-        ranks = mesh.reshape(-1, mesh.shape[-1])[0].tolist()  # the replicas of the first dimension hold the same
-        if placements[-1].is_replicate():
-            ranks = ranks[:1]
-        else:
-            dim = placements[-1].dim
-        paths, locals_ = [paths[r] for r in ranks], [parts[r].to_local() for r in ranks]
-    elif len(parts) > 1 and tuple(parts[0].shape) == shapes().get(name):
+        if type(part) is not type(parts[0]) or (isinstance(part, _DTensor) and tuple(part.shape) != shape):
+            raise BadInput(f"{path}: {name} is {tuple(part.shape)}, in {paths[0].name} {shape}; it belongs to another model")
+    if isinstance(parts[0], _DTensor):
+        ranks, dim = _pieces(name, paths, parts)
+        paths, locals_ = [paths[r] for r in ranks], [parts[r]._local_tensor for r in ranks]
+    elif len(parts) > 1 and shape == shapes().get(name):
         for path, part in zip(paths, parts, strict=True):
             if part.shape != parts[0].shape or not torch.equal(part.view(torch.uint8), parts[0].view(torch.uint8)):
                 raise BadInput(f"{path}: {name} is another than in {paths[0].name}, though each holds it whole; the shards are not of one save")
-        paths, locals_, shape = paths[:1], parts[:1], tuple(parts[0].shape)
+        paths, locals_ = paths[:1], parts[:1]
     else:
         locals_ = parts
         shape = (sum(p.shape[0] for p in parts), *parts[0].shape[1:]) if parts[0].ndim else ()
@@ -134,11 +150,41 @@ def _sharded(name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Ca
     return Source(name, shape, dtype, str(paths[0]), chunks)
 
 
+def _written_by(tensor: torch.Tensor) -> int | None:
+    """The rank that saved a DTensor, as its mesh names it; torch 2.9's mesh holds all ranks and its own place among them."""
+    mesh = tensor._spec.mesh if isinstance(tensor, _DTensor) else None
+    if hasattr(mesh, "mesh") and not hasattr(mesh, "_rank"):
+        return int(mesh.mesh[tuple(mesh._coordinate_on_dim)])
+    return getattr(mesh, "_rank", None)
+
+
+def _pieces(name: str, paths: list[Path], parts: list[torch.Tensor]) -> tuple[list[int], int]:
+    """(ranks whose pieces make up a DTensor, in order, the dimension they are joined along), from each rank's place in the mesh."""
+    placed = [(type(p).__name__, getattr(p, "dim", None)) for p in parts[0]._spec.placements]
+    if any(kind != "Replicate" for kind, _ in placed[:-1]) or placed[-1][0] not in ("Replicate", "Shard"):
+        raise BadInput(f"{paths[0]}: {name} is placed as {placed}; only FSDP and HSDP checkpoints are read here")
+    places: dict[tuple[int, ...], int] = {}
+    for rank, (path, part) in enumerate(zip(paths, parts, strict=True)):
+        if [(type(p).__name__, getattr(p, "dim", None)) for p in part._spec.placements] != placed:
+            raise BadInput(f"{path}: {name} is split otherwise than in {paths[0].name}; it belongs to another model")
+        if (place := getattr(part._spec.mesh, "_coordinate_on_dim", None)) is None:
+            raise BadInput(f"{path}: {name} does not say which piece it is; merge such shards with python -m verl.model_merger")
+        place = tuple(place)
+        if (other := places.setdefault(place, rank)) != rank:
+            raise BadInput(f"{path}: {name} is the same piece as in {paths[other].name}; copy the shards of all ranks again")
+    if (world_size := math.prod(max(axis) + 1 for axis in zip(*places, strict=True))) != len(parts):
+        raise BadInput(f"{paths[0]}: {name} was saved on {world_size} ranks, {len(parts)} shards are here")
+    ranks = [places[p] for p in sorted(places) if not any(p[:-1])]  # the replicas of the first dimension hold the same
+    return (ranks, placed[-1][1]) if placed[-1][0] == "Shard" else (ranks[:1], 0)
+
+
 def _rows(pieces: list[torch.Tensor]) -> Iterator[torch.Tensor]:
     """Pieces along dimension 0: one after the other is row-major order already."""
-    for piece in pieces:
-        flat = piece.reshape(-1)
+    flats = [p.reshape(-1) for p in pieces]
+    for flat, following in zip(flats, [*flats[1:], None], strict=True):
         _advise(flat, mmap.MADV_WILLNEED)  # the disk works ahead: page faults alone read 128 KiB at a time
+        if following is not None:
+            _advise(following, mmap.MADV_WILLNEED)
         for chunk in flat.split(CHUNK // flat.element_size()):
             yield chunk
             _advise(chunk, mmap.MADV_DONTNEED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def log_evaluation(project: str, run_name: str, mode: str, step: int | None, sum
     try:
         import wandb
 
+        if mode == "online" and not os.environ.get("WANDB_API_KEY") and not wandb.login(prompt=False):  # wandb.init would ask at the terminal, all night
+            mode = "offline"
+            print("warning: no login to W&B here (wandb login, or WANDB_API_KEY); logged offline, upload it later with `wandb sync`", file=sys.stderr)
         settings = wandb.Settings(silent=True, console="off", init_timeout=20)
         run = wandb.init(project=project, name=run_name, mode=mode, dir=str(output_dir), settings=settings)
         values |= {f"eval/{d}/qa": wandb.Table(columns=list(QA_COLUMNS), data=qa_rows(output_dir / "qa_logs" / f"{d}_qa.jsonl")) for d in summary["datasets"]}

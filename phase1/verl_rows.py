@@ -48,8 +48,6 @@ def check_rows(parquet: Path, model: Path, max_length: int, count: int) -> dict 
 def preview(parquet: Path, model: Path, max_length: int, count: int, console: Console) -> None:
     """Print `count` rows, spread over the file, as the trainer gets them; what is trained is green and bold, or, where
     the output has no colours, stands between ⟦ and ⟧."""
-    if not verl_is_installed():
-        raise BadInput("--preview shows rows as verl sees them, and verl is not installed; pip install -r requirements.txt")
     rows = spread(pq.ParquetFile(parquet).metadata.num_rows, count)
     dataset = load_some(parquet, rows, model, max_length)
     for index, row in enumerate(rows):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
+import resource
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from phase1.generate import Backend, GenerationStopped, Request, Sampling, conte
 from phase1.progress import Display
 from phase1.results import Completion
 from phase1.vllm_checks import check_model, check_sampling, version
-from phase1.vllm_servers import Server, start_servers, stop_servers, wait_ready
+from phase1.vllm_servers import Server, authorization, start_servers, stop_servers, wait_ready
 
 TRIES = 5  # of one request that a healthy server fails
 BACK_OFF = 0.5  # seconds before the second try; doubles, with jitter
@@ -33,6 +33,7 @@ HEALTH_TRIES = 3  # of /health before a server that is not ours counts as gone; 
 GUARD = 2.0  # seconds between two looks at a server
 REFUSED = (400, 413, 422)  # the request is at fault, no server will take it
 BUSY = (408, 425, 429)
+OTHER_FILES = 1024  # open files besides connections: the judge's pipes, some to each core; logs, libraries
 
 
 class Failed(Exception):
@@ -59,7 +60,6 @@ async def vllm_completions(requests: list[Request], model_path: Path, tokenizer,
                            session: int, display: Display, info: dict[str, Any]) -> AsyncIterator[Completion]:  # fmt: skip
     """Yield a Completion a request, from `backend.urls` or from servers started for it and stopped on the way out."""
     owned: list[Server] = []
-    headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get("VLLM_API_KEY")) else {}
     try:
         if not backend.urls:
             owned = await asyncio.to_thread(start_servers, backend.servers)
@@ -68,9 +68,9 @@ async def vllm_completions(requests: list[Request], model_path: Path, tokenizer,
             endpoints = [Endpoint(s.url, s) for s in ready]
         else:
             endpoints = [Endpoint(url.rstrip("/").removesuffix("/v1")) for url in backend.urls]
-        # Nothing else limits connections: --max_concurrent does. Keep-alive is closed by vLLM after 5 s of rest.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
-        async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as http:
+        # Keep-alive is closed by vLLM after 5 s of rest.
+        connector = aiohttp.TCPConnector(limit=connections(len(endpoints) * (backend.max_concurrent + 2)), keepalive_timeout=4)
+        async with aiohttp.ClientSession(connector=connector, headers=authorization(), timeout=aiohttp.ClientTimeout(total=None)) as http:
             client = Client(http, endpoints, sampling, tokenizer, stop_ids(model_path, tokenizer), backend, session, display)
             await client.check(model_path, requests[0], info)
             async with contextlib.aclosing(client.completions(requests)) as stream:
@@ -79,6 +79,19 @@ async def vllm_completions(requests: list[Request], model_path: Path, tokenizer,
     finally:
         if owned:
             await asyncio.to_thread(stop_servers, owned)
+
+
+def connections(wanted: int) -> int:
+    """As many of `wanted` connections as this process may open; raises its own limit as far as it may.
+
+    Eight servers with 256 requests each are more than the 1,024 files that a login shell usually allows; a server to which
+    no connection can be opened would look dead.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted + OTHER_FILES:
+        soft = wanted + OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + OTHER_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, max(soft - OTHER_FILES, soft // 2))
 
 
 class Client:
@@ -92,19 +105,29 @@ class Client:
         self.tries: dict[int, int] = {}
 
     async def check(self, model_path: Path, probe: Request, info: dict[str, Any]) -> None:
-        """Every server serves this model, with room for `max_model_len`, and applies no sampling of the model's own."""
+        """Every server serves this model, with room for `max_model_len`, and applies no sampling of the model's own.
+
+        BadInput when one does not. One of our own that dies or hangs here is taken out, as later; one that the user named is
+        an error, since only the user can say whether the evaluation should go on without it.
+        """
         limit = context_limit(model_path, self.sampling.max_model_len)
         await asyncio.gather(*(self._check_one(e, model_path, probe, limit, info) for e in self.endpoints))
+        if all(e.gone for e in self.endpoints):
+            raise BadInput(f"no vLLM server is left: {'; '.join(f'{e.url}: {e.gone}; its log: {e.server.log}' for e in self.endpoints)}")
 
     async def _check_one(self, e: Endpoint, model_path: Path, probe: Request, limit: int, info: dict[str, Any]) -> None:
+        patience = min(self.backend.request_timeout, self.backend.stall_timeout)
         try:
-            async with asyncio.timeout(self.backend.request_timeout):
+            async with asyncio.timeout(patience):
                 e.model = await check_model(self.http, e.url, model_path, limit, self.backend.served_model_name)
                 found = await check_sampling(self.http, e.url, self.body(e, probe))
                 info.setdefault("servers", {})[e.url] = {"vllm": await version(self.http, e.url), "on": e.server.gpus if e.server else None, **found}
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log = f"; its log: {e.server.log}" if e.server else ""
-            raise BadInput(f"{e.url}: no vLLM server that answers there ({type(error).__name__}: {error}){log}") from None
+            why = f"{type(error).__name__}: {error}" if not isinstance(error, TimeoutError) else f"three short questions are not answered in {patience:.0f} s"
+            if e.server:
+                self._retire(e, why)
+                return
+            raise BadInput(f"{e.url}: no vLLM server that answers there ({why}); leave it out, or start it again") from None
         if found["penalty_seen"] is False:
             self.display.say(f"warning: {e.url}: a penalty of 2 changes nothing in the probe's answer, so the probe proves nothing about penalties")
 
@@ -247,7 +270,8 @@ class Client:
         e.gone = reason
         log = f"; the last line of {e.server.log}: {(e.server.last_lines(1) or [''])[0][-200:]}" if e.server else ""
         others = sum(o.gone is None for o in self.endpoints)
-        self.display.say(f"warning: {e.url} is taken out: {reason}; its {e.in_flight} requests go to the {others} servers left{log}")
+        left = f"its {e.in_flight} requests go to the others, of which {others} are left" if others else "no other is left"
+        self.display.say(f"warning: {e.url} is taken out: {reason}; {left}{log}")
         current = asyncio.current_task()
         for task in e.workers:
             if task is not current:

@@ -29,6 +29,7 @@ from phase1.files import BadInput
 KEEPER = Path(__file__).with_name("vllm_keeper.py")
 GRACE = 20.0  # seconds a server has to end after SIGTERM; one took 0.6 s on an H100
 TAIL = 12  # log lines shown of a server that failed
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a cluster's http_proxy does not know our 127.0.0.1
 
 
 class ServerFailed(BadInput):
@@ -243,9 +244,14 @@ def free_ports(n: int) -> list[int]:
         return [s.getsockname()[1] for s in sockets]
 
 
+def authorization() -> dict[str, str]:
+    """The header that a server wants which was started with VLLM_API_KEY; ours inherit that variable."""
+    return {"Authorization": f"Bearer {key}"} if (key := os.environ.get("VLLM_API_KEY")) else {}
+
+
 def ask(url: str, body: dict | None = None, timeout: float = 300.0) -> dict:
     """One blocking request: the JSON answer, {} for an empty one. OSError (urllib's errors are) when there is none."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=timeout) as response:
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **authorization()})
+    with DIRECT.open(request, timeout=timeout) as response:
         return json.loads(response.read() or b"{}")

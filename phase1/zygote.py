@@ -32,6 +32,8 @@ SOCKET = 3
 RESULT = "<BIQQQQIII"
 COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE = range(9)
 ERR_TAIL = 2048
+ROOM = 64 << 20  # bytes
+BIG = 1 << 18  # bytes; a longer output passes through no memory of this process, which the next test would inherit
 SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -183,12 +185,19 @@ class Stream:
         _ftruncate(0, size)  # the test before may have had more, or written to it
         _lseek(0, 0, 0)
 
-    def send(self, kind, code=0, cpu=0.0, wall=0.0, rss=0, total=0, out=b"", err=b"", report=b""):
+    def send(self, kind, code=0, cpu=0.0, wall=0.0, rss=0, total=0, out=b"", err=b"", report=b"", file=0):
+        """A frame. `file`: bytes of stdout to send straight from its file, instead of `out`."""
         self.out += (
             _bytes(kind, 1, "little"), _bytes(code, 4, "little"), _bytes(int(cpu * 1e6), 8, "little"), _bytes(int(wall * 1e6), 8, "little"),
-            _bytes(rss, 8, "little"), _bytes(total, 8, "little"), _bytes(len(out), 4, "little"), _bytes(len(err), 4, "little"),
-            _bytes(len(report), 4, "little"), out, err, report,
+            _bytes(rss, 8, "little"), _bytes(total, 8, "little"), _bytes(len(out) + file, 4, "little"), _bytes(len(err), 4, "little"),
+            _bytes(len(report), 4, "little"), out,
         )  # fmt: skip
+        if file:
+            self.flush()
+            sent = 0
+            while sent < file:
+                sent += os.sendfile(SOCKET, 1, sent, file - sent)
+        self.out += err, report
         self.held += len(out) + 64
         # A frame a test would wake the judge a thousand times a second; late frames would stall it.
         if self.held > 32768 or _monotonic() - self.sent > 0.02:
@@ -382,7 +391,8 @@ def serve():
     resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"],) * 2)
     if ALONE:  # elsewhere it would count the user's other processes
         resource.setrlimit(resource.RLIMIT_NPROC, (job["processes"],) * 2)
-    resource.setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
+    # Room of its own for this process, so that a small limit fails the program and not its judge; each test has its limit below.
+    resource.setrlimit(resource.RLIMIT_AS, (job["memory"] + ROOM,) * 2)
     code, problem = compile_quietly(job["program"], "main.py")
     stream.send(COMPILED, int(code is None), err=problem.encode("utf-8", "backslashreplace"))
     if code is None:
@@ -402,7 +412,7 @@ def serve():
         def run(number):
             run_stdin(code, main)
 
-    number, late, count = job["first"], job["late"], job["count"]
+    number, late, count, limit = job["first"], job["late"], job["count"], (job["memory"],) * 2
     blind = family() is None and not os.path.isdir("/proc/1")
     gc.freeze()
     gc.disable()  # a collection here would write to every object, and so copy what the tests share
@@ -423,6 +433,7 @@ def serve():
                 _setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             _sigmask(_signal.SIG_SETMASK, ())
             gc.enable()
+            _setrlimit(resource.RLIMIT_AS, limit)
             run(number)
             _exit(1)
         kind, status, cpu, usage = wait_for(pid, job)
@@ -430,10 +441,15 @@ def serve():
         if shares == 1 and kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
             kind = CPU
         bury()  # before reading the files: nothing may still write to them
-        total, out = take(1, job["output_cap"])
+        big = _lseek(1, 0, 2)
+        if not BIG < big <= job["output_cap"]:
+            big = 0
+        total, out = (big, b"") if big else take(1, job["output_cap"])
         err = take(2, ERR_TAIL, last=True)[1]
         report = take(REPORT, 1 << 20)[1] if job["kind"] == "assert" else b""
-        stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report)
+        stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report, big)
+        if big:
+            take(1, 0)
         before, number = number, number + 1
         if job["kind"] == "assert":
             number = next_assert(report, job["marker"], before, count)

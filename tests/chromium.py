@@ -75,6 +75,7 @@ async def _drive(socket, page: Path, width: int, height: int, screenshot: Path |
     for domain in ("Page", "Network", "Runtime", "Log"):
         await call(f"{domain}.enable")
     await call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+    await call("Emulation.setScrollbarsHidden", hidden=True)  # else a screenshot shows them, and whether there are any depends on the platform
     await call("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
     sent += 1
     await socket.send_json({"id": sent, "method": "Page.navigate", "params": {"url": page.resolve().as_uri()}})

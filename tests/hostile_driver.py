@@ -1,6 +1,7 @@
 """Judge every hostile program, each followed by an honest one, and print what came of it as JSON. Run by test_judge_hostile.py."""
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -12,7 +13,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from hostile_programs import PROGRAMS  # noqa: E402
 
 from phase1.judge import JudgeConfig, open_judge  # noqa: E402
+from phase1.launcher import NOBODY  # noqa: E402
 
+USER = 12345  # as whom test_judge_hostile.py runs this file when it is root itself
 CONTROL = """
 import os, socket
 word = input()
@@ -45,9 +48,25 @@ def mounts() -> int:
     return len(Path("/proc/self/mountinfo").read_text().splitlines())
 
 
+def files() -> set[str]:
+    """Files and folders of the uid that programs run as, wherever on this machine anybody may write."""
+    uid = os.getuid() or NOBODY
+    found = set()
+    tops = [os.environ["TMPDIR"], str(Path(__file__).parents[1])]
+    if uid in (NOBODY, USER):  # who runs nothing else here; a developer's other files come and go
+        tops += "/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock"
+    for top in tops:
+        for folder, folders, names in os.walk(top):
+            for path in (os.path.join(folder, name) for name in folders + names):
+                with contextlib.suppress(OSError):
+                    if os.lstat(path).st_uid == uid:
+                        found.add(path)
+    return found
+
+
 async def main() -> None:
     results: dict = {"programs": {}}
-    before = mounts()
+    before, files_before = mounts(), files()
     cases = {"type": "codecontests", "tests": [{"input": "", "output": "contained\n"}] * 2}
     control = {"type": "codecontests", "tests": [{"input": f"{w}\n", "output": f"{w} 2 [] []\n"} for w in ("a", "b")]}
     names = sys.argv[1:] or list(PROGRAMS)
@@ -77,6 +96,7 @@ async def main() -> None:
     results["cgroups"] = [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/phase1-judge-{launcher}-*")]
     results["launcher_gone"] = not os.path.exists(f"/proc/{launcher}")
     results["mounts"] = mounts() - before
+    results["files"] = sorted(files() - files_before) + os.listdir(os.environ["TMPDIR"])
     print(json.dumps(results))
 
 

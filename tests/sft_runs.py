@@ -59,7 +59,7 @@ def job_variables(tmp_path: Path, site: Path) -> dict[str, str]:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text('{"architectures": ["Qwen2ForCausalLM"]}')
-    (model / "tokenizer.json").write_text("{}")
+    (model / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}, "pre_tokenizer": {"type": "Whitespace"}}')
     (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     header = json.dumps({"w": {"dtype": "F32", "shape": [250, 4], "data_offsets": [0, 4000]}}).encode()
     (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4000))
@@ -90,11 +90,11 @@ def words(env: dict[str, str], *args: str) -> list[str]:
     return shlex.split(done.stdout)
 
 
-def job_of(env: dict[str, str]) -> Job:
+def job_of(env: dict[str, str], *trailing: str) -> Job:
     """The job that run_sft.sh would describe: its own block of defaults, read by bash."""
     block = f"HERE={ROOT}; source <(sed -n '/^# ---- data/,/^export PYTHONPATH/p' {ROOT}/run_sft.sh); env -0"
     listed = subprocess.run(["bash", "-c", block], env=env, capture_output=True, text=True, check=True).stdout
-    return read_job(dict(line.split("=", 1) for line in listed.split("\0") if line), [])
+    return read_job(dict(line.split("=", 1) for line in listed.split("\0") if line), list(trailing))
 
 
 def pretend_gpus(folder: Path, count: int = 8, name: str = "NVIDIA H100 80GB HBM3", used_mib: int = 500) -> str:
@@ -135,7 +135,7 @@ class Run:
     def outlived_by(self, seconds: float) -> list[str]:
         """Command lines of this run's processes that are alive `seconds` after it ended; they are killed then."""
         deadline = time.monotonic() + seconds
-        while (left := members(self.process.pid)) and time.monotonic() < deadline:
+        while (left := members(self.ckpt_dir)) and time.monotonic() < deadline:
             time.sleep(0.1)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
@@ -157,13 +157,14 @@ class Run:
         return found
 
 
-def members(session: int) -> dict[int, str]:
-    """The live processes of the session that one run was started in: pid -> command line."""
+def members(ckpt_dir: Path) -> dict[int, str]:
+    """The live processes of the run that writes there: pid -> command line. By what they were told, since torchrun gives each
+    of its workers a session of its own."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
+            told = stat.with_name("environ").read_bytes().decode(errors="replace").split("\0")
+            if f"CKPT_DIR={ckpt_dir}" in told and stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX":
                 found[int(stat.parent.name)] = stat.with_name("cmdline").read_text().replace("\0", " ")
         except OSError:  # it ended meanwhile
             continue

@@ -38,6 +38,8 @@ class Stub:
         ids = body["prompt"]
         penalty = body.get("repetition_penalty", args.own_penalty)
         if body.get("ignore_eos"):  # the client's probe: no request that counts
+            if args.hang_after == 0:
+                await asyncio.sleep(3600)
             text = f"probe {len(ids)} penalty {1.0 if args.ignore_penalty else penalty}"
             return self.answer(text, ids, "length")
         self.counted += 1
@@ -80,7 +82,7 @@ def main() -> None:
     p.add_argument("--own_penalty", type=float, default=1.0, help="what a request without repetition_penalty gets")
     p.add_argument("--ignore_penalty", action="store_true", help="drop the parameter, as a proxy might")
     p.add_argument("--fail_first", type=int, default=0, help="answer 500 to the first N requests")
-    p.add_argument("--hang_after", type=int, help="answer /health, but nothing after N requests")
+    p.add_argument("--hang_after", type=int, help="answer /health, but nothing after N requests; 0: not even the client's probe")
     args = p.parse_args()
     stub = Stub(args)
     app = web.Application(client_max_size=1 << 26)

@@ -83,3 +83,10 @@ def test_unicode_spaces_are_no_separators():
 def test_a_long_output_takes_no_time_to_speak_of():
     data = b"123456 789.25\n" * 400_000
     assert same_output(data, data.replace(b"\n", b" \n"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("actual", ["1" * 1_000_000 + "x", "1" * 500_000 + "." + "1" * 500_000 + "x", "1e" + "1" * 1_000_000 + "_", "." * 1_000_000])
+def test_a_megabyte_that_is_nearly_a_number_takes_no_time_to_speak_of(mode, actual):
+    assert not same_output(b"0.5", actual.encode(), mode)
+    assert not same_output(actual.encode(), b"0.5", mode)

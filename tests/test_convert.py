@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.tensor  # DTensors of the shards that are edited here; the module under test needs it not
 from safetensors.torch import load_file, save_file
 
 import convert_fsdp_to_hf as convert
-from phase1 import shards
+from phase1 import model_shapes, shards
 from phase1.files import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +101,44 @@ def read(python, folders: list[str]) -> dict[str, dict]:
     done = subprocess.run([python, ROOT / "tests/read_model.py", *folders], env=ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def mesh_of_torch(version: str, mesh):
+    """`mesh` with the attributes that torch's DeviceMesh of that version pickles; its classes take no other version's."""
+    ranks = mesh.mesh
+    common = {"_thread_id": None, "_dim_group_names": ["0"], "_hash": None}
+    if version == "2.9":  # torch/distributed/device_mesh.py of 2.9.0
+        state = {"device_type": "cpu", "mesh": ranks, "mesh_dim_names": mesh.mesh_dim_names, "_flatten_mesh_list": tuple(ranks.flatten().tolist()),
+                 "_coordinate_on_dim": list(mesh.get_coordinate())}  # fmt: skip
+    else:  # of 2.11.0, with its _mesh_layout.py
+        layout = object.__new__(type(mesh._layout))
+        layout.__dict__.update(shape=tuple(ranks.shape), stride=ranks.stride())
+        state = {"_device_type": "cpu", "_layout": layout, "_rank_map": ranks.flatten(), "_mesh_dim_names": mesh.mesh_dim_names, "_root_mesh": None,
+                 "_flatten_rank_map": tuple(ranks.flatten().tolist()), "_flatten_mapping": {}, "_rank": mesh._rank,
+                 "_coordinate_on_dim": mesh.get_coordinate()}  # fmt: skip
+    made = object.__new__(type(mesh))
+    made.__dict__.update(state | common)
+    return made
+
+
+@pytest.mark.parametrize("version", ["2.9", "2.11"])
+@pytest.mark.parametrize("name", ["w2_tied", "w4_columns", "w4_hsdp"])
+def test_shards_of_another_torch_are_read_and_swapped_ones_are_seen(saved, tmp_path, monkeypatch, version, name):
+    """The training machine's torch is the one that its vLLM pins (2.9.0, 2.11.0), the one here another (2.13)."""
+    step = copy(saved, tmp_path, name)
+    for path in step.glob("model_world_size_*.pt"):
+        state = torch.load(path, weights_only=True)
+        mesh = mesh_of_torch(version, next(iter(state.values())).device_mesh)
+        for tensor in state.values():
+            tensor._spec.mesh = mesh
+        torch.save(state, path)
+    assert run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "hf") == 0
+    merged = weights(saved / name / "merged")
+    mine = weights(tmp_path / "hf")
+    assert len(mine) >= 26 and same(mine, {k: merged[k] for k in mine})
+    swap(step)
+    with pytest.raises(BadInput, match="rank_0.pt: was written by rank 1"):
+        run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "hf2")
 
 
 @pytest.mark.parametrize(("other", "message"), [(torch.ones(48), None), (torch.full((48,), 2.0), "another than in model_world_size_2_rank_0.pt")])
@@ -265,6 +304,8 @@ DAMAGE = {
     "shallower config": (lambda s, saved: foreign_config(s, num_hidden_layers=1, layer_types=["full_attention"]), "holds model.layers.1."),
     "unknown architecture": (lambda s, saved: foreign_config(s, model_type="nonesuch"), "transformers cannot build"),
     "tied by name only": (lambda s, saved: foreign_config(s, tie_word_embeddings=True) or edit(shard(s, 0), flip_head), "were trained apart"),
+    "config no object": (lambda s, saved: (s / "huggingface/config.json").write_text("[]"), "config.json: a JSON list, not an object"),
+    "config without sizes": (lambda s, saved: foreign_config(s, vocab_size="many"), "config.json: transformers cannot build"),
     "no config": (lambda s, saved: (s / "huggingface/config.json").unlink(), "config.json: no such file; give --base_model"),
     "no huggingface": (lambda s, saved: shutil.rmtree(s / "huggingface"), "config.json: no such file; give --base_model"),
 }  # fmt: skip
@@ -306,6 +347,33 @@ def test_verify_finds_one_changed_weight_and_publishes_nothing(saved, tmp_path, 
     assert run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "out/hf", "--verify") == 1
     assert "model.layers.1.mlp.up_proj.weight: element 339 differs from huggingface/" in capsys.readouterr().out
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_verify_takes_the_shards_alone_where_huggingface_is_broken(saved, tmp_path, monkeypatch, capsys):
+    step = copy(saved, tmp_path)
+    truncate(step / "huggingface/model.safetensors")
+    assert run(monkeypatch, "--ckpt_dir", step, "--output_dir", tmp_path / "hf", "--verify") == 0
+    assert "compared with the shards alone, since" in capsys.readouterr().err
+    assert same(weights(tmp_path / "hf"), weights(saved / "w2_untied/merged"))
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"tie_word_embeddings": False}, {"num_key_value_heads": 1, "vocab_size": 1031}, {"head_dim": 20, "num_hidden_layers": 3, "layer_types": None},
+])  # fmt: skip
+def test_the_shapes_of_a_qwen2_configuration_are_those_that_transformers_builds(base, changes):
+    config = json.loads((base / "config.json").read_text()) | changes
+    path = base / "config.json"
+    theirs = model_shapes.shapes_of_transformers(config, path)
+    if config["tie_word_embeddings"]:
+        theirs.pop("lm_head.weight")
+    mine = model_shapes.model_shapes(config, path)
+    assert mine == theirs and len(mine) > 20
+
+
+def test_another_family_is_asked_of_transformers(tmp_path):
+    config = {"model_type": "llama", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shapes = model_shapes.model_shapes(config, tmp_path / "config.json")
+    assert shapes["lm_head.weight"] == (40, 16) and "model.layers.0.self_attn.q_proj.bias" not in shapes
 
 
 def test_an_existing_output_is_not_overwritten_unasked(saved, tmp_path, monkeypatch):

@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests import chromium
 from tests.conftest import ROOT
 from tests.docs import PAGES, anchors, blocks, calls, commands, flags, links, pages, stage_text
 
@@ -143,6 +145,34 @@ def test_every_test_and_script_that_the_table_of_requirements_names_exists():
     assert len(named) > 30 and not named - defined, f"no such test: {', '.join(sorted(named - defined))}"
     files = set(re.findall(r"`([\w/]+\.(?:py|sh))`", text))
     assert files and not [f for f in files if not (ROOT / f).exists()]
+
+
+def test_every_module_and_every_file_of_the_root_stands_in_the_tree():
+    tree = next(b.text for b in blocks(ROOT / "README.md") if b.text.startswith("prepare_eval_data.py"))
+    named = re.findall(r"[\w*-]+\.(?:py|sh|txt)", tree)
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.sh", "*.txt"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [f for f in map(Path, listed.stdout.split()) if (ROOT / f).exists() and str(f.parent) in (".", "phase1") and f.name != "__init__.py"]
+    assert len(files) > 50
+    assert not [str(f) for f in files if not any(fnmatch(f.name, pattern) for pattern in named)], "README.md, The tree: name it there"
+    assert not [pattern for pattern in named if not any(fnmatch(f.name, pattern) for f in files)], "README.md, The tree: gone"
+
+
+def test_every_figure_is_shown_by_a_page_and_small():
+    shown = {(page.parent / target).resolve() for page in pages() for target in links(page) if target.endswith(".png")}
+    figures = set((ROOT / "docs" / "figures").glob("*.png"))
+    assert figures and shown == figures
+    assert not [f.name for f in figures if f.stat().st_size > 300_000]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium.BINARY is None, reason="needs a Chromium: apt-get install chromium")
+@pytest.mark.skipif(not (DEMO / "handoff" / "handoff.json").exists(), reason="bash run_demo.sh has not been run to its end here")
+def test_the_figures_can_be_made_again_from_the_demo(tmp_path):
+    shutil.copytree(DEMO, tmp_path / "outputs" / "demo", symlinks=True)
+    subprocess.run([sys.executable, ROOT / "docs" / "figures" / "make_figures.py", "--demo", tmp_path / "outputs" / "demo", "--output_dir", tmp_path], check=True)
+    made = {f.name: f.stat().st_size for f in tmp_path.glob("*.png")}
+    assert sorted(made) == sorted(f.name for f in (ROOT / "docs" / "figures").glob("*.png"))
+    assert all(10_000 < size < 300_000 for size in made.values()), made
 
 
 # ------------------------------------------------------------------------------------------------------ project's own

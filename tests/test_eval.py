@@ -145,6 +145,20 @@ def test_killed_at_any_moment_it_goes_on_and_does_no_finished_problem_twice(base
     assert len(read_json(tmp_path / "run.json")["sessions"]) == 4
 
 
+@pytest.mark.slow
+def test_sigterm_in_a_long_batch_ends_it_at_its_next_token(base_model, tmp_path):
+    args = ["--model_path", base_model, "--output_dir", tmp_path / "out", "--datasets", "mbpp_reg", "--batch_size", 24, "--backend", "transformers",
+            "--max_new_tokens", 6000, "--max_model_len", 8192]  # fmt: skip
+    process = subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if line.startswith("generated 0/"):  # the model is loaded, or nearly
+            break
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]  # the whole batch would take many minutes
+    assert "stopped by SIGTERM" in output and read_json(tmp_path / "out" / "run.json")["status"] == "interrupted"
+    assert not lines(tmp_path / "out", "completions")
+
+
 def lines_of_growing(output_dir: Path) -> list[dict]:
     """The whole lines of the results, while or after they were written by a process that may have been killed."""
     found = []

@@ -1,10 +1,13 @@
 """verify_handoff.py: a sound model passes every check; each kind of damage fails the check that is there for it."""
 
+import contextlib
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,12 @@ from safetensors.torch import load_file, save_file
 
 import verify_handoff
 from phase1 import handoff_checks as checks
+from phase1 import handoff_vllm
 from phase1.files import BadInput, fingerprint
 from phase1.handoff_checks import Handoff
 from phase1.handoff_vllm import agreement, check_vllm
 from phase1.prompts import PROMPTS_SHA256, answer, chat
+from phase1.vllm_servers import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 VLLM = Path(os.environ.get("VENV_VLLM", ROOT / ".venv-vllm")) / "bin/python"  # a vLLM that serves on the CPU; setup_vllm_cpu.sh makes it
@@ -152,6 +157,54 @@ def test_a_model_that_vllm_cannot_load_fails_with_the_last_lines_of_its_log(run,
     assert result.status == "fail" and "ended with code" in result.evidence and "vllm_0.log" in result.evidence, result
 
 
+@pytest.fixture
+def served(run, tmp_path, monkeypatch):
+    """check_vllm against a server that says `reply` to every chat request; None: it hangs up."""
+
+    def check(reply: str | None, transformers: str):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send({"data": [{"id": "m"}]})
+
+            def do_POST(self):
+                if reply is not None:
+                    self.send({"choices": [{"message": {"content": reply}}]})
+
+            def send(self, value):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(value).encode())
+
+            def log_message(self, *_):
+                pass
+
+        @contextlib.contextmanager
+        def servers(config):
+            with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+                yield [Server(f"http://127.0.0.1:{server.server_port}", tmp_path / "log", "the CPU", None, ready_after=1.0)]
+                server.shutdown()
+
+        monkeypatch.setattr(handoff_vllm, "vllm_servers", servers)
+        monkeypatch.setattr(handoff_vllm, "vllm_version", lambda python: "0")
+        handoff = Handoff(run.parent / "checkpoints/global_step_5/huggingface", answers=[("q", transformers)])
+        return check_vllm(handoff, False, sys.executable, "bfloat16", 8, 10, tmp_path)
+
+    return check
+
+
+@pytest.mark.parametrize(("reply", "transformers", "status", "words"), [
+    ("print(1)", "print(1)", "pass", "1 of 1 greedy answers"),
+    ("print(2)", "print(1)", "warn", "0 of 1 greedy answers"),
+    ("something else", "print(1)", "fail", "computes another model"),
+    (" ", "print(1)", "fail", "every answer of the server is empty"),
+    (None, "print(1)", "fail", "does not answer"),
+])  # fmt: skip
+def test_a_server_that_answers_otherwise_than_transformers_is_judged_by_how_far(served, reply, transformers, status, words):
+    result = served(reply, transformers)
+    assert result.status == status and words in result.evidence, result
+
+
 def test_without_vllm_the_check_says_so_and_how_to_name_it(run, tmp_path):
     result = check_vllm(Handoff(damaged(run, tmp_path)), False, sys.executable, "bfloat16", 8, 10, tmp_path)
     assert result.status == "warn" and "--vllm_python" in result.evidence
@@ -177,6 +230,17 @@ def test_a_failed_check_exits_1_and_takes_back_the_earlier_configuration(base, t
     assert main(monkeypatch, *args) == 1 and "nothing was trained" in capsys.readouterr().out
     assert json.loads((tmp_path / "h/handoff.json").read_text())["verdict"] == "fail"
     assert not (tmp_path / "h/grpo_model.yaml").exists()
+
+
+def test_an_error_that_no_check_foresees_is_that_checks_failure(run, tmp_path, monkeypatch):
+    def check_values(handoff):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(verify_handoff, "checks", lambda args: [checks.check_index, check_values, verify_handoff.named("metrics", lambda h: checks.check_metrics(h, None))])
+    monkeypatch.setattr(sys, "argv", ["verify_handoff.py", "--model_path", str(damaged(run, tmp_path)), "--output_dir", str(tmp_path / "h")])
+    assert verify_handoff.main() == 1
+    found = {c["name"]: (c["status"], c["evidence"]) for c in json.loads((tmp_path / "h/handoff.json").read_text())["checks"]}
+    assert found["values"] == ("fail", "RuntimeError: unforeseen") and found["weights_index"][0] == "pass"
 
 
 def test_one_broken_check_does_not_hide_the_others(run, tmp_path, monkeypatch):
@@ -283,6 +347,21 @@ def untrained(m: Path, base: Path) -> None:
     save_file({k: v.bfloat16() for k, v in state.items()}, m / "model.safetensors", metadata={"format": "pt"})
 
 
+def no_pad(m: Path, base: Path) -> None:
+    edit_json(m / "tokenizer_config.json", pad_token=None, tokenizer_class="PreTrainedTokenizerFast")  # Qwen2's class has one by default
+    edit_json(m / "special_tokens_map.json", pad_token=None)
+
+
+def other_names(m: Path, base: Path) -> None:
+    edit_weights(m, lambda s: [s.update({f"transformer.{n}": s.pop(n)}) for n in list(s)])
+
+
+def endless_template(m: Path, base: Path) -> None:
+    path = m / "chat_template.jinja"
+    path.write_text("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\n{% endfor %}"
+                    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # fmt: skip
+
+
 def second_head(m: Path, base: Path) -> None:
     edit_weights(m, lambda s: s.update({"lm_head.weight": s["model.embed_tokens.weight"] * 1.5}))
 
@@ -313,12 +392,14 @@ DAMAGE = {
     "all zeros": (set_values(UP, 0.0), checks.check_values, f"hold only zeros, first {UP}"),
     "never trained": (untrained, checks.check_base_difference, "nothing was trained"),
     "another model's shapes": (tensors(lambda s: s.update({UP: s[UP][:-1].clone()})), checks.check_base_difference, "another shape than the base"),
+    "names of another program": (other_names, checks.check_base_difference, "no tensor in common"),
     "rope_theta lost": (config(rope_theta=None, rope_parameters={"rope_theta": 1e6, "rope_type": "default"}), checks.check_config, "read 10000 instead of 1e+06"),
     "rope_theta changed": (config(rope_theta=10000.0), checks.check_config, "the base model's is 1e+06"),
     "rope forms disagree": (config(rope_parameters={"rope_theta": 1e4, "rope_type": "default"}), checks.check_config, "but rope_parameters.rope_theta 10000"),
     "eos is another token": (generation(eos_token_id=[0]), checks.check_config, "readers stop at [0]"),
     "vocabulary beyond the embedding": (tensors(lambda s: s.update({"model.embed_tokens.weight": s["model.embed_tokens.weight"][:1000].clone()})),
                                         checks.check_config, "1024 tokens, but the embedding has 1000 rows"),
+    "vocab_size changed": (config(vocab_size=2000), checks.check_config, "vocab_size 2000, but the embedding has 1024 rows"),
     "untied without a head": (config(tie_word_embeddings=False), checks.check_config, "readers start it at random"),
     "other norm epsilon": (config(rms_norm_eps=1e-2), checks.check_config, "rms_norm_eps"),
     "tokens swapped": (swap_tokens, checks.check_tokenizer, "other ids than the base model's"),
@@ -327,6 +408,7 @@ DAMAGE = {
     "template differs": (other_template, checks.check_chat_template, "other prompts than the base model's"),
     "no template": (no_template, checks.check_chat_template, "no chat template"),
     "evaluation asks otherwise than training": (trailing_template, checks.check_chat_template, "not how a training row begins"),
+    "answers never end": (endless_template, checks.check_chat_template, "an answer does not end in <|im_end|>"),
     "template does not parse": (lambda m, b: (m / "chat_template.jinja").write_text("{% if %}"), checks.check_chat_template, "does not render"),
 }  # fmt: skip
 
@@ -370,7 +452,11 @@ def test_a_sound_model_in_another_form_passes_too(run, base, tmp_path, change):
     (tensors(lambda s: [v.normal_(std=0.5) for v in s.values()]), checks.check_base_difference, "hardly a fine-tune"),
     (lambda m, b: edit_weights(m, lambda s: s.update({k: v for k, v in load_file(b / "model.safetensors").items() if "layers.1." in k})),
      checks.check_base_difference, "1 parts did not move, first layers.1"),
+    (lambda m, b: (m / "pytorch_model.bin").write_bytes(b"old"), checks.check_files, "pytorch_model.bin beside the safetensors"),
+    (lambda m, b: save_file({"x": torch.ones(1)}, m / "left_over.safetensors"), checks.check_index, "left_over.safetensors is named by no index"),
+    (config(dtype=None, torch_dtype=None), checks.check_dtype, "names no dtype"),
     (config(max_position_embeddings=2048), checks.check_config, "vLLM refuses"),
+    (no_pad, checks.check_config, "no pad token"),
     (tokenizer(pad_token="<|im_end|>"), checks.check_config, "pad and eos are one token"),
 ])  # fmt: skip
 def test_what_only_costs_something_is_a_warning(run, base, tmp_path, change, check, words):
@@ -398,6 +484,14 @@ def test_metrics_of_another_or_unfinished_evaluation_fail(run, tmp_path, harm, w
     assert result.status == "fail" and words in result.evidence, result
 
 
+def test_an_evaluation_without_a_fingerprint_is_a_warning(run, tmp_path):
+    model = damaged(run, tmp_path)
+    evaluate(tmp_path / "o", model)
+    edit_json(tmp_path / "o/eval_step_5/run.json", model={"path": str(model)})
+    result = checks.check_metrics(Handoff(model, evaluation=tmp_path / "o/eval_step_5"), None)
+    assert result.status == "warn" and "names no fingerprint" in result.evidence
+
+
 def test_the_gate_is_a_check(run, tmp_path):
     model = damaged(run, tmp_path)
     evaluate(tmp_path / "o", model)
@@ -417,6 +511,21 @@ def test_missing_weights_and_answers_that_are_no_python_fail(raw, tmp_path):
     assert compiles.status == "fail" and compiles.evidence.startswith("0 of 3 answers compile")
 
 
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_answers_nothing_or_takes_too_long_fails(run, tmp_path):
+    model = damaged(run, tmp_path)
+    loads, _ = checks.check_generation(Handoff(model), 8, 0.5)
+    assert loads.status == "fail" and "no answer within" in loads.evidence
+    loads, _ = checks.check_generation(Handoff(model), 2, 300)
+    assert loads.status == "warn" and "no answer ends within 2 tokens" in loads.evidence
+    edit_weights(model, lambda s: s[NORM].fill_(0.0))  # all logits equal: the first token is id 0, <|endoftext|>
+    loads, compiles = checks.check_generation(Handoff(model), 8, 300)
+    assert loads.status == "fail" and "every answer is empty" in loads.evidence and compiles.status == "fail"
+    edit_json(model / "config.json", model_type="nonesuch")
+    loads, compiles = checks.check_generation(Handoff(model), 8, 300)
+    assert loads.status == "fail" and "cannot load or run it" in loads.evidence and compiles.evidence == "not run: no answers"
+
+
 @pytest.mark.parametrize(("code", "error"), [
     ("print(1)", None), ("def f(:", "SyntaxError"), ("", "empty"), ("import os; os._exit(0)", None),
     ("(" * 5000 + ")" * 5000, ""), ("x = 1\x00", ""), ("\udcff", ""),
@@ -430,6 +539,9 @@ def test_answers_are_compiled_and_never_run(code, error):
     (["--model_path", "/nonexistent/huggingface"], "no such directory"),
     (["--best_checkpoint", "/nonexistent/best.json"], "no such file"),
     ([], "give either"),
+    (["--model_path", ROOT, "--min_exec_success_rate", "0.5"], "needs --best_checkpoint"),
+    (["--best_checkpoint", "best.json", "--min_exec_success_rate", "70"], "give a share between 0 and 1"),
+    (["--model_path", ROOT / "docs", "--export", ROOT / "data"], "exists; remove it"),
 ])  # fmt: skip
 def test_bad_input_exits_2_with_one_line(args, words, tmp_path):
     done = verify(*args, "--output_dir", tmp_path / "h")

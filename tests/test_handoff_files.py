@@ -22,8 +22,10 @@ def left(tmp_path) -> Handoff:
     """A copy of the demo's files without its weights, as a hand-off finds them."""
     shutil.copytree(DEMO, tmp_path / "demo", ignore=shutil.ignore_patterns("*.safetensors", "*.pt", "completions", "base_model", "converted", "phase0"))
     best = json.loads((tmp_path / "demo/best_checkpoint.json").read_text())
-    (model,) = (tmp_path / "demo/checkpoints").glob(f"*/*/global_step_{best['best_step']}/huggingface")
-    return Handoff(model, None, tmp_path / f"demo/eval_step_{best['best_step']}", best)
+    home = tmp_path / f"demo/kept/global_step_{best['best_step']}"  # the best is handed over from where it is kept
+    (source,) = (tmp_path / "demo/checkpoints").glob(f"*/*/{home.name}/huggingface")
+    edit(home / "kept.json", lambda d: d.update(source=str(source)))
+    return Handoff(home / "huggingface", None, tmp_path / f"demo/eval_step_{best['best_step']}", best)
 
 
 def results(**statuses: str) -> list[Check]:

@@ -120,6 +120,24 @@ def test_a_limit_below_a_second_holds(judge):
     assert judge(spin, stdin(("", "done"), time_limit=0.25)).error_type == "timeout"
 
 
+@pytest.mark.parametrize("megabytes", [24, 64, 128])
+def test_a_small_memory_limit_is_the_programs_and_not_the_judges(judge, megabytes):
+    """Outputs larger than the limit pass, one after another, and leave the next test the memory it had."""
+    program = "import sys\nfor _ in range(int(input())): sys.stdout.write('x' * (1 << 20))"
+    cases = stdin(*((f"{n}\n", "x" * (n << 20)) for n in (1, 31, 0, 31, 1)), memory_limit_mb=megabytes)
+    assert judge(program, cases).test_verdicts == ["success"] * 5
+    assert judge("x = bytearray(200 << 20)", cases).error_type == "runtime_error"
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1])
+def test_outputs_about_the_size_at_which_they_are_sent_otherwise(judge, size):
+    from phase1.zygote import BIG
+
+    echo = "import sys\nsys.stdout.write(sys.stdin.read())\nsys.stderr.write('e' * 100)\nsys.exit(0)"
+    text = "y" * (BIG + size)
+    assert judge(echo, stdin((text, text), ("", ""), (text, text), ("z", "z"))).accepted
+
+
 @pytest.mark.parametrize("value", [0, -1, "2", True, float("nan")])
 def test_a_limit_that_is_none_is_bad_input(judge, value):
     with pytest.raises(BadInput, match="time_limit"):

@@ -39,7 +39,10 @@ def _run_as(who: str, folder: Path) -> dict:
         shutil.copy(ROOT / "tests" / name, copy / "tests")
     driver = str(copy / "tests" / "hostile_driver.py")
     command = [sys.executable, driver]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary)}
     if who == "user" and os.getuid() == 0:
         for path in (folder, *folder.parents):
             if path != Path("/") and path.stat().st_uid == 0 and not path.stat().st_mode & 0o1:
@@ -75,6 +78,7 @@ def test_nothing_is_left_behind(outcome):
     assert outcome["cgroups"] == []
     assert outcome["launcher_gone"]
     assert outcome["mounts"] == 0
+    assert outcome["files"] == []
 
 
 @pytest.mark.slow

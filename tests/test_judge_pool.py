@@ -47,6 +47,15 @@ def test_the_same_program_on_other_tests_is_judged_again(judge):
     assert not judge("print(2) # twice", stdin(("", "3"))).accepted
 
 
+def test_verdicts_are_remembered_up_to_a_bound(judge, monkeypatch):
+    """A reward judges millions of programs in one process."""
+    monkeypatch.setattr("phase1.judge.REMEMBERED", 5)
+    before = len(judge.judge.judged)
+    for i in range(12):
+        assert judge(f"print({i}) # remembered", stdin(("", str(i)))).accepted
+    assert len(judge.judge.judged) == max(before, 5)
+
+
 def test_judge_all_takes_items_as_it_goes():
     taken = []
 
@@ -103,11 +112,11 @@ LONG = (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_outlives_the_judging_process(tmp_path, number):
+@pytest.mark.parametrize(("number", "whom"), [(signal.SIGKILL, os.kill), (signal.SIGTERM, os.kill), (signal.SIGINT, os.kill), (signal.SIGKILL, os.killpg)])
+def test_nothing_outlives_the_judging_process(tmp_path, number, whom):
     script = tmp_path / "long.py"
     script.write_text(LONG.format(root=str(ROOT), marker=number))
-    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     process.stdout.readline()
     deadline = time.monotonic() + 60
     while len(family := descendants(process.pid)) < 20:  # launcher, two sandboxes with eight processes each
@@ -120,7 +129,7 @@ def test_nothing_outlives_the_judging_process(tmp_path, number):
         with contextlib.suppress(OSError):
             started[pid] = Path(f"/proc/{pid}/stat").read_bytes().split()[21]
     launchers = {family[0]}  # the judging process has one child
-    process.send_signal(number)
+    whom(process.pid, number)
     process.wait(30)
 
     def alive():
@@ -140,6 +149,7 @@ def test_nothing_outlives_the_judging_process(tmp_path, number):
 
     assert wait_until(lambda: set(alive()) <= launchers, 2)
     assert wait_until(lambda: not alive(), 10)  # the launcher stays to remove its cgroups
+    assert [*Path("/sys/fs/cgroup").glob(f"**/phase1-judge-{family[0]}-*")] == []
 
 
 REAPER = """
@@ -213,7 +223,7 @@ def test_the_command_judges_a_file_of_solutions(files):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [('{"problem_id": "zzz", "code": ""}', "solutions.jsonl:5: problem_id 'zzz' is not in"), ('{"problem_id": "a"}', "solutions.jsonl:5: needs `code` or `completion`"), ("{", "solutions.jsonl:5: not a JSON object")],
+    [('{"problem_id": "zzz", "code": ""}', "solutions.jsonl:5: problem_id 'zzz' is not in"), ('{"problem_id": "a"}', "solutions.jsonl:5: needs `code` or `completion`"), ("{", "solutions.jsonl:5: not a JSON object"), ('{"problem_id": ["a"], "code": ""}', "solutions.jsonl:5: problem_id ['a'] is not in")],
 )
 def test_a_bad_line_is_named_and_nothing_written(files, line, message):
     with open(files / "solutions.jsonl", "a") as f:
@@ -221,6 +231,43 @@ def test_a_bad_line_is_named_and_nothing_written(files, line, message):
     done = _command(files)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert not (files / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("out", ["folder", "no_such/../folder", "/proc/none/out.jsonl"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_judging(files, out):
+    (files / "folder").mkdir()
+    done = _command(files, "--out", files / out, "--raw", files / "none.jsonl")  # later flags win; the raw file would be looked at next
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "none.jsonl" not in done.stderr.replace("/proc/none", "")
+
+
+def test_no_solutions_are_bad_input(files):
+    (files / "solutions.jsonl").write_text("\n")
+    done = _command(files)
+    assert done.returncode == 2 and "holds no solution" in done.stderr and not (files / "out.jsonl").exists()
+
+
+def test_an_answer_that_was_never_generated_is_not_the_models(files):
+    with open(files / "solutions.jsonl", "a") as f:
+        f.write(json.dumps({"problem_id": "a", "completion": "", "finish_reason": "error", "error": "HTTP 500"}) + "\n")
+    assert _command(files, "--workers", "1").returncode == 0
+    last = json.loads((files / "out.jsonl").read_text().splitlines()[-1])
+    assert (last["error_type"], last["detail"], last["accepted"]) == ("api_error", "HTTP 500", False)
+
+
+@pytest.mark.parametrize("flag", [("--run_timeout", "nan"), ("--run_timeout", "inf"), ("--memory_limit_mb", "0"), ("--workers", "-1")])
+def test_a_flag_that_is_no_limit_is_refused(files, flag):
+    done = _command(files, *flag)
+    assert done.returncode == 2 and "must be positive" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_sigterm_leaves_no_file(tmp_path):
+    """Also while the probes run, which need a few."""
+    for delay in (0.2, 0.5, 0.8):
+        process = subprocess.Popen([sys.executable, "-m", "phase1.judge", "--probe"], cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.terminate()
+        assert process.wait(30) in (-signal.SIGTERM, 0, 143)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_probe_prints_every_guarantee():

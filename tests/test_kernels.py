@@ -7,6 +7,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "patches"))
+import phase1_kernels
 from phase1_kernels import packed_attention, sum_log_probs, transformers_attention
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -39,6 +40,18 @@ def test_a_batch_without_answer_tokens_has_loss_and_gradient_zero():
     total = sum_log_probs(hidden, weight, torch.empty(0, dtype=torch.long))
     total.backward()
     assert total == 0 and not weight.grad.any()
+
+
+def test_a_validation_computes_no_gradient(monkeypatch):
+    """Under no_grad a parameter still counts as needing one: the head's would cost as much memory as the weights, and the time of two products."""
+    asked = []
+    plain = phase1_kernels.log_probs_
+    monkeypatch.setattr(phase1_kernels, "log_probs_", lambda logits, labels, gradient: asked.append(gradient) or plain(logits, labels, gradient))
+    weight = torch.nn.Parameter(torch.randn(301, 24))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            sum_log_probs(torch.randn(5, 24), weight, torch.arange(5))
+    assert asked == [True, False]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from phase1.preflight import CHECKS
+from phase1.preflight_machine import Gpu, shards, visible
 from phase1.prompts import answer, chat
-from tests.sft_runs import MESSAGES, ROOT, patch, pretend_gpus, run_sft, write_rows
+from tests.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft, write_rows
 
 
 def broken(env: dict[str, str], tmp_path: Path, what: str) -> str:
@@ -64,6 +65,21 @@ def broken(env: dict[str, str], tmp_path: Path, what: str) -> str:
     if what == "no weights":
         (model / "model.safetensors").unlink()
         return "weights"
+    if what == "a torn tokenizer":
+        (model / "tokenizer.json").write_text('{"version": "1.0", "mod')
+        return "tokenizer.json: cannot be loaded"
+    if what == "weights cut short":
+        (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-1])
+        return "model.safetensors: not a whole"
+    if what == "weights that are a pointer of Git LFS":
+        (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4000\n")
+        return "model.safetensors: not a whole"
+    if what == "a shard that the index names and is not there":
+        (model / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}')
+        return "lacks model-2.safetensors"
+    if what == "master weights in fp16":
+        env["MODEL_DTYPE"] = "fp16"
+        return "MODEL_DTYPE=fp16"
     if what == "fewer GPUs than processes":
         env["DEVICE"] = "cuda"
         env["CUDA_VISIBLE_DEVICES"] = "0"
@@ -126,7 +142,9 @@ CASES = {"batch": ["batch size that does not divide", "batch size that is no num
          "messages": ["turns that begin with the answer", "turns that end with a question", "turns: none", "an empty answer", "content that is null"],
          "schedule": ["fewer training rows than a batch", "more steps than the epochs have", "save_freq 0"],
          "val": ["too few validation rows for a micro batch a process"],
-         "model": ["no model folder", "no tokenizer", "no chat template", "no weights"],
+         "model": ["no model folder", "no tokenizer", "a torn tokenizer", "no chat template", "no weights", "weights cut short",
+                   "weights that are a pointer of Git LFS", "a shard that the index names and is not there"],
+         "precision": ["master weights in fp16"],
          "devices": ["fewer GPUs than processes"], "memory": ["a model larger than the GPUs"], "disk": ["a full disk"],
          "port": ["a port in use", "a port that is none"], "wandb": ["wandb that is not installed"]}  # fmt: skip
 ENGINE_CASES = {"batch": ["packs shorter than a row", "a batch that does not divide by the processes", "batch size that is no number"],
@@ -152,7 +170,7 @@ def test_preflight_of_the_engine_trainer_refuses_too(env, engine_verl, tmp_path,
 
 
 def test_every_check_has_a_case_that_fails_or_warns():
-    warn_only = {"precision", "time"}
+    warn_only = {"time"}  # hours are for people to judge
     assert set(CASES) | set(ENGINE_CASES) | warn_only == set(CHECKS)
 
 
@@ -175,6 +193,28 @@ def test_rows_in_another_form_than_the_evaluations_are_warned_about(env):
     rows = [chat("Add 1 and 2.", answer("print(3)"))] * 64
     pd.DataFrame({"messages": rows}).to_parquet(env["TRAIN_FILE"])
     assert "pass  messages" in run_sft(env, "--dry_run").stderr
+
+
+def test_rows_that_are_cut_are_counted_and_those_left_without_an_answer(env, tmp_path):
+    words = lambda *counts: [{"role": r, "content": "w " * n} for r, n in zip(("system", "user", "assistant"), counts, strict=True)]  # noqa: E731
+    rows = [words(1, 1, 1)] * 61 + [words(10, 10, 29), words(10, 10, 30), words(10, 42, 30)]  # 15 tokens of ChatML a row
+    pd.DataFrame({"messages": rows}).to_parquet(env["TRAIN_FILE"])
+    said = run_sft(env | {"MAX_LENGTH": "64"}, "--dry_run").stderr
+    assert f"warn  train     64 rows in {env['TRAIN_FILE']}; 2 have more than 64 tokens and lose their end, 1 of them before the answer begins" in said
+    assert "pass  train" in run_sft(env | {"MAX_LENGTH": "128"}, "--dry_run").stderr
+
+
+def test_memory_counts_with_the_gpus_that_share_one_copy(env, engine_verl):
+    env |= {"TRAINER": "engine", "PYTHONPATH": str(engine_verl), "NNODES": "2", "NPROC": "8", "MASTER_ADDR": "10.0.0.1"}
+    assert shards(job_of(env)) == 16
+    for given, counted in ((8, 8), (-1, 16), (64, 16)):
+        assert shards(job_of(env, f"engine.fsdp_size={given}")) == counted
+
+
+def test_memory_is_looked_up_on_the_gpus_that_will_be_used():
+    gpus = tuple(Gpu("H100", 80.0, free) for free in (1.0, 70.0, 79.0))
+    assert visible(gpus, None) == visible(gpus, "GPU-5a1c") == gpus
+    assert [g.free for g in visible(gpus, "2, 1")] == [79.0, 70.0]
 
 
 def test_an_unreachable_wandb_is_warned_about(env):

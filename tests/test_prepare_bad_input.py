@@ -1,16 +1,24 @@
 """prepare_sft_data.py on input and in places that are bad: one line that names file and fix, exit code 2, nothing half-written."""
 
+import errno
 import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import prepare_sft_data
+from phase1 import bee_filters
 from phase1.bee_input import RECORD_BYTES, read_chunks
+from phase1.decontaminate import EvalIndex
 from phase1.files import BadInput
 from tests.conftest import ROOT
 from tests.test_prepare_sft_data import prepare, record, run
@@ -47,10 +55,30 @@ def test_a_missing_or_torn_file_is_named(tmp_path, monkeypatch, name):
         run(tmp_path / "out", [path], monkeypatch=monkeypatch)
 
 
+def test_of_several_files_a_missing_one_is_named_before_the_first_record(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(record(1)))
+    with pytest.raises(BadInput, match=r"b\.jsonl: no such file"):
+        next(read_chunks([tmp_path / "a.jsonl", tmp_path / "b.jsonl"]))
+
+
+def test_a_parquet_row_that_is_no_utf8_is_one_reject(tmp_path, monkeypatch):
+    binary = pa.array([b"One statement of one problem.", b"Another \xff of another.", b"A third statement."], pa.binary())
+    table = pa.table({"prompt": pa.Array.from_buffers(pa.string(), 3, binary.buffers()), "solution": ["print(1)"] * 3})
+    pq.write_table(table, tmp_path / "bee.parquet")
+    made = run(tmp_path / "out", [tmp_path / "bee.parquet"], monkeypatch=monkeypatch)
+    assert [(r["line"], r["reason"]) for r in made["rejects"]] == [(2, "parse_errors")] and "0xff" in made["rejects"][0]["detail"]
+
+
+@pytest.mark.parametrize("flags", ["--ngram 0", "--containment 0", "--containment 1.5", "--near_duplicates 80", "--max_reject_ratio -1", "--val_ratio 1",
+                                   "--keep 0", "--max_length 0", "--workers -1", "--verify_solutions --tests_raw no.jsonl"])  # fmt: skip
+def test_flags_out_of_range_are_refused_before_anything_is_read(tmp_path, monkeypatch, flags):
+    with pytest.raises(BadInput, match=flags.split()[-1] if "raw" in flags else flags.split()[0]):
+        prepare(tmp_path, [record(1), record(2)], *flags.split(), monkeypatch=monkeypatch)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_worker_that_dies_costs_one_record(tmp_path, monkeypatch):
     """Some interpreters overflow their C stack on deep code; here compiling one solution kills the process for sure."""
-    from phase1 import bee_filters
-
     def deadly(code: str) -> str | None:
         if "die" in code:
             os.kill(os.getpid(), 9)
@@ -61,6 +89,80 @@ def test_a_worker_that_dies_costs_one_record(tmp_path, monkeypatch):
     made = prepare(tmp_path, records, monkeypatch=monkeypatch)
     assert [(r["line"], r["reason"], r["detail"]) for r in made["rejects"]] == [(8, "syntax_error", "it crashes the compiler")]
     assert made["report"]["final_total"] == 19
+
+
+def test_a_worker_that_dies_while_records_are_handed_out_costs_one_record(tmp_path, monkeypatch):
+    """The pool then refuses more work at once: what was waiting, and what comes after, is done all the same."""
+    died = tmp_path / "died"
+
+    def deadly(code: str) -> str | None:
+        if "die" in code:
+            died.touch()
+            os.kill(os.getpid(), 9)
+        return None
+
+    def chunks():
+        for start in range(0, 12, 2):
+            yield [("bee.jsonl", i, json.dumps(record(i, "die = {i}" if i == 1 else "print({i})")).encode()) for i in (start, start + 1)]
+            while not died.exists():
+                time.sleep(0.01)
+            time.sleep(0.2)
+
+    monkeypatch.setattr(bee_filters, "python_fault", deadly)
+    found = list(bee_filters.examine_all(chunks(), bee_filters.Filters(EvalIndex([])), workers=2))
+    assert [(f.line, f.reason) for f in found] == [(i, "syntax_error" if i == 1 else "") for i in range(12)]
+
+
+# ------------------------------------------------------------------------------------------- stopped, and two at a time
+WAITING = (
+    # A test run in the background of a shell has SIGINT ignored, and its children too.
+    "import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nsys.path.insert(0, {root!r})\n"
+    "import prepare_sft_data\nfrom phase1.files import run_script\nread = prepare_sft_data.read_chunks\n"
+    "def chunks(paths):\n    yield from read(paths)\n    print('waiting', flush=True)\n    time.sleep(1000)\n"
+    "prepare_sft_data.read_chunks = chunks\nsys.argv[0] = 'prepare_sft_data.py'\nrun_script(prepare_sft_data.run)\n"
+)
+
+
+def children(pid: int) -> list[int]:
+    return [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_leaves_no_worker_and_no_file_for_long(tmp_path, monkeypatch, number):
+    source, out, script = tmp_path / "bee.jsonl", tmp_path / "out", tmp_path / "waiting.py"
+    source.write_text("".join(json.dumps(record(i)) + "\n" for i in range(600)))
+    script.write_text(WAITING.format(root=str(ROOT)))
+    process = subprocess.Popen([sys.executable, script, "--input_jsonl", source, "--output_dir", out, "--manifest_dir", tmp_path / "none",
+                                "--allow_missing_manifests", "--no_verl_check", "--workers", "2"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout.readline() == "waiting\n"
+    workers = children(process.pid)
+    assert len(workers) == 2
+    with pytest.raises(BadInput, match="out: another run writes there"):
+        run(out, [source], monkeypatch=monkeypatch)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 1, signal.SIGKILL: -9}[number] and "Traceback" not in said, said
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}/stat").exists() and b" Z " not in Path(f"/proc/{pid}/stat").read_bytes() for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive the run"
+        time.sleep(0.05)
+    assert number == signal.SIGKILL or not list(out.iterdir())
+    run(out, [source], monkeypatch=monkeypatch)
+    assert {p.name for p in out.iterdir()} == set(prepare_sft_data.OUTPUTS)
+
+
+def test_where_one_file_cannot_be_written_all_of_the_run_before_stay(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    prepare(tmp_path, [record(1), record(2)], monkeypatch=monkeypatch)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    for step in ("histogram", "write_json"):
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+            patched.setattr(prepare_sft_data, step, full)
+            prepare(tmp_path, [record(3), record(4), record(5, "print 1")], monkeypatch=patched)
+        assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
 
 
 # ------------------------------------------------------------------------------------------------------ long records

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -303,6 +304,17 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, setup, expected)
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
     assert expected in done.stderr
     assert not (tmp_path / "out").exists() or written(tmp_path / "out") == []
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap makes the small disk; apt-get install bubblewrap")
+def test_a_full_disk_is_told_and_nothing_is_written(code_contests, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, ROOT / "prepare_eval_data.py", "--output_dir", out, "--datasets", "codecontests_valid", "--code_contests_dir", code_contests]
+    script = '"$@"; code=$?; find "$0" -type f; exit $code'
+    done = subprocess.run(["bwrap", "--dev-bind", "/", "/", "--size", "20000", "--tmpfs", out, "sh", "-c", script, out, *command], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"error: \S.*No space left on device; make room, or give another --output_dir; nothing was replaced\n", done.stderr), done.stderr
 
 
 def test_a_bad_second_set_leaves_the_first_set_of_an_earlier_run_untouched(code_contests, tmp_path):

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,8 @@ def test_prompt_and_solution_win_over_description_and_text():
 
 
 @pytest.mark.parametrize("row", [{}, {"text": 3}, {"text": "### Prompt\n\nno answer"}, {"prompt": 1, "solution": "x"},
-                                 {"prompt": "x", "solution": 1}, {"text": "### Prompt\n\n### Response\n\nx"}])  # fmt: skip
+                                 {"prompt": "x", "solution": 1}, {"text": "### Prompt\n\n### Response\n\nx"},
+                                 {"prompt": "half a character \ud800", "solution": "x"}, {"prompt": "x", "solution": "y = '\udfff'"}])  # fmt: skip
 def test_a_record_without_prompt_or_response_is_bad(row):
     with pytest.raises(BadRecord):
         parse_record(row)
@@ -207,6 +209,25 @@ def test_phrases_of_the_trade_are_no_contamination():
     assert index.find("900_A. New", 2, f"{trade} something quite new about trees") is None
 
 
+def test_a_statement_that_stands_in_many_sets_is_still_found_by_a_part_of_it():
+    index = EvalIndex([(f"copy{i}", "Codeforces/1575/G", STATEMENT) for i in range(5)])
+    hit = index.find("77_A. Something Else", 2, DISGUISES["cut in half"](STATEMENT))
+    assert hit is not None and (hit.dataset, hit.rule) == ("copy0", "ngrams")
+
+
+def test_a_short_problem_with_one_phrase_in_common_does_not_hide_the_one_that_a_record_is():
+    phrase = " ".join(STATEMENT.split()[:8])
+    index = EvalIndex([("mbpp_reg", "mbpp/11", phrase), ("codecontests_valid", "Codeforces/1575/G", STATEMENT)])
+    record = STATEMENT.replace("grandmother", "uncle").replace("minutes", "hours")
+    hit = index.find("77_A. Something Else", 2, record)
+    assert hit is not None and hit.problem_id == "Codeforces/1575/G"
+
+
+def test_an_example_told_in_a_sentence_does_not_end_the_statement():
+    told = "Lucky numbers have no digits but 4 and 7, for example 47 and 744. {} of them lie between the numbers a and b?"
+    assert statement_hash(words_of(told.format("How many"))) != statement_hash(words_of(told.format("Which")))
+
+
 def test_an_unknown_evaluation_set_stops_the_run(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match=r"codecontests_valid_manifest\.jsonl: no such file"):
         prepare(tmp_path, [record(1), record(2)], "--manifest_dir", str(tmp_path), monkeypatch=monkeypatch)
@@ -242,6 +263,21 @@ def test_near_duplicates_need_both_statement_and_solution_alike():
     assert near_duplicates(statements, solutions, 0.85) == {1: 0}
 
 
+def test_memory_stays_small_where_every_record_is_alike():
+    rows, r = 8000, np.random.default_rng(1)
+    alike = np.tile(r.integers(0, 1 << 16, 128).astype(np.uint16), (rows, 1))
+    changed = r.random(alike.shape) < 0.05
+    alike[changed] = r.integers(0, 1 << 16, int(changed.sum()))
+    tracemalloc.start()
+    try:
+        found = near_duplicates(alike[:, :64], alike[:, 64:], 0.8)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) > 0.9 * rows and set(found.values()).isdisjoint(found)
+    assert peak < 1500 * rows  # bytes; 16 pairs a row from each of 12 bands would be 3 kB a row and their copies
+
+
 def test_keep_chooses_among_the_solutions_of_a_problem():
     problems, lengths = [7, 7, 8, 7], [30, 10, 5, 20]
     dropped = {keep: surplus(problems, lengths, keep) for keep in ("shortest", "first", "all", "2")}
@@ -267,6 +303,25 @@ def test_each_reason_is_counted_and_told_by_line(tmp_path, monkeypatch):
     assert report["input_total"] == report["final_total"] + sum(report["dropped"].values())
     assert report["train_samples"] + report["val_samples"] == 21 == len(made["train"]) + len(made["val"])
     assert report["stamp"]["arguments"]["seed"] == 42
+
+
+REASONS = {"language": "not_python3", "syntax": "syntax_error", "python2": "python2", "contamination": "contaminated",
+           "duplicates": "exact_duplicate", "near_duplicates": "near_duplicate"}  # fmt: skip
+
+
+@pytest.mark.parametrize("left_out", ["", *REASONS])
+def test_each_filter_has_a_switch_that_leaves_it_out_and_no_other(tmp_path, monkeypatch, left_out):
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "some_manifest.jsonl").write_text('{"problem_id": "Codeforces/2004/A"}\n')
+    long, words = "\n".join(f"x{i} = {i}" for i in range(99)), " ".join(f"word{i}" for i in range(99))
+    records = [record(1, language="PYTHON"), record(2, "print(("), record(3, "print 1"), record(4), record(5), record(5),
+               record(6, long, statement=words), record(6, f"{long}\ny = 1", statement=words), record(7)]  # fmt: skip
+    flags = ("--manifest_dir", str(tmp_path / "manifests"), "--allow_missing_manifests", *(("--skip", left_out) if left_out else ()))
+    made = prepare(tmp_path, records, *flags, monkeypatch=monkeypatch)
+    wanted = {reason: 1 for filter, reason in REASONS.items() if filter != left_out}
+    if left_out == "duplicates":
+        wanted["near_duplicate"] = 2  # what is equal is alike, too
+    assert made["report"]["dropped"] == wanted
 
 
 @pytest.mark.parametrize("style", ["codecontests", "raw"])

@@ -44,6 +44,15 @@ ONE = [{"problem_id": "Codeforces/1/A"}]
     (ONE, [GOOD | {"test_cases": {"type": "java"}}], "mbpp_reg_raw.jsonl:1: test_cases.type is 'java'"),
     (ONE, [GOOD | {"test_cases": {"type": "codecontests", "tests": []}}], "lacks tests; a problem without tests cannot be judged"),
     (ONE, [GOOD | {"test_cases": {"type": "humaneval", "test_code": "x"}}], "lacks entry_point"),
+    (ONE, [GOOD | {"test_cases": {"type": "codecontests", "tests": "1 2"}}], "mbpp_reg_raw.jsonl:1: test_cases.tests is a str, expected a list"),
+    (ONE, [GOOD | {"test_cases": {"type": "codecontests", "tests": [{"input": "1"}]}}], "has a test that is not {input, output}, both strings"),
+    (ONE, [GOOD | {"test_cases": {"type": "codecontests", "tests": [{"input": "1", "output": 2}]}}], "has a test that is not {input, output}, both strings"),
+    (ONE, [GOOD | {"test_cases": {"type": "codecontests", "tests": ["1"]}}], "has a test that is not {input, output}, both strings"),
+    (ONE, [GOOD | {"test_cases": {"type": "mbpp", "test_list": ["assert f()", 1], "entry_point": "f"}}], "test_cases.test_list has a test that is not a string"),
+    (ONE, [GOOD | {"test_cases": {"type": "mbpp", "test_list": ["assert f()"], "entry_point": "f", "test_setup_code": ["x"]}}], "test_setup_code is a list, expected a string"),
+    (ONE, [GOOD | {"test_cases": {"type": "humaneval", "test_code": "x", "entry_point": 5}}], "entry_point is a int, expected a string"),
+    (ONE, [GOOD | {"test_cases": GOOD["test_cases"] | {"time_limit": "2"}}], "test_cases.time_limit is '2', expected a positive number"),
+    (ONE, [GOOD | {"test_cases": GOOD["test_cases"] | {"memory_limit_mb": 0}}], "test_cases.memory_limit_mb is 0, expected a positive number"),
 ])  # fmt: skip
 def test_damage_is_named(tmp_path, manifest, raw, message):
     manifest_dir = write(tmp_path, manifest, raw)

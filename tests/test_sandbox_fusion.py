@@ -13,7 +13,7 @@ from aiohttp import web
 
 from phase1 import sandbox_fusion, zygote_asserts
 from phase1.files import BadInput
-from phase1.judge import JudgeConfig, open_judge
+from phase1.judge import JudgeConfig, open_judge, print_probes
 from phase1.outcomes import Task
 from phase1.sandbox import LocalSandbox
 from tests.running_judge import asserts, stdin
@@ -202,3 +202,10 @@ def test_the_zygote_needs_nothing_that_a_server_lacks():
     """Its source travels with assert tasks: standard library only."""
     with open(zygote_asserts.__file__) as f:
         assert "phase1" not in f.read()
+
+
+def test_probe_of_servers_says_how_many_answer(world, capsys):
+    runner, _, fusion, _ = world
+    config = JudgeConfig(judge="sandbox_fusion", sandbox_urls=("http://127.0.0.1:9", fusion.backend.urls[0]))
+    assert runner.run(print_probes(config)) == 0
+    assert "1 of 2 servers" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """run_sft.sh up to the moment torch would load: the command it builds, what it refuses, where it resumes."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -146,6 +147,22 @@ def test_several_nodes_meet_at_the_master_address(env):
     got = words(env | {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1", "NPROC": "1"})
     assert {"--nnodes=2", "--node_rank=1", "--master_addr=10.0.0.1", "--master_port=29500"} <= set(got) and "--standalone" not in got
     assert run_sft(env | {"NNODES": "2", "NPROC": "1"}, "--dry_run").returncode == 2  # nobody to meet
+
+
+MISSPELT = [{"COMPILE": "True"}, {"FUSED_LOSS": "yes"}, {"GRADIENT_CHECKPOINTING": "no"}, {"RESHARD": "off"}, {"LR": "fast"}, {"LR": "nan"}, {"LR": "True"},
+            {"WARMUP_RATIO": "5%"}, {"RESUME_MODE": "never"}, {"NODE_RANK": "1"}, {"NNODES": "2", "NODE_RANK": "two"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("knobs", MISSPELT, ids=str)
+def test_a_misspelt_value_is_refused_in_one_line_and_not_taken_for_another(env, engine_verl, knobs):
+    done = run_sft(env | {"TRAINER": "engine", "PYTHONPATH": str(engine_verl)} | knobs)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert list(knobs.values())[-1] in done.stderr and not Path(env["CKPT_DIR"]).exists()
+
+
+def test_another_checkpoint_folder_than_the_locked_one_is_refused(env, tmp_path):
+    done = run_sft(env, f"trainer.default_local_dir={tmp_path}/elsewhere")
+    assert done.returncode == 2 and "set CKPT_DIR instead" in done.stderr
 
 
 def test_wandb_without_a_login_logs_offline_and_says_so(env):
@@ -307,7 +324,7 @@ def test_parse_override_reads_deletions_and_refuses_sweeps():
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_every_setting_is_a_key_of_the_trainers_own_schema(trainer):
     """verl 0.7.0's and 0.9.1's configuration as Hydra composes it: a key that is not there would be refused at the start."""
-    site = ROOT / {"fsdp": ".venv", "engine": ".venv-latest"}[trainer]
+    site = Path({"fsdp": sys.prefix, "engine": os.environ.get("VENV_LATEST", ROOT / ".venv-latest")}[trainer])
     config = {"fsdp": "sft_trainer", "engine": "sft_trainer_engine"}[trainer]
     found = list(site.glob(f"lib/python3*/site-packages/verl/trainer/config/{config}.yaml"))
     if not found:
@@ -364,3 +381,33 @@ def test_what_a_stopped_run_lost_is_said(env, tmp_path, capsys):
     (tmp_path / "m.jsonl").write_text(json.dumps({"run": "ckpt", "step": 7}) + "\n")
     assert report_stop(job_of(env), tmp_path / "m.jsonl") == 0
     assert "trained up to step 7, saved up to step 4: 3 steps after it are lost" in capsys.readouterr().out
+    with open(tmp_path / "m.jsonl", "a") as f:
+        f.write('{"run": "ckpt", "st')  # torn by the crash that is reported
+    assert report_stop(job_of(env), tmp_path / "m.jsonl") == 0
+    assert "trained up to step 7" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_broken_weights_is_named_before_the_next_start_goes_on_from_it(env, tmp_path, capsys):
+    begin(env)
+    make_checkpoint(env["CKPT_DIR"], 4)
+    tracker(env).write_text("4")
+    for first, named in ((5, True), (6, False)):  # weights saved at 4 gave the loss of 5
+        rows = [{"run": "ckpt", "step": s, "train/loss": 1.0 if s < first else None} for s in range(1, 8)]
+        (tmp_path / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        report_stop(job_of(env), tmp_path / "m.jsonl")
+        *before, last = capsys.readouterr().out.splitlines()
+        assert last.startswith("trained up to step 7, saved up to step 4: 3 steps") and bool(before) == named
+        assert not named or "global_step_4 and later hold broken weights" in before[0]
+
+
+def test_each_node_keeps_a_record_of_its_own_in_the_folder_they_share(env, tmp_path, capsys):
+    nodes = [job_of(env | {"NNODES": "2", "NODE_RANK": str(r), "NPROC": "1", "MASTER_ADDR": "127.0.0.1"}) for r in (0, 1)]
+    make_checkpoint(env["CKPT_DIR"], 4)
+    tracker(env).write_text("4")
+    for step in (0, 4):
+        for job in nodes:
+            record_start(job, run_shape(job), ["torchrun"], step=step, total=16)
+    for name in ("train_run.json", "train_run_node1.json"):
+        assert [s["from_step"] for s in json.loads((Path(env["CKPT_DIR"]) / name).read_text())["sessions"]] == [0, 4]
+    assert report_stop(nodes[1], tmp_path / "none") == 0
+    assert "trained up to step" not in capsys.readouterr().out  # steps are logged on the first node

@@ -102,8 +102,10 @@ def test_two_processes_log_what_one_process_logs_for_the_same_global_batch(whole
         assert float(whole.steps()[step][metric]) == pytest.approx(float(metrics[metric]), rel=tolerance)
 
 
-def test_a_checkpoint_holds_what_the_contract_lists(whole):
-    shards = {f"{kind}_world_size_2_rank_{rank}.pt" for kind in ("model", "optim", "extra_state") for rank in (0, 1)}
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_checkpoint_holds_what_the_contract_lists(whole, single, world):
+    whole = (single, whole)[world - 1]
+    shards = {f"{kind}_world_size_{world}_rank_{rank}.pt" for kind in ("model", "optim", "extra_state") for rank in range(world)}
     assert {p.name for p in whole.ckpt_dir.glob("global_step_*")} == {f"global_step_{s}" for s in (3, 6, 9, 12)}
     for folder in whole.ckpt_dir.glob("global_step_*"):
         assert {p.name for p in folder.iterdir()} == shards | {"fsdp_config.json", "data.pt", "huggingface"}
@@ -111,7 +113,9 @@ def test_a_checkpoint_holds_what_the_contract_lists(whole):
     assert (whole.ckpt_dir / "latest_checkpointed_iteration.txt").read_text() == str(STEPS)
 
 
-def test_a_finished_job_started_again_trains_nothing(whole):
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_finished_job_started_again_trains_nothing(whole, single, world):
+    whole = (single, whole)[world - 1]
     files = {p: p.stat().st_mtime_ns for p in whole.ckpt_dir.rglob("*") if p.is_file()}
     again = Run(whole.env, whole.ckpt_dir).wait()
     assert again.process.returncode == 0 and "nothing is trained" in again.output
@@ -139,15 +143,19 @@ def test_a_killed_run_leaves_no_process_and_resumes_past_a_torn_checkpoint_with_
     assert [s["from_step"] for s in sessions] == [0, before]
 
 
-def test_a_run_stopped_at_the_end_of_an_epoch_trains_the_next_one(env, whole, tmp_path):
+@pytest.mark.parametrize(("last", "world"), [(3, 1), (3, 2), (STEPS_PER_EPOCH, 1), (STEPS_PER_EPOCH, 2)])
+def test_an_interrupted_run_goes_on_with_the_losses_of_the_uninterrupted_one(whole, single, tmp_path, last, world):
+    """In the middle of an epoch and at its end, where verl itself trains nothing and exits 0 (verl#7401)."""
+    before = (single, whole)[world - 1]
     ckpt_dir = tmp_path / "ckpt"
-    shutil.copytree(whole.ckpt_dir, ckpt_dir)
-    for step in (9, 12):
-        shutil.rmtree(ckpt_dir / f"global_step_{step}")
-    (ckpt_dir / "latest_checkpointed_iteration.txt").write_text(str(STEPS_PER_EPOCH))
-    resumed = Run(env, ckpt_dir).wait()
+    shutil.copytree(before.ckpt_dir, ckpt_dir)
+    for folder in ckpt_dir.glob("global_step_*"):
+        if int(folder.name[12:]) > last:
+            shutil.rmtree(folder)
+    (ckpt_dir / "latest_checkpointed_iteration.txt").write_text(str(last))
+    resumed = Run(before.env, ckpt_dir).wait()
     assert resumed.process.returncode == 0, resumed.output
-    assert resumed.steps() == {s: m for s, m in whole.steps().items() if s > STEPS_PER_EPOCH}
+    assert resumed.steps() == {s: m for s, m in before.steps().items() if s > last}
 
 
 @pytest.mark.parametrize("victim", ["run_sft.sh", "torchrun"])
@@ -159,7 +167,7 @@ def test_a_stopped_training_leaves_no_process_and_its_status_says_that_it_failed
     if victim == "run_sft.sh":
         stopped.process.send_signal(signal.SIGTERM)
     else:
-        launcher = next(pid for pid, line in members(stopped.process.pid).items() if "torch.distributed.run" in line)
+        launcher = next(pid for pid, line in members(stopped.ckpt_dir).items() if "torch.distributed.run" in line)
         os.kill(launcher, signal.SIGKILL)
     stopped.wait()
     assert stopped.process.returncode not in (0, 2)
@@ -184,6 +192,27 @@ for workers in (0, 2):
 """
     done = subprocess.run([sys.executable, "-c", script], env=env | {"PYTHONPATH": str(ROOT / "patches")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_process_group_ends_the_epoch_between_two_steps(env, asked):
+    """torchrun signals a worker's whole process group, in which are the loader's own workers, as on GPUs."""
+    script = """
+import time
+from phase1_resume import ResumableDataLoader, stop_between_steps
+stop_between_steps()
+for number, _ in enumerate(ResumableDataLoader(list(range(1000)), batch_size=2, num_workers=2)):
+    print("begin", number, flush=True)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        pass
+    print("end", number, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], env=env | {"PYTHONPATH": str(ROOT / "patches")}, stdout=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+    lines = [process.stdout.readline() for _ in range(3)]  # the first step is over, the second begun
+    os.killpg(process.pid, asked)
+    rest, _ = process.communicate(timeout=60)
+    assert "".join(lines) + rest == "begin 0\nend 0\nbegin 1\nend 1\n" and process.returncode == 128 + asked
 
 
 def test_the_smoke_test_takes_ten_steps_and_saves_twice(env, tmp_path):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.sft_runs import Run, addition
 
@@ -73,11 +74,14 @@ def test_training_ends_with_exit_0_at_its_last_step_and_learns(whole):
     assert len(losses) == STEPS and sum(losses[-3:]) < 0.5 * sum(losses[:3])
 
 
-def test_a_checkpoint_holds_what_the_contract_lists(whole):
-    shards = {f"{kind}_world_size_2_rank_{rank}.pt" for kind in ("model", "optim", "extra_state") for rank in (0, 1)}
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_checkpoint_holds_what_the_contract_lists(whole, single, world):
+    whole = (single, whole)[world - 1]
+    kinds = [f"{kind}_world_size_{world}" for kind in ("model", "optim", "extra_state")]
+    shards = {f"{kind}_rank_{rank}.pt" for kind in kinds for rank in range(world)} | {f"data_{rank}.pt" for rank in range(world)}
     assert {p.name for p in whole.ckpt_dir.glob("global_step_*")} == {f"global_step_{s}" for s in (3, 6, 9, 12)}
     for folder in whole.ckpt_dir.glob("global_step_*"):
-        assert {p.name for p in folder.iterdir()} >= shards | {"fsdp_config.json", "data_0.pt", "data_1.pt", "huggingface"}
+        assert {p.name for p in folder.iterdir()} >= shards | {"fsdp_config.json", "huggingface"}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in (folder / "huggingface").iterdir()}
 
 
@@ -97,12 +101,30 @@ def test_loss_and_gradient_are_those_of_full_logits_and_transformers_attention(e
         assert values == pytest.approx(exact(single)[step], rel=1e-3)  # the schedule spans both epochs in either
 
 
-def test_a_finished_job_started_again_trains_nothing(whole):
+def test_an_untied_head_under_two_processes_has_the_loss_and_gradient_of_full_logits_in_one(env, base_model, tmp_path):
+    """A 7B's head is a parameter of its own, which FSDP gathers; verl's own fused kernels fail there."""
+    untied = tmp_path / "model"
+    shutil.copytree(base_model, untied)
+    config, weights = json.loads((untied / "config.json").read_text()), load_file(untied / "model.safetensors")
+    (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    save_file(weights | {"lm_head.weight": weights["model.embed_tokens.weight"].flip(0).contiguous()}, untied / "model.safetensors", metadata={"format": "pt"})
+    runs = [Run(env | {"MODEL_PATH": str(untied), "TOTAL_STEPS": "3"} | knobs, tmp_path / name, outputs=f"outputs_{name}").wait()
+            for name, knobs in (("fused", {}), ("plain", {"NPROC": "1", "FUSED_LOSS": "0", "ATTENTION": "sdpa"}))]  # fmt: skip
+    assert [run.process.returncode for run in runs] == [0, 0], runs[0].output + runs[1].output
+    fused, plain = map(exact, runs)
+    assert list(fused) == [1, 2, 3]
+    for step, values in fused.items():
+        assert values == pytest.approx(plain[step], rel=2e-3)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_finished_job_started_again_trains_nothing(whole, single, world):
+    whole = (single, whole)[world - 1]
     again = Run(whole.env, whole.ckpt_dir).wait()
     assert again.process.returncode == 0 and "nothing is trained" in again.output
 
 
-@pytest.mark.parametrize(("last", "world"), [(3, 2), (STEPS_PER_EPOCH, 2), (STEPS_PER_EPOCH, 1)])
+@pytest.mark.parametrize(("last", "world"), [(3, 1), (3, 2), (STEPS_PER_EPOCH, 1), (STEPS_PER_EPOCH, 2)])
 def test_an_interrupted_run_goes_on_with_the_losses_of_the_uninterrupted_one(env, whole, single, tmp_path, last, world):
     """In the middle of an epoch and at its end, where verl itself trains nothing and exits 0 (verl#7401)."""
     before = whole if world == 2 else single
@@ -131,24 +153,35 @@ def test_a_changed_schedule_is_refused_by_name(env, whole):
     assert done.returncode == 2 and "optim.lr was 0.01, is 0.001" in done.stderr
 
 
-def test_two_nodes_on_one_machine_train_and_resume(env, single, tmp_path):
+def two_nodes(env: dict[str, str], ckpt_dir: Path) -> list[Run]:
     """torchrun's rendezvous at MASTER_ADDR:MASTER_PORT, a process on each node, a shared checkpoint folder."""
-    def train(total: str) -> list[Run]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        nodes = env | {"NPROC": "1", "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TOTAL_STEPS": total}
-        runs = []
-        for rank in (0, 1):
-            runs.append(Run(nodes | {"NODE_RANK": str(rank)}, tmp_path / "ckpt", outputs=f"outputs{rank}"))
-        return [run.wait() for run in runs]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = env | {"NPROC": "1", "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [Run(nodes | {"NODE_RANK": str(rank)}, ckpt_dir, outputs=f"outputs{rank}") for rank in (0, 1)]
 
+
+def test_two_nodes_on_one_machine_train_and_resume(env, single, tmp_path):
     for total in ("3", "6"):
-        runs = train(total)
+        runs = [run.wait() for run in two_nodes(env | {"TOTAL_STEPS": total}, tmp_path / "ckpt")]
         assert [run.process.returncode for run in runs] == [0, 0], runs[0].output + runs[1].output
     assert set(exact(runs[0])) == set(range(1, 7))
     for step, values in exact(runs[0]).items():
         assert values == pytest.approx(exact(single)[step], rel=2e-3)
+
+
+def test_one_preempted_node_ends_the_others_between_two_steps(env, tmp_path):
+    runs = two_nodes(env | {"EPOCHS": "1000", "SAVE_FREQ": "2"}, tmp_path / "ckpt")
+    while "step:5 " not in runs[0].log() and runs[0].process.poll() is None:
+        time.sleep(0.1)
+    runs[1].process.send_signal(signal.SIGTERM)
+    for run in runs:
+        assert run.wait().process.returncode not in (0, 2)
+        assert "RuntimeError" not in run.output, run.output  # of a collective whose other end went away
+    assert "steps after it are lost" in runs[0].output.splitlines()[-1]
+    assert "the first node says" in runs[1].output.splitlines()[-1]
+    assert not runs[0].outlived_by(seconds=60)
 
 
 def test_asked_to_stop_it_ends_its_step_and_says_what_is_lost(env, tmp_path):

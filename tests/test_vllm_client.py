@@ -1,9 +1,11 @@
 """The vLLM client and the evaluator around it, against stub servers that fail as real ones do; the judge is the real one."""
 
+import asyncio
 import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,12 +14,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from phase1.files import BadInput, read_json, read_jsonl
-from phase1.generate import load_tokenizer, prompt_ids
+from phase1.generate import Backend, Sampling, load_tokenizer, make_requests, prompt_ids
 from phase1.problems import load_problems
-from phase1.vllm_servers import ServerConfig, ask, environment, free_ports, gpu_groups
+from phase1.progress import Display
+from phase1.vllm_client import Client, Endpoint, connections
+from phase1.vllm_servers import Server, ServerConfig, ask, environment, free_ports, gpu_groups
 
 from .conftest import ROOT, SAMPLES
 from .stub_vllm import key
@@ -192,6 +197,71 @@ def test_an_engine_that_answers_health_but_produces_nothing_is_taken_out(base_mo
 
 
 @pytest.mark.slow
+def test_the_only_server_hangs_what_it_answered_is_judged_and_the_rest_is_for_later(base_model, answers, stub, tmp_path):
+    done = run(base_model, tmp_path / "out", [stub("--answers", answers, "--hang_after", 5).url], "--stall_timeout", 2)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no vLLM server is left" in done.stdout and "has produced nothing for 2 s" in done.stdout and "no other is left" in done.stdout
+    assert len(rows(tmp_path / "out", "results")) == len(rows(tmp_path / "out", "completions")) == 5
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_before_its_first_answer_is_one_line_after_the_stall_timeout(base_model, stub, tmp_path):
+    done = run(base_model, tmp_path / "out", [stub("--hang_after", 0).url], "--stall_timeout", 2)
+    assert done.returncode == 2 and "three short questions are not answered in 2 s" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_one_of_our_own_servers_that_dies_before_its_first_answer_is_taken_out(base_model, stub, tmp_path):
+    """Between /health and the first question lie seconds, in which a server may run out of memory."""
+    sound, tokenizer, said, info = stub(), load_tokenizer(base_model), [], {}
+    display = Display(1, 0, 0)
+    display.say = said.append
+    request = make_requests([(load_problems(SAMPLES / "manifests", "mbpp_reg", 1)[0], 0)], tokenizer, 6144, Sampling())[0]
+    ended = subprocess.Popen(["false"])
+    ended.wait()
+    owned = [Server(url, tmp_path / "vllm.log", "the CPU", process) for url, process in ((f"http://127.0.0.1:{free_ports(1)[0]}", ended), (sound.url, sound.process))]
+
+    async def check(servers: list[Server]) -> list[str | None]:
+        async with aiohttp.ClientSession() as http:
+            client = Client(http, [Endpoint(s.url, s) for s in servers], Sampling(), tokenizer, [], Backend("vllm"), 0, display)
+            await client.check(base_model.resolve(), request, info)
+            return [e.gone for e in client.endpoints]
+
+    gone, alive = asyncio.run(check(owned))
+    assert gone and alive is None and list(info["servers"]) == [sound.url] and "is taken out" in said[0]
+    with pytest.raises(BadInput, match=r"no vLLM server is left: .*vllm\.log"):
+        asyncio.run(check(owned[:1]))
+
+
+@pytest.mark.parametrize(("limits", "open_to", "limit"), [
+    ((1024, 20000), 2064, 3088),  # eight servers: raised as far as they need
+    ((1024, 2048), 1024, 2048),  # as far as it goes, the judge keeps its share
+    ((1024, 1024), 512, 1024),
+    ((8192, 8192), 2064, 8192),
+    ((1024, resource.RLIM_INFINITY), 2064, 3088),
+    ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 2064, resource.RLIM_INFINITY),
+])  # fmt: skip
+def test_more_connections_than_open_files_are_allowed_are_not_opened(monkeypatch, limits, open_to, limit):
+    now = [limits]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: now[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: now.append(new))
+    assert connections(8 * 258) == open_to and now[-1] == (limit, limits[1])
+
+
+@pytest.mark.slow
+def test_a_shell_that_allows_few_open_files_makes_no_server_look_dead(base_model, answers, undisturbed, stub, tmp_path):
+    words = command(base_model, tmp_path / "out", [stub("--answers", answers, "--seconds", 1).url], "--n_samples", 3, "--temperature", 0.8)
+    done = subprocess.run(["bash", "-c", 'ulimit -Sn 120; exec "$@"', "bash", *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "taken out" not in done.stdout, done.stdout + done.stderr
+    assert verdicts(tmp_path / "out") == verdicts(undisturbed)
+
+
+def test_a_proxy_of_the_cluster_is_not_asked_for_our_own_servers(stub, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert ask(stub().url + "/version") == {"version": "stub"}
+
+
+@pytest.mark.slow
 def test_errors_500_are_tried_again(base_model, answers, undisturbed, stub, tmp_path):
     done = run(base_model, tmp_path / "out", [stub("--answers", answers, "--fail_first", 6).url], "--max_concurrent", 4)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -235,9 +305,20 @@ def test_sampled_answers_give_pass_at_k_beside_accepted_at_1(base_model, answers
     assert again.returncode == 0 and "complete already" in again.stdout
 
 
-def test_greedy_samples_are_refused(base_model, tmp_path):
-    done = run(base_model, tmp_path / "out", [], "--n_samples", 2)
-    assert done.returncode == 2 and "greedy answers are all the same" in done.stderr
+@pytest.mark.parametrize(("args", "message"), [
+    (["--n_samples", 2], "greedy answers are all the same"),
+    (["--temperature", "-1"], "expected temperature from 0"),
+    (["--temperature", "nan"], "expected temperature from 0"),
+    (["--top_p", 0], "top_p above 0"),
+    (["--top_k", 0], "top_k -1 or from 1"),
+    (["--num_servers", -1], "argument --num_servers"),
+    (["--stall_timeout", 0], "argument --stall_timeout"),
+    (["--vllm_args", "'--enforce-eager"], "--vllm_args '--enforce-eager: No closing quotation"),
+])  # fmt: skip
+def test_flags_that_make_no_sense_are_refused_before_anything_starts(base_model, tmp_path, args, message):
+    done = run(base_model, tmp_path / "out", [], "--backend", "vllm", *args)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

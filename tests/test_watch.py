@@ -47,6 +47,9 @@ WELL = {"train/loss": 1.0, "train/grad_norm": 1.0, "tokens_per_s": 1000.0}
     ([WELL, WELL | {"train/loss": float("nan")}], ["nan"]),
     ([WELL] * 12 + [WELL | {"train/loss": 1.6}] + [WELL] * 3, ["spike"]),
     ([WELL] * 3 + [WELL | {"train/loss": 1.6}], []),  # too early to say
+    ([WELL | {"train/loss": 0.004}] * 12 + [WELL | {"train/loss": 0.009}], []),  # nothing is left to learn
+    ([WELL | {"train/loss": 0.4 + 0.1 * (i % 3 - 1)} for i in range(24)] + [WELL | {"train/loss": 0.7}], []),  # small batches scatter
+    ([WELL | {"train/loss": 0.4 + 0.1 * (i % 3 - 1)} for i in range(24)] + [WELL | {"train/loss": 1.3}], ["spike"]),
     ([WELL | {"train/grad_norm": 101.0}], ["grad_norm"]),
     ([WELL | {"train/grad_norm": 0.0}], ["grad_norm"]),
     ([WELL | {"train/grad_norm": float("nan")}] * 5, ["grad_norm"]),  # once, while it lasts
@@ -58,6 +61,11 @@ WELL = {"train/loss": 1.0, "train/grad_norm": 1.0, "tokens_per_s": 1000.0}
 ])  # fmt: skip
 def test_warnings_name_what_goes_wrong_and_nothing_else(steps, kinds):
     assert warned(steps) == kinds
+
+
+def test_lines_of_training_and_of_validation_do_not_end_each_others_warnings():
+    low, high = {"val/loss": float("nan")}, WELL | {"train/grad_norm": 500.0}
+    assert warned([high, low, high, low, high, low]) == ["grad_norm", "val_nan"]
 
 
 def test_a_warning_that_went_away_is_given_again():
@@ -79,13 +87,20 @@ def test_steps_done_again_after_a_resume_stand_once_and_other_runs_stay(tmp_path
     assert [json.loads(x) for x in (tmp_path / "m.jsonl").read_text().splitlines()] == [rows[0], rows[1], rows[3]]
 
 
-def watch(folder: Path, text: str, *args: str) -> subprocess.CompletedProcess:
+@pytest.mark.parametrize("torn", [b'{"run": "a", "step": 2', b"\xff\xfe", b"[1]", b"{}", b"\0" * 40])
+def test_a_line_torn_by_a_crash_does_not_stop_the_next_start(tmp_path, torn):
+    (tmp_path / "m.jsonl").write_bytes(b'{"run": "a", "step": 1}\n' + torn)
+    drop_later_steps(tmp_path / "m.jsonl", "a", from_step=5)
+    assert (tmp_path / "m.jsonl").read_text() == '{"run": "a", "step": 1}\n'
+
+
+def watch(folder: Path, text: str, *args: str, screen: str = "/dev/stdout") -> subprocess.CompletedProcess:
     """The watcher as run_sft.sh starts it: a child of a shell, the trainer's output on its standard input."""
     (folder / "ckpt").mkdir()
     stamp = {"arguments": {"model.partial_pretrain": "none/here", "data.train_batch_size": 8}}
     (folder / "ckpt" / "train_run.json").write_text(json.dumps({"sessions": [{"from_step": 0}], "expected_steps": 9, "world_size": 1, "stamp": stamp}))
     command = [sys.executable, "-m", "phase1.sft_watch", "--log", str(folder / "log"), "--run_file", str(folder / "ckpt/train_run.json"), "--output_dir", str(folder), *args]
-    return subprocess.run(["bash", "-c", 'trap "echo asked" TERM; "$@"; exit 0', "shell", *command], input=text, capture_output=True,
+    return subprocess.run(["bash", "-c", 'trap "echo asked" TERM; "$@" > ' + screen + '; exit 0', "shell", *command], input=text, capture_output=True,
                           text=True, cwd=ROOT, env=os.environ | {"DEVICE": "cpu"})  # fmt: skip
 
 
@@ -99,6 +114,22 @@ def test_log_metrics_health_and_plot_are_written(tmp_path):
     health = json.loads((tmp_path / "train_health.json").read_text())
     assert health["status"] == "warned" and health["warnings"][0]["kind"] == "nan" and health["last_val_loss"] == 1.5
     assert (tmp_path / "train_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_full_disk_costs_the_log_and_not_the_training(tmp_path):
+    (tmp_path / "log").symlink_to("/dev/full")
+    text = "hello\nstep:1 - train/loss:2.0 - train/grad_norm:1.0\nbye\n"
+    done = watch(tmp_path, text)
+    said = [line for line in done.stdout.splitlines() if "warning: " not in line]
+    assert said == text.splitlines(), done.stderr
+    assert done.stdout.count("No space left on device") == 1 and str(tmp_path / "log") in done.stdout
+    assert json.loads((tmp_path / "train_metrics.jsonl").read_text())["step"] == 1
+
+
+def test_a_screen_that_went_away_costs_neither_log_nor_training(tmp_path):
+    text = "hello\n" * 5000 + "step:1 - train/loss:2.0 - train/grad_norm:1.0\n"
+    watch(tmp_path, text, screen="/dev/full")
+    assert (tmp_path / "log").read_text() == text
 
 
 @pytest.mark.parametrize(("args", "stopped"), [((), False), (("--stop_on", "nan"), True)])

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from phase1 import eval_sources
 from phase1.files import read_json, read_jsonl
+from phase1.vllm_servers import visible_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {"05b": (896, 24, 14, 2, 4864, 151936), "tiny": (128, 2, 4, 2, 352, 2048)}  # hidden, layers, heads, kv heads, mlp, vocabulary
@@ -116,12 +117,12 @@ def lines(path: Path) -> list[dict]:
 
 
 def sample_gpu(samples: list[tuple[float, float]], stop: threading.Event) -> None:
-    """(Unix time, mean utilisation of all GPUs in percent), ten times a second through NVML, else about once by nvidia-smi."""
+    """(Unix time, mean utilisation of the visible GPUs in percent), ten times a second through NVML, else about once by nvidia-smi."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        gpus = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        gpus = [pynvml.nvmlDeviceGetHandleByIndex(int(i)) for i in visible_gpus()]
 
         def read() -> list[float]:
             return [pynvml.nvmlDeviceGetUtilizationRates(g).gpu for g in gpus]
@@ -130,7 +131,7 @@ def sample_gpu(samples: list[tuple[float, float]], stop: threading.Event) -> Non
             return
 
         def read() -> list[float]:
-            asked = subprocess.run(["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"], capture_output=True, text=True)
+            asked = subprocess.run(["nvidia-smi", "-i", ",".join(visible_gpus()), "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"], capture_output=True, text=True)
             return [float(word) for word in asked.stdout.split()]
 
     while not stop.wait(0.1):
@@ -166,6 +167,8 @@ def report(output: Path, samples: list[tuple[float, float]], started: float, end
     ]  # fmt: skip
     for name, value in rows:
         print(f"| {name} | {value} |")
+    waited = sorted(((r["finished"] - r["started"] - r["gen_time"], r) for r in records), key=lambda pair: -pair[0])
+    print("longest from completion to verdict: " + "; ".join(f"{s:.1f} s {r['problem_id']} {r['error_type']} {r['detail'][:60]!r}" for s, r in waited[:4]))
 
 
 def parse_args() -> argparse.Namespace:

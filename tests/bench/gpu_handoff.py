@@ -20,7 +20,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-ANSWER = "a, b = map(int, input().split())\nprint(a + b)"
+ANSWER = """import sys
+
+def solve(numbers):
+    best = 0
+    seen = {}
+    for index, value in enumerate(numbers):
+        if value in seen:
+            best = max(best, index - seen[value])
+        else:
+            seen[value] = index
+    return best + sum(numbers)
+
+numbers = []
+for word in sys.stdin.read().split():
+    try:
+        numbers.append(int(word))
+    except ValueError:
+        numbers.append(len(word))
+print(solve(numbers))"""
 
 
 def main() -> int:
@@ -35,7 +53,7 @@ def main() -> int:
     before = gpu_memory()
     started = time.monotonic()
     done = subprocess.run([sys.executable, ROOT / "verify_handoff.py", "--model_path", work / "model", "--base_model", args.model,
-                           "--output_dir", work / "handoff", "--max_new_tokens", "64", "--vllm_timeout", "300"])  # fmt: skip
+                           "--output_dir", work / "handoff", "--max_new_tokens", "256", "--vllm_timeout", "300"])  # fmt: skip
     print(f"verify_handoff.py: exit {done.returncode} after {time.monotonic() - started:.0f} s; GPU memory in use before {before}, after {gpu_memory()}")
     checks = json.loads((work / "handoff/handoff.json").read_text())["checks"]
     print(json.dumps(next(c for c in checks if c["name"] == "vllm"), indent=1)[:3000])

@@ -77,6 +77,13 @@ def test_training_rows_are_compiled_and_compared_with_the_evaluations_form(tmp_p
         check_train_data(tmp_path / "bad.parquet")
 
 
+@pytest.mark.parametrize("row", [None, "text", [{"role": "assistant", "content": None}], [{"r": "assistant", "c": "x"}]])
+def test_a_training_row_that_is_no_conversation_is_named(tmp_path, row):
+    pd.DataFrame({"messages": [row]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(BadInput, match="t.parquet: row 1: messages"):
+        check_train_data(tmp_path / "t.parquet")
+
+
 def test_a_training_row_that_kills_the_compiler_is_a_warning_of_the_report_which_lives_on(evaluations, tmp_path, monkeypatch):
     """A real interpreter with a small stack, so that the nesting that overflows it is the same on every version."""
     python = tmp_path / "python"

@@ -75,11 +75,14 @@ def test_of_several_files_the_newest_a_data_set_wins_and_the_report_says_so(side
         ("metrics.json", '{"humaneval": 3}', "humaneval"),
         ("metrics.json", '{"humaneval": {"accepted_at_1": 87.2}}', "0.872, not 87.2"),
         ("metrics.json", '{"humaneval": {"accepted_at_1": "87%"}}', "expected a number"),
+        ("metrics.json", '{"humaneval": {"avg_gen_tokens": 1' + "0" * 400 + "}}", "avg_gen_tokens has 401 digits"),
+        ("metrics.json", "[" * 100_000, "metrics.json:1"),
         ("metrics.json", "{}", "no data set"),
         ("metrics.json", None, "metrics.json"),
         ("summary.json", '{"datasets": ', "summary.json:1"),
         ("summary.json", '{"datasets": [1]}', "summary.json"),
         ("run.json", "{", "run.json:1"),
+        ("run.json", '{"status": "complete", "sampling": 3}', "sampling is a JSON int"),
         ("results/humaneval.jsonl", '{"problem_id": "x"}\n', "humaneval.jsonl:1"),
         ("results/humaneval.jsonl", "not json\n", "humaneval.jsonl:1"),
         ("results/humaneval.jsonl", "\xff\xfe\n", "humaneval.jsonl:1"),
@@ -99,9 +102,57 @@ def test_torn_or_missing_input_is_one_line_that_names_the_file_and_exit_2(sides,
     assert not (base.parent / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [("pass_ratio", float("nan")), ("judge_time", float("inf")), ("gen_tokens", "12"), ("pass_ratio", [1]), ("accepted", "yes"), ("error_type", None),
+     ("prompt", None), ("completion", None), ("problem_id", 7), ("first_failed_case", [1, 2])],
+)  # fmt: skip
+def test_a_record_that_cannot_be_counted_is_one_line_that_names_it_and_its_field(sides, field, value):
+    base, better = sides
+    path = better / "results" / "humaneval.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(first) | {field: value}) + "\n" + rest)
+    done = compare(base.parent, base / "metrics.json", better / "metrics.json")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f"humaneval.jsonl: record of {'7' if field == 'problem_id' else 'humaneval/0'}: {field} is " in done.stderr
+
+
 def test_a_torn_last_record_is_left_out_and_shows_as_a_mismatch(sides):
     base, better = sides
     path = better / "results" / "humaneval.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     done = compare(base.parent, base / "metrics.json", better / "metrics.json")
     assert done.returncode == 1 and "1 only in Phase 0" in (base.parent / "out" / "summary.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        (["--resamples", 0], "--resamples 0"),
+        (["--seed", -1], "--seed -1"),
+        (["--seed", 2**32], "--seed 4294967296"),
+        (["--checkpoints", "nowhere"], "--checkpoints nowhere"),
+        (["--train_log", "nowhere.log"], "nowhere.log"),
+        (["--train_data", "nowhere.parquet"], "nowhere.parquet"),
+        (["--gate", "."], "directory"),
+    ],
+)
+def test_a_flag_that_cannot_be_meant_is_one_line_and_exit_2_and_nothing_is_written(evaluations, tmp_path, flags, named):
+    done = compare(tmp_path, evaluations["base"], evaluations["better"], *flags)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1 and named in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage, named", [("missing", "--recompute"), ("torn", "humaneval_qa.jsonl:2")])
+def test_a_qa_log_that_cannot_be_read_is_said_before_anything_is_written(sides, damage, named):
+    base, better = sides
+    if damage == "missing":
+        shutil.rmtree(better / "qa_logs")
+    else:
+        log = better / "qa_logs" / "humaneval_qa.jsonl"
+        lines = log.read_text().splitlines()
+        log.write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]))
+    done = compare(base.parent, base / "metrics.json", better / "metrics.json", "--qa_html")
+    assert done.returncode == 2 and named in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (base.parent / "out").exists()
