@@ -266,6 +266,16 @@ def test_a_process_that_names_a_checkpoint_relative_to_where_it_runs_uses_it(tmp
         process.communicate(b"\n")
 
 
+@pytest.mark.parametrize(("before", "said"), [(lambda m: None, "Kept (hard links) in"), (lambda m: (m / "config.json").write_text("[1]"), "CHANGED since it was kept.")])
+def test_the_banner_of_the_page_says_how_the_best_model_is_kept_now_and_not_at_the_last_pass(tmp_path, before, said):
+    model = make_checkpoint(tmp_path / "ck pt", 500)
+    write_eval(tmp_path / "out puts", 500, 0.5, 0.1)
+    assert run_script(tmp_path, "--steps", "1").returncode == 0
+    before(model)
+    run = subprocess.run([sys.executable, "-m", "phase1.checkpoints", "status", "--checkpoint_dir", tmp_path / "ck pt", "--output_dir", tmp_path / "out puts"], cwd=ROOT)
+    assert run.returncode == 0 and said in (tmp_path / "out puts" / "status.html").read_text()
+
+
 def test_a_model_that_is_released_while_status_looks_is_shown_as_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_status, "kept_model", lambda *_: tmp_path)
     assert checkpoint_status.how_kept(tmp_path, 500) == ""
