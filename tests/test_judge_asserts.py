@@ -131,8 +131,8 @@ def test_every_reference_solution_passes_and_none_does_not(shared_data, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cheat", ["sys.exit", "os._exit", "always equal", "patched builtins", "replaced check", "fake SyntaxError"])
-def test_no_cheat_passes_a_single_humaneval_problem(shared_data, cheat):
-    problems = public_problems.humaneval(shared_data)
+def test_no_cheat_passes_a_single_published_problem(shared_data, cheat):
+    problems = public_problems.humaneval(shared_data) + public_problems.mbpp(shared_data)
     items = [(p.problem_id, CHEATS[cheat].replace("{e}", p.test_cases["entry_point"]), p.test_cases) for p in problems]
     verdicts = list(judge_all(items, JudgeConfig()))
     assert [k for k, v in verdicts if v.accepted] == []
