@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,7 @@ def _run_as(who: str, folder: Path) -> dict:
     temporary.chmod(0o1777)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary)}
     if who == "user" and os.getuid() == 0:
-        for path in (folder, *folder.parents):
-            if path != Path("/") and path.stat().st_uid == 0 and not path.stat().st_mode & 0o1:
-                path.chmod(path.stat().st_mode | 0o11)
+        folder.chmod(0o755)
         environment |= {"PREFIX": os.path.realpath(sys.base_prefix), "VENV": sys.prefix, "PYTHON": sys.executable, "DRIVER": driver, "HOME": "/"}
         command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", AS_USER]
         if subprocess.run([*command[:4], "true"], capture_output=True).returncode:
@@ -57,10 +56,12 @@ def _run_as(who: str, folder: Path) -> dict:
 
 
 @pytest.fixture(scope="module", params=["root", "user"])
-def outcome(request, tmp_path_factory):
+def outcome(request):
     if request.param == "root" and os.getuid() != 0:
         pytest.skip("not root")
-    return _run_as(request.param, tmp_path_factory.mktemp(request.param))
+    # Not in pytest's folder, which each start of pytest closes to other users again.
+    with tempfile.TemporaryDirectory(prefix="phase1-hostile-") as folder:
+        return _run_as(request.param, Path(folder))
 
 
 @pytest.mark.slow
