@@ -47,7 +47,8 @@ export MODEL_DTYPE="${MODEL_DTYPE:-fp32}"                  # of the master weigh
 export GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-True}"  # False: faster, 10-20 times the activations
 export ATTENTION="${ATTENTION:-}"                          # engine: flash_attention_2, phase1_packed (torch's own), sdpa; empty: the best there is
 export FUSED_LOSS="${FUSED_LOSS:-1}"                       # engine: 1: the loss of answer tokens without their logits
-export COMPILE="${COMPILE:-0}"                             # engine: 1: torch.compile each decoder layer; a minute at the start
+export COMPILE="${COMPILE:-0}"                             # engine: 1: torch.compile each decoder layer; one to two minutes at the start
+export ACTIVATION_MEMORY_BUDGET="${ACTIVATION_MEMORY_BUDGET:-0}"  # engine, COMPILE=1 with checkpointing: share of a layer's activations kept
 export RESHARD="${RESHARD:-True}"                          # engine: False: keep gathered weights for the backward pass
 # ---- optimizer
 export LR="${LR:-2e-5}"

@@ -8,10 +8,11 @@ register engines and platforms). This one registers
   by one kernel call a layer, computes the loss of answer tokens only and without their logits, and never waits for the GPU
   within a step. The loss is verl's own `sft_loss`, to the last term.
 - a CPU platform, so that all of it runs where there is no GPU.
-And it mends resuming at an epoch boundary (verl#7401), as phase1_verl_hook does for verl 0.7.0.
+It deals the rows of a batch out evenly (phase1_balance), and it mends resuming at an epoch boundary (verl#7401), as
+phase1_verl_hook does for verl 0.7.0.
 
 Read from the environment, each set by run_sft.sh: PHASE1_FUSED_LOSS (1: no logits), PHASE1_COMPILE (1: torch.compile each
-decoder layer), PHASE1_SCHEDULE_STEPS (steps that the learning rate's schedule spans; verl takes total_training_steps).
+decoder layer), PHASE1_ACTIVATION_MEMORY_BUDGET (what it may keep), PHASE1_BALANCE (1: even shares), PHASE1_SCHEDULE_STEPS (steps that the learning rate's schedule spans; verl takes total_training_steps).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch._functorch.config
 import torchdata.stateful_dataloader
+from phase1_balance import BalancedSampler
 from phase1_kernels import sum_log_probs, transformers_attention
 from phase1_resume import ResumableDataLoader, die_with_the_launcher, stop_between_steps
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -33,6 +36,8 @@ from verl.plugin.platform.platform_base import PlatformBase
 ON_CPU = not torch.cuda.is_available()
 FUSED_LOSS = os.environ.get("PHASE1_FUSED_LOSS", "1") == "1"
 COMPILE = os.environ.get("PHASE1_COMPILE", "0") == "1"
+BUDGET = float(os.environ.get("PHASE1_ACTIVATION_MEMORY_BUDGET", "0"))
+BALANCE = os.environ.get("PHASE1_BALANCE", "1") == "1"
 
 
 class CpuPlatform(PlatformBase):
@@ -123,6 +128,11 @@ class PackedEngine(FSDPEngineWithLMHead):
             # outside, an untied head is a DTensor ("mixed torch.Tensor and DTensor").
             head.forward = functools.partial(head_log_probs, head)
         if COMPILE:
+            if self.model_config.enable_gradient_checkpointing:
+                # The compiler recomputes within the layer: only what its backward needs (never the last product, 29% of a 7B
+                # layer's forward) and, of that, least of what costs most. A checkpoint around the layer runs all of it again.
+                module.gradient_checkpointing_disable()
+                torch._functorch.config.activation_memory_budget = BUDGET
             torch._dynamo.config.recompile_limit = 64  # all layers share one function; by default the ninth variant of it runs uncompiled
             for layer in module.get_decoder().layers:
                 # The layer's forward and not the layer: FSDP's hooks stay outside, parameter names stay as they are.
@@ -186,7 +196,14 @@ def pack(batch: Any, device: torch.device) -> tuple[dict[str, Any], torch.Tensor
     return inputs, move(tokens[target])
 
 
+def data_loader(*, sampler: Any, batch_size: int, **kwargs: Any) -> ResumableDataLoader:
+    """In the place of the trainer's loader class."""
+    if BALANCE and hasattr(sampler.dataset, "messages"):  # a data.custom_cls may hold its rows in another way
+        sampler = BalancedSampler(sampler, batch_size)
+    return ResumableDataLoader(sampler=sampler, batch_size=batch_size, on_cpu=ON_CPU, **kwargs)
+
+
 die_with_the_launcher()
 stop_between_steps()
-torchdata.stateful_dataloader.StatefulDataLoader = functools.partial(ResumableDataLoader, on_cpu=ON_CPU)
+torchdata.stateful_dataloader.StatefulDataLoader = data_loader
 ALL_ATTENTION_FUNCTIONS.register("phase1_packed", transformers_attention)

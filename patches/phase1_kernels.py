@@ -38,6 +38,12 @@ def packed_attention(
         return torch.ops.aten._flash_attention_forward(
             query, key, value, cu_seqlens, cu_seqlens, longest, longest, 0.0, True, False, scale=scale
         )[0]
+    return row_by_row(query, key, value, cu_seqlens, scale)
+
+
+@torch.compiler.disable  # else every new set of row lengths is another program to compile
+def row_by_row(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float | None) -> torch.Tensor:
+    """`packed_attention` on a CPU."""
     ends = cu_seqlens.tolist()
     rows = (tuple(x[a:b].transpose(0, 1) for x in (query, key, value)) for a, b in zip(ends, ends[1:], strict=False))
     return torch.cat([F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True).transpose(0, 1) for q, k, v in rows])

@@ -16,8 +16,8 @@ from urllib.parse import urlparse
 
 from phase1.files import BadInput, read_json
 from phase1.preflight_data import count_parameters, model_folder
-from phase1.sft_estimate import EXPECTED_MFU, PEAK_TFLOPS, ModelShape, checkpoint_bytes, hours, memory
-from phase1.sft_job import ROOT, TRAINERS, Job, verl_folder
+from phase1.sft_estimate import PEAK_TFLOPS, ModelShape, checkpoint_bytes, expected_mfu, hours, memory
+from phase1.sft_job import ROOT, TRAINERS, Job, activation_budget, verl_folder
 from phase1.sft_schedule import row_lengths, schedule_of
 
 BF16 = ("bf16", "bfloat16")
@@ -134,6 +134,7 @@ def gpu_memory(job: Job) -> tuple[str, str]:
         shape, shards(job), job.trainer, tokens_at_once(job),
         checkpointing=bool(job.config["model.enable_gradient_checkpointing"]), fused_loss=job.environ.get("FUSED_LOSS") == "1",
         reshard=bool(job.config.get("engine.reshard_after_forward", True)), compiled=job.environ.get("COMPILE") == "1",
+        kept=activation_budget(job.environ),
         master_bytes=2 if job.config["model.fsdp_config.model_dtype"] in BF16 else 4,
     )  # fmt: skip
     need = sum(parts.values())
@@ -160,8 +161,9 @@ def time_needed(job: Job) -> tuple[str, str]:
         return "warn", f"not estimated: the peak of {names[0]} is not in the table of phase1/sft_estimate.py"
     rows = schedule_of(job).total_steps * job.number("data.train_batch_size")
     length = lengths.mean if job.trainer == "engine" else job.number("data.max_length")
-    spent = hours(shape, job.world_size, rows * length, length, EXPECTED_MFU[job.trainer], peak)
-    said = f"about {spent:,.1f} hours, {spent * job.world_size:,.1f} GPU hours, at {EXPECTED_MFU[job.trainer]:.0%} of {peak:,.0f} TFLOP/s"
+    mfu = expected_mfu(job.trainer, job.environ.get("COMPILE") == "1")
+    spent = hours(shape, job.world_size, rows * length, length, mfu, peak)
+    said = f"about {spent:,.1f} hours, {spent * job.world_size:,.1f} GPU hours, at {mfu:.0%} of {peak:,.0f} TFLOP/s"
     if job.trainer == "fsdp" and lengths.mean < length / 2:
         return "warn", f"{said}; {1 - lengths.mean / length:.0%} of it on padding: TRAINER=engine (verl >= 0.7.1) computes none"
     return "pass", said
@@ -172,7 +174,8 @@ def disk(job: Job) -> tuple[str, str]:
     """Room for the checkpoints still to come: verl keeps max_ckpt_to_keep, and one more may be protected as the best.
 
     A checkpoint holds the weights, two moments of them, and the weights again in huggingface/, where verl 0.7.0 writes
-    a tied head a second time, all in the master dtype: 16 bytes a parameter with fp32 masters.
+    a tied head a second time, all in the master dtype: 16 bytes a parameter with fp32 masters; less where an override of
+    save_contents leaves some of it out.
     """
     folder = model_folder(str(job.config["model.partial_pretrain"]))
     parameters = count_parameters(folder) if folder else 0
@@ -180,7 +183,8 @@ def disk(job: Job) -> tuple[str, str]:
         return "warn", "the model's size is not known before it is downloaded; a 7B checkpoint takes 122 GB with fp32 masters"
     config = read_json(folder / "config.json")
     head = config.get("vocab_size", 0) * config.get("hidden_size", 0) if config.get("tie_word_embeddings") else 0
-    size = checkpoint_bytes(parameters, 2 if job.config["model.fsdp_config.model_dtype"] in BF16 else 4, head)
+    master_bytes = 2 if job.config["model.fsdp_config.model_dtype"] in BF16 else 4
+    size = checkpoint_bytes(parameters, master_bytes, head, job.config["trainer.checkpoint.save_contents"])
     keep = job.config["trainer.max_ckpt_to_keep"]
     saves = schedule_of(job).saves
     wanted = min(saves, keep + 1) if isinstance(keep, int) and keep > 0 else saves

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,6 @@ from phase1.files import BadInput, read_json, run_script
 GIB = 2**30
 # Dense bf16 peaks in TFLOP/s, by a piece of the name that nvidia-smi prints; the vendor's data sheets.
 PEAK_TFLOPS = {"H200": 989.4, "H100": 989.4, "H800": 989.4, "H20": 148.0, "B200": 2250.0, "A100": 312.0, "A800": 312.0, "L40S": 362.0, "L40": 181.0, "4090": 165.2}
-# Share of the peak that a run reaches, over real tokens for the engine and over padded ones for fsdp (docs/02).
-EXPECTED_MFU = {"engine": 0.37, "fsdp": 0.30}
 LOSS_BLOCK_TOKENS = 4096  # BLOCK_TOKENS of patches/phase1_kernels.py
 
 
@@ -69,10 +68,11 @@ class ModelShape:
 
 def memory(
     shape: ModelShape, gpus: int, trainer: str, tokens: int, *, checkpointing: bool = True, fused_loss: bool = True,
-    reshard: bool = True, compiled: bool = False, master_bytes: int = 4, answer_share: float = 1.0,
+    reshard: bool = True, compiled: bool = False, kept: float = 0.0, master_bytes: int = 4, answer_share: float = 1.0,
 ) -> dict[str, float]:  # fmt: skip
     """GiB on each GPU at the peak of a step, by cause. `tokens` are those of one forward pass on one GPU, padding
-    included (fsdp: micro batch x max_length). FSDP shards weights, gradients and Adam's two moments over the GPUs."""
+    included (fsdp: micro batch x max_length). FSDP shards weights, gradients and Adam's two moments over the GPUs. `kept`:
+    ACTIVATION_MEMORY_BUDGET."""
     per_parameter = {"weights": master_bytes, "gradients": master_bytes, "optimizer": 2 * master_bytes}
     found = {name: shape.parameters * size / gpus for name, size in per_parameter.items()}
     table = shape.vocabulary * shape.hidden
@@ -83,7 +83,8 @@ def memory(
     layer: float = tokens * (16 * shape.hidden + 4 * shape.hidden + 4 * shape.key_size + 8 * shape.intermediate)
     if compiled:  # torch.compile recomputes what is cheap instead of saving it: 0.60 to 0.67 of it was left, measured
         layer *= 0.65
-    found["activations"] = shape.layers * tokens * 2 * shape.hidden + layer if checkpointing else shape.layers * layer
+    every = shape.layers * layer
+    found["activations"] = shape.layers * tokens * 2 * shape.hidden + max(layer, kept * every) if checkpointing else every
     if trainer == "fsdp":  # logits and their shifted copy in bf16, log-softmax and its gradient in fp32
         found["logits"] = tokens * shape.vocabulary * (2 + 2 + 4 + 4)
     elif not fused_loss:
@@ -93,10 +94,21 @@ def memory(
     return {name: size / GIB for name, size in found.items()}
 
 
-def checkpoint_bytes(shape_parameters: int, master_bytes: int, separate_head: int = 0) -> int:
-    """One checkpoint: weights, two moments, and huggingface/ in the masters' dtype. `separate_head`: entries of the head
-    that verl 0.7.0 writes a second time for a tied model."""
-    return (4 * shape_parameters + separate_head) * master_bytes
+COPIES = {"model": 1, "optimizer": 2, "extra": 0, "hf_model": 1}  # of the parameters, in the masters' dtype, by what verl saves
+
+
+def expected_mfu(trainer: str, compiled: bool) -> float:
+    """Share of the peak that a run reaches, over real tokens for the engine and over padded ones for fsdp (docs/02)."""
+    if trainer == "fsdp":
+        return 0.30
+    return 0.44 if compiled else 0.37
+
+
+def checkpoint_bytes(parameters: int, master_bytes: int, separate_head: int = 0, contents: Iterable[str] = tuple(COPIES)) -> int:
+    """One checkpoint of `contents` (verl's save_contents): weights, Adam's two moments, huggingface/. `separate_head`: entries
+    of the head that verl 0.7.0 writes a second time into a tied model's huggingface/."""
+    copies = sum(COPIES.get(content, 0) for content in contents)
+    return (copies * parameters + (separate_head if "hf_model" in contents else 0)) * master_bytes
 
 
 def hours(shape: ModelShape, gpus: int, tokens: float, row_tokens: float, mfu: float, peak_tflops: float = PEAK_TFLOPS["H100"]) -> float:
@@ -112,6 +124,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=16384, help="of one forward pass on one GPU; fsdp: micro batch x max_length")
     parser.add_argument("--no_checkpointing", action="store_true", help="keep all activations")
     parser.add_argument("--compiled", action="store_true", help="COMPILE=1")
+    parser.add_argument("--kept", type=float, default=0, help="ACTIVATION_MEMORY_BUDGET, with --compiled")
     parser.add_argument("--rows", type=int, default=95_629, help="training rows")
     parser.add_argument("--row_tokens", type=float, default=760, help="mean length of a row")
     parser.add_argument("--max_length", type=int, default=4096, help="fsdp pads every row to it")
@@ -120,9 +133,9 @@ def main() -> int:
     shape = ModelShape.of(args.model)
     if shape is None:
         raise BadInput(f"{args.model}/config.json: not that of a decoder this can estimate; name a Hugging Face directory")
-    parts = memory(shape, args.gpus, args.trainer, args.tokens, checkpointing=not args.no_checkpointing, compiled=args.compiled)
+    parts = memory(shape, args.gpus, args.trainer, args.tokens, checkpointing=not args.no_checkpointing, compiled=args.compiled, kept=args.kept)
     length = args.max_length if args.trainer == "fsdp" else args.row_tokens
-    spent = hours(shape, args.gpus, args.rows * args.epochs * length, length, EXPECTED_MFU[args.trainer])
+    spent = hours(shape, args.gpus, args.rows * args.epochs * length, length, expected_mfu(args.trainer, args.compiled))
     print(json.dumps({"gib_per_gpu": {k: round(v, 1) for k, v in parts.items()} | {"all": round(sum(parts.values()), 1)},
                       "hours": round(spent, 1), "gpu_hours": round(spent * args.gpus, 1),
                       "checkpoint_gb": round(checkpoint_bytes(shape.parameters, 4) / 1e9, 1)}, indent=2))  # fmt: skip

@@ -173,6 +173,10 @@ def refuse_misspelt(config: dict[str, Any], environ: dict[str, str]) -> None:
     for name in ("FUSED_LOSS", "COMPILE"):
         if environ.get(name, "0") not in ("0", "1"):
             raise BadInput(f"{name}={environ[name]}: 1 or 0 is needed")
+    if not 0 <= activation_budget(environ) <= 1:
+        raise BadInput(f"ACTIVATION_MEMORY_BUDGET={environ['ACTIVATION_MEMORY_BUDGET']}: a share from 0 to 1 is needed")
+    if activation_budget(environ) and (environ.get("COMPILE") != "1" or config["model.enable_gradient_checkpointing"] is False):
+        raise BadInput(f"ACTIVATION_MEMORY_BUDGET={environ['ACTIVATION_MEMORY_BUDGET']} is read where COMPILE=1 and GRADIENT_CHECKPOINTING=True; set both, or leave it 0")
     for key in ("model.enable_gradient_checkpointing", "engine.reshard_after_forward"):
         if config.get(key, True) not in (True, False):
             raise BadInput(f"{key}={config[key]}: True or False is needed; {how_to_set(key)}")
@@ -183,6 +187,14 @@ def refuse_misspelt(config: dict[str, Any], environ: dict[str, str]) -> None:
         raise BadInput(f"trainer.resume_mode={config['trainer.resume_mode']}: auto, disable or resume_path; {how_to_set('trainer.resume_mode')}")
     if str(config["trainer.default_local_dir"]) != environ["CKPT_DIR"]:  # lock, record and watcher look there
         raise BadInput(f"trainer.default_local_dir={config['trainer.default_local_dir']} is not CKPT_DIR={environ['CKPT_DIR']}; set CKPT_DIR instead")
+
+
+def activation_budget(environ: dict[str, str]) -> float:
+    """ACTIVATION_MEMORY_BUDGET as a number, NaN where it is none."""
+    try:
+        return float(environ.get("ACTIVATION_MEMORY_BUDGET") or 0)
+    except ValueError:
+        return float("nan")
 
 
 # ------------------------------------------------------------------------------------------------ what is installed
@@ -256,9 +268,8 @@ def launch_command(job: Job, wandb_offline: bool, schedule_steps: int) -> list[s
     paths = [p for p in job.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT / "patches"), *paths]))
     if job.trainer == "engine":
-        switches = {"PHASE1_FUSED_LOSS": "FUSED_LOSS", "PHASE1_COMPILE": "COMPILE"}
-        variables |= {ours: job.environ.get(name) or "0" for ours, name in switches.items()}
-        variables["PHASE1_SCHEDULE_STEPS"] = str(schedule_steps)
+        variables |= {f"PHASE1_{name}": job.environ.get(name) or "0" for name in ("FUSED_LOSS", "COMPILE", "ACTIVATION_MEMORY_BUDGET")}
+        variables |= {"PHASE1_BALANCE": str(int(job.config["data.balance_dp_token"] is True)), "PHASE1_SCHEDULE_STEPS": str(schedule_steps)}
     if job.on_cpu:
         variables["CUDA_VISIBLE_DEVICES"] = ""  # verl takes a visible GPU whatever trainer.device says
     if wandb_offline:

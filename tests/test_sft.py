@@ -150,7 +150,8 @@ def test_several_nodes_meet_at_the_master_address(env):
 
 
 MISSPELT = [{"COMPILE": "True"}, {"FUSED_LOSS": "yes"}, {"GRADIENT_CHECKPOINTING": "no"}, {"RESHARD": "off"}, {"LR": "fast"}, {"LR": "nan"}, {"LR": "True"},
-            {"WARMUP_RATIO": "5%"}, {"RESUME_MODE": "never"}, {"NODE_RANK": "1"}, {"NNODES": "2", "NODE_RANK": "two"}]  # fmt: skip
+            {"WARMUP_RATIO": "5%"}, {"RESUME_MODE": "never"}, {"COMPILE": "1", "ACTIVATION_MEMORY_BUDGET": "half"},
+            {"COMPILE": "1", "ACTIVATION_MEMORY_BUDGET": "nan"}, {"COMPILE": "0", "ACTIVATION_MEMORY_BUDGET": "0.1"}, {"NODE_RANK": "1"}, {"NNODES": "2", "NODE_RANK": "two"}]  # fmt: skip
 
 
 @pytest.mark.parametrize("knobs", MISSPELT, ids=str)
@@ -356,10 +357,14 @@ def test_both_trainers_get_the_same_hyperparameters(env, engine_verl):
 
 def test_the_engine_trainers_command_names_its_own_module_hook_and_keys(env, engine_verl):
     got = words(env | {"PYTHONPATH": str(engine_verl)})  # a verl without the fsdp trainer: engine is the default
-    assert {"VERL_USE_EXTERNAL_MODULES=phase1_engine_hook", "PHASE1_FUSED_LOSS=1", "PHASE1_COMPILE=0", "PHASE1_SCHEDULE_STEPS=16", "verl.trainer.sft_trainer",
+    assert {"VERL_USE_EXTERNAL_MODULES=phase1_engine_hook", "PHASE1_FUSED_LOSS=1", "PHASE1_COMPILE=0", "PHASE1_ACTIVATION_MEMORY_BUDGET=0", "PHASE1_BALANCE=1", "PHASE1_SCHEDULE_STEPS=16", "verl.trainer.sft_trainer",
             f"model.path={env['MODEL_PATH']}", "optim.lr_scheduler_type=cosine", "optim.lr=2e-5", "optim.betas=[0.9,0.95]", "engine.strategy=fsdp2",
             "engine.model_dtype=fp32", "data.pad_mode=no_padding", "checkpoint.save_contents=[model,optimizer,extra,hf_model]"} <= set(got)  # fmt: skip
     assert not {w for w in got if w.startswith(("model.partial_pretrain", "optim.lr_scheduler="))}
+
+
+def test_rows_are_dealt_out_as_they_come_where_asked_for(env, engine_verl):
+    assert "PHASE1_BALANCE=0" in words(env | {"PYTHONPATH": str(engine_verl)}, "data.balance_dp_token=False")
 
 
 def test_an_override_in_the_engine_trainers_spelling_reaches_the_checks(env, engine_verl):

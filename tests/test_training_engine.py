@@ -74,6 +74,17 @@ def test_training_ends_with_exit_0_at_its_last_step_and_learns(whole):
     assert len(losses) == STEPS and sum(losses[-3:]) < 0.5 * sum(losses[:3])
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU: apt-get install g++")
+@pytest.mark.parametrize("knobs", [{}, {"ACTIVATION_MEMORY_BUDGET": "0.3"}], ids=["recomputed", "0.3 kept"])
+def test_a_compiled_run_computes_the_same_whatever_it_recomputes(env, whole, tmp_path, knobs):
+    """Two processes, so that weights are sharded again between a layer's forward and its backward."""
+    run = Run(env | {"COMPILE": "1", "TOTAL_STEPS": "3"} | knobs, tmp_path / "ckpt").wait()
+    assert run.process.returncode == 0, run.output
+    plain = exact(whole)
+    for step, (loss, norm, _) in exact(run).items():
+        assert (loss, norm) == pytest.approx(plain[step][:2], rel=1e-4)
+
+
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_checkpoint_holds_what_the_contract_lists(whole, single, world):
     whole = (single, whole)[world - 1]

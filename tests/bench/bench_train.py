@@ -1,4 +1,4 @@
-"""Training throughput on one GPU: the spec's command (verl 0.7.0, padded) against TRAINER=engine (verl 0.9.1), by run_sft.sh itself.
+"""Training throughput on one GPU, 7B on two: the spec's command (verl 0.7.0, padded) against TRAINER=engine (verl 0.9.1), by run_sft.sh itself.
 
     python tests/bench/bench_train.py --site070 SITE --site091 SITE --data DIR --out OUT            # the whole list
     python tests/bench/bench_train.py … --runs 05b/spec,05b/engine,15b/engine --seconds 500         # some, within a time
@@ -11,8 +11,8 @@ written to OUT/results.jsonl as soon as it is measured; OUT/<run>/ keeps the tra
 
 A step is the time between two logged steps, the median from the fourth on. Tokens are real ones, padding left out. MFU =
 (6 N T + 6 L h sum of s^2) / time / 989.4 TFLOP/s (H100 and H200, bf16 dense), N weights in matrix products with the head
-once, causal attention, no recomputation: what the model's definition needs, whoever computes less or more. The engine
-sends only answer tokens through the head; "done" counts those alone.
+once, causal attention, no recomputation: what the model's definition needs, whoever computes less or more; a GPU's share where
+there are several, while tokens/s are those of all. The engine sends only answer tokens through the head; "done" counts those alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SHAPES = {  # hidden, layers, heads, key heads, intermediate, vocabulary, tied
 SPEC = {"TRAINER": "fsdp", "MAX_LENGTH": 4096, "MICRO_BATCH_SIZE": 2, "GRADIENT_CHECKPOINTING": True, "steps": 20}
 ENGINE = {"TRAINER": "engine", "MAX_LENGTH": 4096, "MAX_TOKENS_PER_GPU": 32768, "GRADIENT_CHECKPOINTING": False, "FUSED_LOSS": 1,
           "COMPILE": 0, "RESHARD": False, "ATTENTION": "phase1_packed", "steps": 14}  # fmt: skip
-LARGE = ENGINE | {"MAX_TOKENS_PER_GPU": 8192, "GRADIENT_CHECKPOINTING": True, "RESHARD": True, "steps": 5, "rows": 128,
+LARGE = ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "RESHARD": True, "steps": 7, "rows": 128, "NPROC": 2,
                   "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}  # fmt: skip
 RUNS = {  # the most informative first
     "05b/engine": ENGINE | {"steps": 30},
@@ -56,6 +56,10 @@ RUNS = {  # the most informative first
     "15b/spec": SPEC | {"steps": 5},
     "7b/engine": LARGE,
     "7b/engine compiled": LARGE | {"COMPILE": 1},
+    "7b/engine compiled; shares as they come": LARGE | {"COMPILE": 1, "overrides": ["data.balance_dp_token=False"]},
+    "7b/engine compiled 16k keeping .08": LARGE | {"COMPILE": 1, "ACTIVATION_MEMORY_BUDGET": ".08"},
+    "7b/engine compiled 8k keeping .15": LARGE | {"COMPILE": 1, "MAX_TOKENS_PER_GPU": 8192, "ACTIVATION_MEMORY_BUDGET": ".15"},
+    "7b/engine compiled 24k": LARGE | {"COMPILE": 1, "MAX_TOKENS_PER_GPU": 24576},
     "05b/engine 16k checkpointing; sdpa": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "ATTENTION": "sdpa", "steps": 5},
     "05b/spec bf16": SPEC | {"MODEL_DTYPE": "bf16", "steps": 10},
     "tiny/engine": ENGINE | {"steps": 4},
@@ -129,7 +133,7 @@ def measure(args: argparse.Namespace, name: str, knobs: dict) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     knobs = dict(knobs)
-    steps, batch = knobs.pop("steps"), knobs.pop("rows", args.batch)
+    steps, batch, overrides = knobs.pop("steps"), knobs.pop("rows", args.batch), knobs.pop("overrides", [])
     site = args.site070 if knobs["TRAINER"] == "fsdp" else args.site091
     contents = "trainer.checkpoint" if knobs["TRAINER"] == "fsdp" else "checkpoint"
     paths = [str(site.parent / "shims")] if (site.parent / "shims").is_dir() else []
@@ -137,10 +141,10 @@ def measure(args: argparse.Namespace, name: str, knobs: dict) -> dict:
         "MODEL_PATH": args.models / shape, "TRAIN_FILE": args.data / "train.parquet", "VAL_FILE": args.data / "train.parquet",
         "TRAIN_BATCH_SIZE": batch, "LR": "1e-5", "WARMUP_RATIO": "0.1", "EPOCHS": 1, "TOTAL_STEPS": steps, "SAVE_FREQ": -1,
         "TEST_FREQ": -1, "LOGGER": "console", "CKPT_DIR": folder / "ckpt", "OUTPUT_DIR": folder, "RESUME_MODE": "disable",
-        "PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join([*paths, str(site)]), "HYDRA_FULL_ERROR": 1, "NPROC": 1,
-        "HF_HUB_OFFLINE": 1, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": 4, "DEVICE": "cpu" if args.cpu else "cuda",
+        "PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join([*paths, str(site)]), "HYDRA_FULL_ERROR": 1,
+        "HF_HUB_OFFLINE": 1, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": 4, "NPROC": knobs.get("NPROC", 1), "DEVICE": "cpu" if args.cpu else "cuda",
     }  # fmt: skip
-    command = ["bash", str(ROOT / "run_sft.sh"), f"{contents}.save_contents=[extra]", f"data.val_max_samples={batch}"]
+    command = ["bash", str(ROOT / "run_sft.sh"), f"{contents}.save_contents=[extra]", f"data.val_max_samples={batch}", *overrides]
     (folder / "command.txt").write_text(" ".join([f"{k}='{v}'" for k, v in knobs.items()] + command) + "\n")
     env = os.environ | {k: str(v) for k, v in knobs.items()}
     samples: list[tuple[float, ...]] = []
@@ -186,10 +190,10 @@ def summary(args: argparse.Namespace, shape: str, knobs: dict, batch: int, rows:
         attention = 6 * layers * hidden * squares
         flops = 6 * (body + vocab * hidden) * tokens + attention
         done = 6 * body * tokens + 6 * vocab * hidden * tokens * args.answer_share + attention if knobs["TRAINER"] == "engine" else flops
-        span = sum(r["seconds"] for r in late)
+        span, peak = sum(r["seconds"] for r in late), PEAK_FLOPS * knobs["NPROC"]
         found |= {"s_step": round(seconds, 4), "s_steps": [r["seconds"] for r in late], "tokens_s": round(tokens / seconds),
-                  "tokens_s_mean": round(sum(x[0] for x in per_step) / span), "mfu": round(flops / seconds / PEAK_FLOPS, 4),
-                  "mfu_done": round(done / seconds / PEAK_FLOPS, 4)}  # fmt: skip
+                  "tokens_s_mean": round(sum(x[0] for x in per_step) / span), "mfu": round(flops / seconds / peak, 4),
+                  "mfu_done": round(done / seconds / peak, 4)}  # fmt: skip
         inside = [s for s in samples if late[0]["time"] - late[0]["seconds"] <= s[0] <= late[-1]["time"]]
         if inside:
             found |= {"busy": round(statistics.mean(s[1] for s in inside)), "watts": round(statistics.mean(s[3] for s in inside))}
