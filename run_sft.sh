@@ -22,7 +22,7 @@ while [[ $# -gt 0 ]]; do
   word="$1"
   shift
   case "$word" in
-    --stop_on) [[ "${1:-}" == nan ]] || die "--stop_on: nan is what it can stop on"; STOP_ON=nan; shift ;;
+    --stop_on) STOP_ON="${1:-nothing}"; shift $(($# > 0)) ;;
     --dry_run) DRY_RUN=1 ;;
     --smoke)  # its own folder and always from step 0, so that it never mixes with the real run
       : "${NPROC:=1}" "${TRAIN_BATCH_SIZE:=4}" "${TOTAL_STEPS:=10}" "${SAVE_FREQ:=5}" "${TEST_FREQ:=5}" "${LOGGER:=console}"
@@ -33,6 +33,7 @@ while [[ $# -gt 0 ]]; do
     *) NPROC="$word" ;;
   esac
 done
+[[ -z "$STOP_ON" || "$STOP_ON" == nan ]] || die "--stop_on $STOP_ON: nan is what it can stop on"
 
 # ---- data
 export TRAIN_FILE="${TRAIN_FILE:-$HERE/data/sft_train.parquet}"

@@ -1,9 +1,9 @@
 """data.balance_dp_token for verl's engine SFT trainer, which knows the key and ignores it ("to be implement", verl 0.9.1).
 
-Each rank takes every world-size-th row of a shuffled order, so the rank with the most tokens is the one all others wait
-for: of 128 rows a step of BEE's lengths the longest share is 1.07 times the mean on two GPUs and 1.35 times on eight; here
-1.003 and 1.017 times (tests/bench/bench_balance.py). Here the rows of each global batch are the same, dealt out so that the shares are even.
-The loss is averaged over all answer tokens of the global batch, so it and its gradient do not change.
+Each rank takes every world-size-th row of a shuffled order, and all wait for the one whose rows have the most tokens. Here
+each global batch has the same rows, dealt out so that the ranks' shares are even (docs/02 has both measured, by
+tests/bench/bench_balance.py). The loss is averaged over all answer tokens of the global batch, so it and its gradient do
+not change.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def even_shares(sizes: Sequence[int], ranks: int) -> list[list[int]]:
 class BalancedSampler:
     """The rows of a DistributedSampler, batch by batch the same over all ranks together, dealt out evenly.
 
-    `rows` of a batch on one rank. A row's size is the number of characters in its messages, which needs no tokenizer.
-    Every rank computes the same shares from the same order; nothing is communicated, and a resumed run, which skips what
-    was handed out, meets the same rows again.
+    `rows`: those of a batch on one rank. A row's size is the number of characters in its messages, which needs no tokenizer.
+    Every rank computes the same shares from the same order; nothing is communicated. The loader resumes by skipping what
+    was handed out, so a resumed run goes on with the rows that are left, whichever of the two samplers it began with.
     """
 
     def __init__(self, sampler: DistributedSampler, rows: int):

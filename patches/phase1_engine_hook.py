@@ -11,8 +11,9 @@ register engines and platforms). This one registers
 It deals the rows of a batch out evenly (phase1_balance), and it mends resuming at an epoch boundary (verl#7401), as
 phase1_verl_hook does for verl 0.7.0.
 
-Read from the environment, each set by run_sft.sh: PHASE1_FUSED_LOSS (1: no logits), PHASE1_COMPILE (1: torch.compile each
-decoder layer), PHASE1_ACTIVATION_MEMORY_BUDGET (what it may keep), PHASE1_BALANCE (1: even shares), PHASE1_SCHEDULE_STEPS (steps that the learning rate's schedule spans; verl takes total_training_steps).
+Read from the environment, each set by phase1/sft_job.py: PHASE1_FUSED_LOSS (1: no logits), PHASE1_COMPILE (1: torch.compile
+each decoder layer), PHASE1_ACTIVATION_MEMORY_BUDGET (share of a compiled layer's activations to keep), PHASE1_BALANCE (1:
+even shares), PHASE1_SCHEDULE_STEPS (steps that the learning rate's schedule spans; verl takes total_training_steps).
 """
 
 from __future__ import annotations

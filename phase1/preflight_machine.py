@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 
 from phase1.files import BadInput, read_json
 from phase1.preflight_data import count_parameters, model_folder
-from phase1.sft_estimate import PEAK_TFLOPS, ModelShape, checkpoint_bytes, expected_mfu, hours, memory
+from phase1.sft_estimate import ModelShape, checkpoint_bytes, expected_mfu, hours, memory, peak_tflops
 from phase1.sft_job import ROOT, TRAINERS, Job, activation_budget, verl_folder
 from phase1.sft_schedule import row_lengths, schedule_of
 
@@ -73,8 +73,8 @@ def devices(job: Job) -> tuple[str, str]:
     except (OSError, subprocess.TimeoutExpired):
         listed = ""
     gpus = sum(line.startswith("GPU ") for line in listed.splitlines()) or len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    if (visible := job.environ.get("CUDA_VISIBLE_DEVICES")) is not None:  # set but empty hides every GPU
-        gpus = min(gpus, len([x for x in visible.split(",") if x.strip()]))
+    if (chosen := job.environ.get("CUDA_VISIBLE_DEVICES")) is not None:  # set but empty hides every GPU
+        gpus = min(gpus, len([x for x in chosen.split(",") if x.strip()]))
     if gpus < job.nproc:
         raise BadInput(f"{gpus} GPUs for {job.nproc} processes; start run_sft.sh {gpus or ''} or set DEVICE=cpu")
     return "pass", f"{gpus} GPUs for {job.nproc} processes"
@@ -130,11 +130,12 @@ def gpu_memory(job: Job) -> tuple[str, str]:
     shape, gpus = model_shape(job), visible(gpu_table(os.environ.get("PATH", "")), job.environ.get("CUDA_VISIBLE_DEVICES"))[: job.nproc]
     if shape is None:
         return "warn", "not estimated: the model's config.json is not here, or not that of a Llama-like decoder"
+    compiled = job.trainer == "engine" and job.environ.get("COMPILE") == "1"  # fsdp compiles nothing
     parts = memory(
         shape, shards(job), job.trainer, tokens_at_once(job),
         checkpointing=bool(job.config["model.enable_gradient_checkpointing"]), fused_loss=job.environ.get("FUSED_LOSS") == "1",
-        reshard=bool(job.config.get("engine.reshard_after_forward", True)), compiled=job.environ.get("COMPILE") == "1",
-        kept=activation_budget(job.environ),
+        reshard=bool(job.config.get("engine.reshard_after_forward", True)), compiled=compiled,
+        kept=activation_budget(job.environ) if compiled else 0.0,
         master_bytes=2 if job.config["model.fsdp_config.model_dtype"] in BF16 else 4,
     )  # fmt: skip
     need = sum(parts.values())
@@ -149,14 +150,14 @@ def gpu_memory(job: Job) -> tuple[str, str]:
 
 
 def time_needed(job: Job) -> tuple[str, str]:
-    """Expected hours, at the share of the GPUs' peak that such runs were measured at."""
+    """Expected hours, at the share of the GPUs' peak that expected_mfu gives such runs."""
     if job.on_cpu:
         return "pass", "not estimated on a CPU"
     shape, lengths = model_shape(job), row_lengths(job)
     if shape is None or lengths is None:
         return "warn", "not estimated: " + ("no config.json of the model" if shape is None else "the lengths of the rows are not known (prepare_sft_data.py --model)")
     names = [g.name for g in gpu_table(os.environ.get("PATH", ""))] or ["H100"]
-    peak = next((tflops for piece, tflops in PEAK_TFLOPS.items() if piece in names[0]), None)
+    peak = peak_tflops(names[0])
     if peak is None:
         return "warn", f"not estimated: the peak of {names[0]} is not in the table of phase1/sft_estimate.py"
     rows = schedule_of(job).total_steps * job.number("data.train_batch_size")

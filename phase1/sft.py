@@ -105,12 +105,13 @@ class ResumePoint:
 def resume_point(job: Job) -> ResumePoint:
     """The tracker's checkpoint if it is whole, else the newest whole one before it (verl writes the tracker last)."""
     mode, path = job.config["trainer.resume_mode"], job.config.get("trainer.resume_from_path")
-    if path:
-        found = re.search(r"global_step_(\d+)", str(path))
-        step = int(found[1]) if found else 0
-        return ResumePoint(step, tracker=step or None, folder=Path(str(path)))
-    if mode != "auto":
+    if mode == "disable":
         return ResumePoint(0, tracker=None)
+    if path or mode == "resume_path":
+        found = re.search(r"global_step_(\d+)", str(path))
+        if not found:
+            raise BadInput(f"trainer.resume_from_path={path}: verl goes on from a folder global_step_N; name one, or leave RESUME_MODE=auto without it")
+        return ResumePoint(int(found[1]), tracker=int(found[1]), folder=Path(str(path)))
     tracker = read_tracker(job.ckpt_dir)
     fault = job_fault(job, tracker) if tracker is not None else f"no readable {TRACKER} in {job.ckpt_dir}"
     if tracker is not None and fault is None:

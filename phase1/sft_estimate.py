@@ -19,6 +19,7 @@ from phase1.files import BadInput, read_json, run_script
 GIB = 2**30
 # Dense bf16 peaks in TFLOP/s, by a piece of the name that nvidia-smi prints; the vendor's data sheets.
 PEAK_TFLOPS = {"H200": 989.4, "H100": 989.4, "H800": 989.4, "H20": 148.0, "B200": 2250.0, "A100": 312.0, "A800": 312.0, "L40S": 362.0, "L40": 181.0, "4090": 165.2}
+CHECKPOINT_COPIES = {"model": 1, "optimizer": 2, "extra": 0, "hf_model": 1}  # of the parameters, in the masters' dtype, by what verl saves
 LOSS_BLOCK_TOKENS = 4096  # BLOCK_TOKENS of patches/phase1_kernels.py
 
 
@@ -94,20 +95,23 @@ def memory(
     return {name: size / GIB for name, size in found.items()}
 
 
-COPIES = {"model": 1, "optimizer": 2, "extra": 0, "hf_model": 1}  # of the parameters, in the masters' dtype, by what verl saves
+def peak_tflops(gpu: str) -> float | None:
+    """The bf16 peak of a GPU by the name that nvidia-smi prints, None where it is not in the table."""
+    return next((tflops for piece, tflops in PEAK_TFLOPS.items() if piece in gpu), None)
 
 
 def expected_mfu(trainer: str, compiled: bool) -> float:
-    """Share of the peak that a run reaches, over real tokens for the engine and over padded ones for fsdp (docs/02)."""
+    """Share of the peak to count with: for the engine what 7B reached on two GPUs, over real tokens (docs/02); for fsdp
+    a guess on the high side, over padded ones, of which 21% at 1.5B is the most that was measured."""
     if trainer == "fsdp":
         return 0.30
     return 0.44 if compiled else 0.37
 
 
-def checkpoint_bytes(parameters: int, master_bytes: int, separate_head: int = 0, contents: Iterable[str] = tuple(COPIES)) -> int:
+def checkpoint_bytes(parameters: int, master_bytes: int, separate_head: int = 0, contents: Iterable[str] = tuple(CHECKPOINT_COPIES)) -> int:
     """One checkpoint of `contents` (verl's save_contents): weights, Adam's two moments, huggingface/. `separate_head`: entries
     of the head that verl 0.7.0 writes a second time into a tied model's huggingface/."""
-    copies = sum(COPIES.get(content, 0) for content in contents)
+    copies = sum(CHECKPOINT_COPIES[content] for content in contents)
     return (copies * parameters + (separate_head if "hf_model" in contents else 0)) * master_bytes
 
 
@@ -130,6 +134,11 @@ def main() -> int:
     parser.add_argument("--max_length", type=int, default=4096, help="fsdp pads every row to it")
     parser.add_argument("--epochs", type=int, default=2)
     args = parser.parse_args()
+    for name in ("gpus", "tokens", "rows", "row_tokens", "max_length", "epochs"):
+        if not getattr(args, name) >= 1:
+            raise BadInput(f"--{name} {getattr(args, name)}: at least 1 is needed")
+    if not 0 <= args.kept <= 1 or (args.kept and (args.no_checkpointing or not args.compiled)):
+        raise BadInput(f"--kept {args.kept}: a share from 0 to 1, with --compiled and without --no_checkpointing")
     shape = ModelShape.of(args.model)
     if shape is None:
         raise BadInput(f"{args.model}/config.json: not that of a decoder this can estimate; name a Hugging Face directory")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from phase1.files import BadInput
+from phase1.sft_estimate import CHECKPOINT_COPIES
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINERS = {  # TRAINER -> verl's module, ours that it loads (patches/)
@@ -185,6 +186,9 @@ def refuse_misspelt(config: dict[str, Any], environ: dict[str, str]) -> None:
             raise BadInput(f"{key}={config[key]}: a number of at least 0 is needed; {how_to_set(key)}")
     if config["trainer.resume_mode"] not in ("auto", "disable", "resume_path"):
         raise BadInput(f"trainer.resume_mode={config['trainer.resume_mode']}: auto, disable or resume_path; {how_to_set('trainer.resume_mode')}")
+    contents = config["trainer.checkpoint.save_contents"]
+    if not isinstance(contents, list) or not all(str(c) in CHECKPOINT_COPIES for c in contents):
+        raise BadInput(f"trainer.checkpoint.save_contents={contents}: a list of {', '.join(CHECKPOINT_COPIES)} is needed; verl leaves out in silence what it does not know")
     if str(config["trainer.default_local_dir"]) != environ["CKPT_DIR"]:  # lock, record and watcher look there
         raise BadInput(f"trainer.default_local_dir={config['trainer.default_local_dir']} is not CKPT_DIR={environ['CKPT_DIR']}; set CKPT_DIR instead")
 

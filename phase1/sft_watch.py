@@ -23,7 +23,7 @@ from typing import Any
 from phase1.files import BadInput, finite, now, read_json, run_script, write_json, write_text
 from phase1.preflight_data import model_folder
 from phase1.preflight_machine import gpu_table
-from phase1.sft_estimate import PEAK_TFLOPS, ModelShape
+from phase1.sft_estimate import ModelShape, peak_tflops
 from phase1.sft_health import Health, metric_rows
 
 STEP_LINE = re.compile(r"step:(\d+) - ([a-z]\S*:\S+(?: - \S+:\S+)*)\s*$")
@@ -131,9 +131,9 @@ class Rate:
             shape = ModelShape.of(folder) if folder else None
         except BadInput:
             shape = None
-        names = [g.name for g in gpu_table(os.environ.get("PATH", ""))] if os.environ.get("DEVICE") != "cpu" else []
-        peak = next((tflops * 1e12 for piece, tflops in PEAK_TFLOPS.items() if names and piece in names[0]), None)
-        return cls(shape, peak and peak * run["world_size"], arguments["data.train_batch_size"])
+        gpus = gpu_table(os.environ.get("PATH", "")) if os.environ.get("DEVICE") != "cpu" else ()
+        peak = peak_tflops(gpus[0].name) if gpus else None
+        return cls(shape, peak and peak * 1e12 * run["world_size"], arguments["data.train_batch_size"])
 
     def of_step(self, values: dict[str, float], seconds: float | None) -> dict[str, float]:
         """`seconds` between two logged steps, a save or a validation in between included."""

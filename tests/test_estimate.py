@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from phase1.sft_estimate import ModelShape, checkpoint_bytes, hours, memory
+from phase1.files import BadInput
+from phase1.sft_estimate import ModelShape, checkpoint_bytes, hours, main, memory
 
 SMALL = ModelShape(896, 24, 14, 2, 4864, 151936, True)
 MIDDLE = ModelShape(1536, 28, 12, 2, 8960, 151936, True)
@@ -47,7 +48,9 @@ def test_the_estimated_time_is_the_measured_one_at_the_measured_share_of_the_pea
 
 
 def test_a_checkpoint_of_7b_with_fp32_masters_is_122_gb():
-    assert checkpoint_bytes(LARGE.parameters, 4) == pytest.approx(122e9, rel=0.005)
+    whole = checkpoint_bytes(LARGE.parameters, 4)
+    assert whole == pytest.approx(122e9, rel=0.005)
+    assert checkpoint_bytes(LARGE.parameters, 4, contents=["model", "extra", "hf_model"]) == whole / 2  # without Adam's moments
 
 
 def test_each_choice_moves_the_memory_the_way_it_must():
@@ -55,6 +58,13 @@ def test_each_choice_moves_the_memory_the_way_it_must():
         return sum(memory(MIDDLE, 8, "engine", 16384, **options).values())
 
     assert gib(checkpointing=False) > gib(kept=0.5) > gib() and gib(fused_loss=False) > gib() and gib(reshard=False) > gib() > gib(master_bytes=2)
+
+
+@pytest.mark.parametrize("flags", [("--gpus", "0"), ("--tokens", "-1"), ("--row_tokens", "nan"), ("--kept", "2", "--compiled"), ("--kept", "0.5")], ids=str)
+def test_a_run_that_cannot_be_is_refused_in_one_line(tmp_path, monkeypatch, flags):
+    monkeypatch.setattr("sys.argv", ["sft_estimate", str(tmp_path), *flags])
+    with pytest.raises(BadInput, match=flags[0]):
+        main()
 
 
 def test_a_config_of_another_kind_gives_no_estimate(tmp_path):

@@ -7,154 +7,142 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from phase1.preflight import CHECKS
-from phase1.preflight_machine import Gpu, shards, visible
+from phase1.preflight_machine import Gpu, gpu_memory, shards, visible
 from phase1.prompts import answer, chat
-from tests.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft, write_rows
+from tests.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft
 
-
-def broken(env: dict[str, str], tmp_path: Path, what: str) -> str:
-    """Break one thing; returns a piece of the message that must name it."""
-    model, other = Path(env["MODEL_PATH"]), tmp_path / "other.parquet"
-    if what == "batch size that does not divide":
-        env["TRAIN_BATCH_SIZE"] = "10"
-        return "data.train_batch_size=10"
-    if what == "batch size that is no number":
-        env["TRAIN_BATCH_SIZE"] = "many"
-        return "TRAIN_BATCH_SIZE"
-    if what == "no training file":
-        Path(env["TRAIN_FILE"]).unlink()
-        return env["TRAIN_FILE"]
-    if what == "torn training file":
-        Path(env["TRAIN_FILE"]).write_bytes(Path(env["TRAIN_FILE"]).read_bytes()[:-20])
-        return env["TRAIN_FILE"]
-    if what == "training rows as JSON strings":
-        pd.DataFrame({"messages": [json.dumps(MESSAGES)] * 64}).to_parquet(other)
-        env["TRAIN_FILE"] = str(other)
-        return str(other)
-    if what == "another column name":
-        pd.DataFrame({"conversation": [MESSAGES] * 64}).to_parquet(other)
-        env["TRAIN_FILE"] = str(other)
-        return str(other)
-    if what == "fewer training rows than a batch":
-        env["TRAIN_FILE"] = str(write_rows(other, 7))
-        return str(other)
-    if what == "too few validation rows for a micro batch a process":
-        env["VAL_FILE"] = str(write_rows(other, 3))
-        return str(other)
-    if what == "more steps than the epochs have":
-        env["TOTAL_STEPS"] = "17"
-        return "EPOCHS to 3"
-    if what == "save_freq 0":
-        env["SAVE_FREQ"] = "0"
-        return "SAVE_FREQ"
-    if what == "no model folder":
-        env["MODEL_PATH"] = str(tmp_path / "nowhere")
-        return str(tmp_path / "nowhere")
-    if what == "no tokenizer":
-        (model / "tokenizer.json").unlink()
-        return str(model)
-    if what == "no chat template":
-        (model / "tokenizer_config.json").write_text("{}")
-        return "chat template"
-    if what == "no weights":
-        (model / "model.safetensors").unlink()
-        return "weights"
-    if what == "a torn tokenizer":
-        (model / "tokenizer.json").write_text('{"version": "1.0", "mod')
-        return "tokenizer.json: cannot be loaded"
-    if what == "weights cut short":
-        (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-1])
-        return "model.safetensors: not a whole"
-    if what == "weights that are a pointer of Git LFS":
-        (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4000\n")
-        return "model.safetensors: not a whole"
-    if what == "a shard that the index names and is not there":
-        (model / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}')
-        return "lacks model-2.safetensors"
-    if what == "master weights in fp16":
-        env["MODEL_DTYPE"] = "fp16"
-        return "MODEL_DTYPE=fp16"
-    if what == "fewer GPUs than processes":
-        env["DEVICE"] = "cuda"
-        env["CUDA_VISIBLE_DEVICES"] = "0"
-        return "GPUs for 2 processes"
-    if what == "a full disk":
-        header = json.dumps({"w": {"dtype": "F32", "shape": [10**13], "data_offsets": [0, 0]}}).encode()
-        (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-        return "MAX_CKPT_TO_KEEP"
-    if what.startswith("turns"):
-        turns = {"turns that begin with the answer": ("assistant", "user"), "turns that end with a question": ("system", "user"), "turns: none": ()}[what]
-        pd.DataFrame({"messages": [MESSAGES] * 63 + [[{"role": r, "content": r} for r in turns]]}).to_parquet(other)
-        env["TRAIN_FILE"] = str(other)
-        return f"{other}, row 64"
-    if what in ("an empty answer", "content that is null"):
-        last = {"role": "assistant", "content": " " if what == "an empty answer" else None}
-        pd.DataFrame({"messages": [[*MESSAGES[:2], last]] + [MESSAGES] * 63}).to_parquet(other)
-        env["TRAIN_FILE"] = str(other)
-        return f"{other}, row 1"
-    if what == "flash attention that is not installed":
-        env["ATTENTION"] = "flash_attention_2"
-        return "pip install flash-attn"
-    if what == "a model larger than the GPUs":
-        shape = {"hidden_size": 3584, "num_hidden_layers": 80, "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064}
-        (model / "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"], **shape}))
-        env |= {"DEVICE": "cuda", "PATH": pretend_gpus(tmp_path, 2)}
-        return "79.2 GiB are free"
-    if what == "a port in use":
-        taken = socket.socket()
-        taken.bind(("", 0))
-        taken.listen()
-        OPEN.append(taken)
-        env |= {"NNODES": "2", "NPROC": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
-        return "choose another"
-    if what == "a port that is none":
-        env |= {"NNODES": "2", "NPROC": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "http"}
-        return "MASTER_PORT=http"
-    if what == "wandb that is not installed":
-        env |= {"LOGGER": "console,wandb", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
-        (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
-        return "pip install wandb"
-    # ---- the engine trainer
-    if what == "packs shorter than a row":
-        env["MAX_TOKENS_PER_GPU"] = "2048"
-        return "data.max_token_len_per_gpu=2048"
-    if what == "a batch that does not divide by the processes":
-        env["NPROC"] = "3"
-        return "data.train_batch_size=8 does not divide by 3"
-    if what == "fewer validation rows than a batch":
-        env["VAL_FILE"] = str(write_rows(other, 7))
-        return "needs 8"
-    if what == "a verl without platforms":
-        shutil.rmtree(env["PYTHONPATH"] + "/verl/plugin")
-        return "requirements-latest.txt"
-    raise ValueError(what)
-
-
+# What a case breaks: variables of the run, or a function (env, tmp_path) that changes them and the files they name.
+Break = dict[str, str] | Callable[[dict[str, str], Path], None]
 OPEN: list[socket.socket] = []  # until the test session ends
-CASES = {"batch": ["batch size that does not divide", "batch size that is no number"],
-         "train": ["no training file", "torn training file", "training rows as JSON strings", "another column name"],
-         "messages": ["turns that begin with the answer", "turns that end with a question", "turns: none", "an empty answer", "content that is null"],
-         "schedule": ["fewer training rows than a batch", "more steps than the epochs have", "save_freq 0"],
-         "val": ["too few validation rows for a micro batch a process"],
-         "model": ["no model folder", "no tokenizer", "a torn tokenizer", "no chat template", "no weights", "weights cut short",
-                   "weights that are a pointer of Git LFS", "a shard that the index names and is not there"],
-         "precision": ["master weights in fp16"],
-         "devices": ["fewer GPUs than processes"], "memory": ["a model larger than the GPUs"], "disk": ["a full disk"],
-         "port": ["a port in use", "a port that is none"], "wandb": ["wandb that is not installed"]}  # fmt: skip
-ENGINE_CASES = {"batch": ["packs shorter than a row", "a batch that does not divide by the processes", "batch size that is no number"],
-                "val": ["fewer validation rows than a batch"], "kernels": ["flash attention that is not installed"],
-                "memory": ["a model larger than the GPUs"], "trainer": ["a verl without platforms"]}  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "what"), [(c, w) for c, cases in CASES.items() for w in cases])
-def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, what):
-    named = broken(env, tmp_path, what)
+def rows(*last: list[dict[str, str | None]], count: int = 64, side: str = "TRAIN", column: str = "messages") -> Break:
+    """Another file, of so many good rows, these among them at the end."""
+
+    def change(env: dict[str, str], tmp_path: Path) -> None:
+        env[f"{side}_FILE"] = str(tmp_path / "other.parquet")
+        pd.DataFrame({column: [MESSAGES] * (count - len(last)) + list(last)}).to_parquet(env[f"{side}_FILE"])
+
+    return change
+
+
+def turns(*roles: str) -> Break:
+    return rows([{"role": role, "content": role} for role in roles])
+
+
+def ending(content: str | None) -> Break:
+    return rows([*MESSAGES[:2], {"role": "assistant", "content": content}])
+
+
+def model_file(name: str, content: str | bytes | int | None) -> Break:
+    """A file of the model's folder with this content; None: removed, a number: cut by so many bytes."""
+
+    def change(env: dict[str, str], tmp_path: Path) -> None:
+        path = Path(env["MODEL_PATH"], name)
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:-content] if isinstance(content, int) else content.encode() if isinstance(content, str) else content)
+
+    return change
+
+
+def torn_training_file(env: dict[str, str], tmp_path: Path) -> None:
+    Path(env["TRAIN_FILE"]).write_bytes(Path(env["TRAIN_FILE"]).read_bytes()[:-20])
+
+
+def rows_as_json(env: dict[str, str], tmp_path: Path) -> None:
+    pd.DataFrame({"messages": [json.dumps(MESSAGES)] * 64}).to_parquet(env["TRAIN_FILE"])
+
+
+def larger_than_the_gpus(env: dict[str, str], tmp_path: Path) -> None:
+    shape = {"hidden_size": 3584, "num_hidden_layers": 80, "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064}
+    Path(env["MODEL_PATH"], "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"], **shape}))
+    env |= {"DEVICE": "cuda", "PATH": pretend_gpus(tmp_path, 2)}
+
+
+def port_in_use(env: dict[str, str], tmp_path: Path) -> None:
+    taken = socket.socket()
+    taken.bind(("", 0))
+    taken.listen()
+    OPEN.append(taken)
+    env |= TWO_NODES | {"MASTER_PORT": str(taken.getsockname()[1])}
+
+
+def without_wandb(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
+    env |= {"LOGGER": "console,wandb", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
+
+
+def without_platforms(env: dict[str, str], tmp_path: Path) -> None:
+    shutil.rmtree(env["PYTHONPATH"] + "/verl/plugin")
+
+
+HUGE = json.dumps({"w": {"dtype": "F32", "shape": [10**13], "data_offsets": [0, 0]}}).encode()
+TWO_NODES = {"NNODES": "2", "NPROC": "1", "MASTER_ADDR": "127.0.0.1"}
+# the check that fails, what is broken, how, a piece of the line that must name it
+CASES: list[tuple[str, str, Break, str]] = [
+    ("batch", "a size that does not divide", {"TRAIN_BATCH_SIZE": "10"}, "data.train_batch_size=10"),
+    ("batch", "a size that is no number", {"TRAIN_BATCH_SIZE": "many"}, "TRAIN_BATCH_SIZE"),
+    ("train", "no file", {"TRAIN_FILE": "/nowhere/train.parquet"}, "/nowhere/train.parquet"),
+    ("train", "a torn file", torn_training_file, "/train.parquet: not a whole"),
+    ("train", "rows as JSON strings", rows_as_json, "/train.parquet: needs a column messages"),
+    ("train", "another column name", rows(column="conversation"), "/other.parquet: needs a column messages"),
+    ("messages", "turns that begin with the answer", turns("assistant", "user"), "/other.parquet, row 64"),
+    ("messages", "turns that end with a question", turns("system", "user"), "/other.parquet, row 64"),
+    ("messages", "no turns", turns(), "/other.parquet, row 64"),
+    ("messages", "an empty answer", ending(" "), "/other.parquet, row 64: an empty answer"),
+    ("messages", "content that is null", ending(None), "/other.parquet, row 64: a turn's content"),
+    ("schedule", "fewer rows than a batch", rows(count=7), "/other.parquet: 7 rows"),
+    ("schedule", "more steps than the epochs have", {"TOTAL_STEPS": "17"}, "EPOCHS to 3"),
+    ("schedule", "a save every 0 steps", {"SAVE_FREQ": "0"}, "SAVE_FREQ"),
+    ("val", "fewer rows than a micro batch a process", rows(count=3, side="VAL"), "/other.parquet: 3 rows"),
+    ("model", "no folder", {"MODEL_PATH": "/nowhere/model"}, "/nowhere/model"),
+    ("model", "no tokenizer", model_file("tokenizer.json", None), "no tokenizer"),
+    ("model", "a torn tokenizer", model_file("tokenizer.json", '{"version": "1.0", "mod'), "tokenizer.json: cannot be loaded"),
+    ("model", "no chat template", model_file("tokenizer_config.json", "{}"), "chat template"),
+    ("model", "no weights", model_file("model.safetensors", None), "weights"),
+    ("model", "weights cut short", model_file("model.safetensors", 1), "model.safetensors: not a whole"),
+    ("model", "weights that are a pointer of Git LFS", model_file("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4000\n"),
+     "model.safetensors: not a whole"),
+    ("model", "a shard that the index names and is not there",
+     model_file("model.safetensors.index.json", '{"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}'), "lacks model-2.safetensors"),
+    ("precision", "masters in fp16", {"MODEL_DTYPE": "fp16"}, "MODEL_DTYPE=fp16"),
+    ("devices", "fewer GPUs than processes", {"DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "0"}, "GPUs for 2 processes"),
+    ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
+    ("disk", "a full one", model_file("model.safetensors", struct.pack("<Q", len(HUGE)) + HUGE), "MAX_CKPT_TO_KEEP"),
+    ("port", "one in use", port_in_use, "choose another"),
+    ("port", "one that is none", TWO_NODES | {"MASTER_PORT": "http"}, "MASTER_PORT=http"),
+    ("wandb", "not installed", without_wandb, "pip install wandb"),
+]  # fmt: skip
+ENGINE_CASES: list[tuple[str, str, Break, str]] = [
+    ("batch", "packs shorter than a row", {"MAX_TOKENS_PER_GPU": "2048"}, "data.max_token_len_per_gpu=2048"),
+    ("batch", "a size that does not divide by the processes", {"NPROC": "3"}, "data.train_batch_size=8 does not divide by 3"),
+    ("batch", "a size that is no number", {"TRAIN_BATCH_SIZE": "many"}, "TRAIN_BATCH_SIZE"),
+    ("val", "fewer rows than a batch", rows(count=7, side="VAL"), "needs 8"),
+    ("kernels", "flash attention that is not installed", {"ATTENTION": "flash_attention_2"}, "pip install flash-attn"),
+    ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
+    ("trainer", "a verl without platforms", without_platforms, "requirements-latest.txt"),
+]
+
+
+def each(cases: list[tuple[str, str, Break, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("check", "broken", "named"), [(c, b, n) for c, _, b, n in cases], ids=[f"{c}: {what}" for c, what, _, _ in cases])
+
+
+@each(CASES)
+def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named):
+    if isinstance(broken, dict):
+        env |= broken
+    else:
+        broken(env, tmp_path)
     done = run_sft(env)
     assert done.returncode == 2, done.stdout + done.stderr
     assert any(line.startswith(f"fail  {check} ") and named in line for line in done.stderr.splitlines()), done.stderr
@@ -163,15 +151,15 @@ def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path,
     assert not Path(env["CKPT_DIR"]).exists() and not Path(env["OUTPUT_DIR"]).exists()
 
 
-@pytest.mark.parametrize(("check", "what"), [(c, w) for c, cases in ENGINE_CASES.items() for w in cases])
-def test_preflight_of_the_engine_trainer_refuses_too(env, engine_verl, tmp_path, check, what):
+@each(ENGINE_CASES)
+def test_preflight_of_the_engine_trainer_refuses_too(env, engine_verl, tmp_path, check, broken, named):
     env["PYTHONPATH"] = str(shutil.copytree(engine_verl, tmp_path / "site"))
-    test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, what)
+    test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named)
 
 
 def test_every_check_has_a_case_that_fails_or_warns():
     warn_only = {"time"}  # hours are for people to judge
-    assert set(CASES) | set(ENGINE_CASES) | warn_only == set(CHECKS)
+    assert {check for check, *_ in CASES + ENGINE_CASES} | warn_only == set(CHECKS)
 
 
 def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
@@ -209,6 +197,15 @@ def test_memory_counts_with_the_gpus_that_share_one_copy(env, engine_verl):
     assert shards(job_of(env)) == 16
     for given, counted in ((8, 8), (-1, 16), (64, 16)):
         assert shards(job_of(env, f"engine.fsdp_size={given}")) == counted
+
+
+def test_memory_counts_with_a_compiler_only_where_there_is_one(env, engine_verl, tmp_path, monkeypatch):
+    shape = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "intermediate_size": 4864, "vocab_size": 151936}
+    Path(env["MODEL_PATH"], "config.json").write_text(json.dumps(shape))
+    monkeypatch.setenv("PATH", pretend_gpus(tmp_path))
+    env |= {"DEVICE": "cuda"}
+    said = {t: [gpu_memory(job_of(env | {"TRAINER": t, "PYTHONPATH": str(engine_verl), "COMPILE": c})) for c in ("0", "1")] for t in ("fsdp", "engine")}
+    assert said["fsdp"][0] == said["fsdp"][1] and said["engine"][0] != said["engine"][1]
 
 
 def test_memory_is_looked_up_on_the_gpus_that_will_be_used():

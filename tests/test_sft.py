@@ -166,6 +166,17 @@ def test_another_checkpoint_folder_than_the_locked_one_is_refused(env, tmp_path)
     assert done.returncode == 2 and "set CKPT_DIR instead" in done.stderr
 
 
+def test_a_checkpoint_without_a_part_that_was_meant_is_refused(env):
+    for contents in ("[model,optimiser]", "null"):
+        done = run_sft(env, f"trainer.checkpoint.save_contents={contents}")
+        assert done.returncode == 2 and "model, optimizer, extra, hf_model" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_what_it_cannot_stop_on_is_refused(env):
+    for done in (run_sft(env, "--stop_on"), run_sft(env, "--stop_on", "inf"), run_sft(env | {"STOP_ON": "inf"})):
+        assert done.returncode == 2 and done.stderr.startswith("error: --stop_on ") and not Path(env["OUTPUT_DIR"]).exists()
+
+
 def test_wandb_without_a_login_logs_offline_and_says_so(env):
     done = run_sft(env | {"LOGGER": "console,wandb", "HOME": env["OUTPUT_DIR"]}, "--dry_run")
     assert "WANDB_MODE=offline" in shlex.split(done.stdout) and "offline" in done.stderr
@@ -243,6 +254,15 @@ def test_a_lost_or_unreadable_tracker_is_written_again(env, text):
 
 def test_a_fresh_folder_starts_at_step_0_without_a_word(env):
     assert resume_point(job_of(env)) == ResumePoint(0, None, "")
+
+
+def test_a_named_checkpoint_is_gone_on_from_unless_resuming_is_off(env, tmp_path):
+    named = f"trainer.resume_from_path={make_checkpoint(str(tmp_path / 'elsewhere'), 4)}"
+    assert resume_point(job_of(env, named)).step == 4
+    assert resume_point(job_of(env | {"RESUME_MODE": "disable"}, named)).step == 0
+    for job in (job_of(env | {"RESUME_MODE": "resume_path"}), job_of(env, "trainer.resume_from_path=/somewhere")):
+        with pytest.raises(BadInput, match="global_step_N"):
+            resume_point(job)
 
 
 def test_a_finished_job_trains_nothing_and_exits_0(env):

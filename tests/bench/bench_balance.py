@@ -2,7 +2,7 @@
 
     python tests/bench/bench_balance.py --train data/sft_train.parquet --model MODEL_DIR        # MODEL_DIR: for its tokenizer
 
-Every GPU waits for the one with the most tokens, so 1.28 means that 22% of a step is waiting. Shares are made by
+Every GPU waits for the one with the most tokens, so 1.35 means that a GPU waits for 26% of a step on average. Shares are made by
 characters, as in training, and measured in tokens. The order is the first epoch's.
 """
 

@@ -3,8 +3,9 @@
     TORCHINDUCTOR_FORCE_DISABLE_CACHES=1 python tests/bench/bench_recompute.py        # about five minutes, 20 GiB
 
 Six decoder layers of Qwen2.5-7B's width with packed attention, as the engine trainer's hook runs them but without FSDP,
-head and optimizer; forward and backward, the mean of three after two. TFLOP/s count what the model's definition needs, no
-recomputation. Saved: bytes held between forward and backward, the decoder's own final norm (4.8 KiB) included.
+head and optimizer; forward and backward, the mean of three after two. TFLOP/s count 6 for each weight and token: neither
+attention nor what is recomputed. Saved: bytes held between forward and backward, of which 4.7 KiB a token and layer are
+the decoder's final norm.
 """
 
 from __future__ import annotations
