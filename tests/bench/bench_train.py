@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, help="where the random models are made (default: OUT/models)")
     parser.add_argument("--runs", default="", help="comma-separated names (default: all but tiny and 7b), in this order")
     parser.add_argument("--seconds", type=float, default=1e9, help="start no run whose expected end lies beyond this")
-    parser.add_argument("--limit", type=float, default=170, help="seconds after which one run is stopped")
+    parser.add_argument("--limit", type=float, default=300, help="seconds after which one run is stopped; compiling takes up to two minutes of them")
     parser.add_argument("--batch", type=int, default=BATCH, help="rows a step")
     parser.add_argument("--skip_kernels", action="store_true", help="no check of the kernels against float64 first")
     parser.add_argument("--cpu", action="store_true", help="no GPU: whether it runs, not how fast")
