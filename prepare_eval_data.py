@@ -23,7 +23,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from phase1 import eval_sources as sources
-from phase1.files import BadInput, full_disk_told, replacing, run_script, run_stamp, sha256_file, write_json
+from phase1.files import (
+    BadInput,
+    full_disk_told,
+    only_writer,
+    replacing,
+    run_script,
+    run_stamp,
+    sha256_file,
+    write_json,
+)
 from phase1.problems import EVAL_SETS
 
 HERE = Path(__file__).resolve().parent
@@ -76,6 +85,8 @@ def main() -> None:
     report: dict = {"status": "complete", "datasets": {}}
     seen_statements: dict[str, str] = {}  # prompt_sha256 -> id, over the CodeContests sets: none may hold another's problem
     with full_disk_told("make room, or give another --output_dir"), ExitStack() as files:
+        output.mkdir(parents=True, exist_ok=True)
+        files.enter_context(only_writer(output, "manifests/.*.tmp", "raw/.*.tmp", ".eval_data_report.json.*.tmp"))
         # Files are renamed into place together at the end, removed together on an error.
         # valid_big is drawn last, from what is not in the other sets
         for dataset in sorted(dict.fromkeys(args.datasets), key=lambda d: SPLITS.get(d) == "train"):

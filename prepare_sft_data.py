@@ -37,6 +37,7 @@ from phase1.files import (
     BadInput,
     full_disk_told,
     only_writer,
+    read_jsonl,
     replacing,
     run_script,
     run_stamp,
@@ -105,22 +106,22 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     # the rows
     parser.add_argument("--prompt_style", choices=("codecontests", "raw"), default="codecontests",
                         help="user turn: evaluation's CodeContests template around the statement, or the bare statement")  # fmt: skip
-    parser.add_argument("--val_ratio", type=float, default=0.02, help="share of rows for validation, at least one")
-    parser.add_argument("--seed", type=int, default=42, help="of the split")
+    parser.add_argument("--val_ratio", type=float, default=0.02, help="share of rows for validation, at least one row (default: 0.02)")
+    parser.add_argument("--seed", type=int, default=42, help="of the split (default: 42)")
     # filters
     parser.add_argument("--keep", default="all", help="solutions of a problem: all (default), shortest, first, or N (the N shortest)")
     parser.add_argument("--model", "--tokenizer", dest="model", type=Path, default=None,
                         help="Hugging Face directory whose tokenizer and chat template measure length; none: no length filter")  # fmt: skip
-    parser.add_argument("--max_length", type=int, default=4096, help="tokens of a whole row; longer ones are dropped, never cut")
+    parser.add_argument("--max_length", type=int, default=4096, help="tokens of a whole row; longer ones are dropped, never cut (default: 4096)")
     parser.add_argument("--near_duplicates", type=float, default=0.8,
-                        help="Jaccard similarity of both statement and solution from which a record is a repeat")  # fmt: skip
+                        help="Jaccard similarity of both statement and solution from which a record is a repeat (default: 0.8)")  # fmt: skip
     parser.add_argument("--containment", type=float, default=0.6,
-                        help="share of an evaluation problem's n-grams from which a record is taken for it")  # fmt: skip
-    parser.add_argument("--ngram", type=int, default=8, help="words of an n-gram")
+                        help="share of an evaluation problem's n-grams from which a record is taken for it (default: 0.6)")  # fmt: skip
+    parser.add_argument("--ngram", type=int, default=8, help="words of an n-gram (default: 8)")
     parser.add_argument("--skip", nargs="*", default=[], choices=FILTERS, metavar="FILTER",
                         help=f"filters to leave out: {', '.join(FILTERS)}")  # fmt: skip
     parser.add_argument("--max_reject_ratio", type=float, default=0.5,
-                        help=f"share of broken records ({', '.join(BROKEN)}) above which the input is refused")  # fmt: skip
+                        help=f"share of broken records ({', '.join(BROKEN)}) above which the input is refused (default: 0.5)")  # fmt: skip
     # running the solutions
     parser.add_argument("--verify_solutions", action="store_true", help="run each solution in the judge and drop those that fail: on the "
                         "tests of --tests_raw where its problem is there, elsewhere on the examples in its statement")  # fmt: skip
@@ -135,7 +136,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     parser.add_argument("--preview", type=int, default=0, metavar="N",
                         help="print N rows as verl will see them, trained tokens coloured (FORCE_COLOR=1 for a pager)")  # fmt: skip
     parser.add_argument("--verl_rows", type=int, default=64,
-                        help="rows of each file that are loaded through verl's data set and compared with their answers; 0 = all")  # fmt: skip
+                        help="rows of each file that are loaded through verl's data set and compared with their answers; 0 = all (default: 64)")  # fmt: skip
     parser.add_argument("--no_verl_check", action="store_true",
                         help="do not load the rows through verl's own data set class (takes some seconds)")  # fmt: skip
     args = parser.parse_args()
@@ -144,7 +145,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     if not 0 <= args.val_ratio < 1:
         raise BadInput(f"--val_ratio {args.val_ratio}: expected a share from 0 up to, but not including, 1")
     if args.model and not args.model.is_dir():
-        raise BadInput(f"{args.model}: no such directory; --model takes the model that will be trained")
+        raise BadInput(f"{args.model}: no such directory; --model takes the directory of the model to train (hf download NAME --local-dir DIR)")
     if not (0 < args.near_duplicates <= 1 and 0 < args.containment <= 1 and 0 <= args.max_reject_ratio <= 1):
         raise BadInput("--near_duplicates and --containment take a share above 0 up to 1, --max_reject_ratio one from 0 to 1")
     if args.preview and not args.model:
@@ -207,8 +208,9 @@ def refuse_broken_input(args, rejects: Rejects, total: int) -> None:
     broken = sum(rejects.counts[reason] for reason in BROKEN)
     if broken > args.max_reject_ratio * total:
         keep_rejects(args, rejects)
-        raise BadInput(f"{args.input_jsonl[0]}: {broken} of {total} records are broken ({', '.join(BROKEN)}), more than "
-                       f"--max_reject_ratio {args.max_reject_ratio}; see {args.output_dir / 'sft_rejects.jsonl'}")  # fmt: skip
+        first = next(r for _, r in read_jsonl(args.output_dir / "sft_rejects.jsonl") if r["reason"] in BROKEN)
+        raise BadInput(f"{first['file']}:{first['line']}: {first['detail'] or first['reason']}; {broken} of {total} records are broken, more "
+                       f"than --max_reject_ratio {args.max_reject_ratio}; see {args.output_dir / 'sft_rejects.jsonl'}")  # fmt: skip
 
 
 def keep_rejects(args, rejects: Rejects) -> None:

@@ -8,6 +8,7 @@
 # After a kill at any moment, run it again: it goes on where it was. Delete outputs/demo to start over.
 # Exit 0 done, 1 a check failed, 2 bad input or environment.
 set -euo pipefail
+[ $# = 0 ] || { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 2; }  # it takes none: --help, say
 
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
 VENV="${VENV:-$HERE/.venv}"

@@ -69,7 +69,7 @@ def _pair(row: dict) -> tuple[str, str]:
             return statement, solution or ""
     text = row.get("text")
     if not isinstance(text, str):
-        raise BadRecord("neither prompt and solution, nor description and solution, nor text")
+        raise BadRecord("it holds neither prompt and solution, nor description and solution, nor text")
     parts = _RESPONSE.split(text, maxsplit=1)
     if len(parts) == 1:
         raise BadRecord("text has no ### Response line")

@@ -190,7 +190,7 @@ def examine(file: str, line: int, payload: bytes | dict | BadRecord, filters: Fi
 def _fault(record: BeeRecord, filters: Filters) -> tuple[str, Any]:
     skip = filters.skip
     if "language" not in skip and record.language.upper() not in PYTHON3:
-        return "not_python3", record.language
+        return "not_python3", f"language {record.language!r}, not PYTHON3"
     if not record.solution.strip():
         return "empty_solution", ""
     fault = python_fault(record.solution) if not {"syntax", "python2"} <= skip else None

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phase1.bee import BadRecord
-from phase1.files import BadInput
+from phase1.files import BadInput, whole_parquet
 
 CHUNK_RECORDS = 256
 CHUNK_BYTES = 1 << 20
@@ -86,11 +86,8 @@ def _decoded(batch: pa.RecordBatch) -> list[dict | BadRecord]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict | BadRecord, int]]:
     number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(CHUNK_RECORDS):
-                for row in _decoded(batch):
-                    number += 1
-                    yield number, row, sum(len(v) for v in row.values() if isinstance(v, str)) if isinstance(row, dict) else 0
-    except pa.ArrowException as e:
-        raise BadInput(f"{path}: not a whole Parquet file ({str(e).splitlines()[0]}); copy it again") from None
+    with whole_parquet(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(CHUNK_RECORDS):
+            for row in _decoded(batch):
+                number += 1
+                yield number, row, sum(len(v) for v in row.values() if isinstance(v, str)) if isinstance(row, dict) else 0

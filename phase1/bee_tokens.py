@@ -18,7 +18,7 @@ def load_tokenizer(model: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(model))
     except (OSError, ValueError) as e:
-        raise BadInput(f"{model}: no tokenizer can be loaded from it ({str(e).splitlines()[0]})") from None
+        raise BadInput(f"{model}: no tokenizer can be loaded from it ({str(e).splitlines()[0][:200]})") from None
     if not tokenizer.chat_template:
         raise BadInput(f"{model}: its tokenizer has no chat template; give the instruct model that will be trained")
     return tokenizer

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from phase1.eval_sources import SOURCES
 
-# As ids are spelled here. AtCoder and Aizu are one: their numbers are mixed up in the data, and names keep problems apart.
+# As ids are spelled here. AtCoder and Aizu are one: what is published mixes up their numbers, and names keep problems apart.
 JUDGES = {number: name.lower().replace("aizu", "atcoder") for number, name in SOURCES.items()}
 CODEFORCES = re.compile(r"\A\s*0*(\d{1,5})[_\-/ ]?([a-z]\d{0,2})(?![a-z0-9])", re.IGNORECASE)
 # AtCoder's and Aizu's problems share one numbering in CodeContests: "p02537 AtCoder Regular Contest … - Title".
@@ -82,7 +82,7 @@ class EvalIndex:
     integer") and count for none of them.
     """
 
-    def __init__(self, problems: Iterable[tuple[str, str, str]], n: int = 8, threshold: float = 0.5, common: int = 2):
+    def __init__(self, problems: Iterable[tuple[str, str, str]], n: int = 8, threshold: float = 0.6, common: int = 2):
         """`problems`: (dataset, problem_id, statement), statement "" where only the id is known."""
         self.n = n
         self.threshold = threshold

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from phase1.files import BadInput, read_jsonl, sha256_text
+from phase1.files import BadInput, read_jsonl, sha256_text, whole_parquet
 
 # Hugging Face repository and configuration, read when no local copy is given.
 HUB = {
@@ -22,8 +22,7 @@ HUB = {
     "mbpp": ("google-research-datasets/mbpp", "full"),
 }
 
-# The `source` enum of CodeContests' problem.proto (5 is reserved there).
-# CodeContests' enum has AtCoder at 5 and Aizu at 6; BEE's records of AtCoder problems carry a 6 (contract 2).
+# The `source` enum of CodeContests' contest_problem.proto. 5 is reserved there, but its card on Hugging Face says 5 AtCoder, 6 Aizu.
 SOURCES = {1: "Codechef", 2: "Codeforces", 3: "HackerEarth", 4: "CodeJam", 5: "AtCoder", 6: "AtCoder", 7: "Aizu"}
 TEST_KINDS = ("public", "private", "generated")
 
@@ -52,21 +51,15 @@ def rows_of(path: Path, columns: list[str] | None = None) -> Iterator[tuple[str,
         for number, row in read_jsonl(path):
             yield f"{path}:{number}", row
         return
-    import pyarrow
     import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except pyarrow.ArrowException as e:
-        raise BadInput(f"{path}: not a whole Parquet file ({str(e).splitlines()[0]}); copy it again") from None
-    present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
     number = 0
-    for batch in file.iter_batches(batch_size=32, columns=present):  # a row may hold megabytes of tests
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}:{number}", row
+    with whole_parquet(path), pq.ParquetFile(path) as file:
+        present = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=32, columns=present):  # a row may hold megabytes of tests
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}:{number}", row
 
 
 def split_files(source: Path) -> dict[str, list[Path]]:

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,8 +197,23 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
                 yield number, value
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except (gzip.BadGzipFile, EOFError) as e:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise BadInput(f"{path}: not a whole gzip file ({e}); copy it again") from None
+
+
+@contextlib.contextmanager
+def whole_parquet(path: str | Path) -> Iterator[None]:
+    """BadInput for a Parquet file that is missing, torn, or damaged in its pages (pyarrow's OSError without an errno)."""
+    import pyarrow
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (pyarrow.ArrowException, OSError) as e:
+        if getattr(e, "errno", None):
+            raise
+        raise BadInput(f"{path}: not a whole Parquet file ({str(e).splitlines()[0]}); copy it again") from None
 
 
 # ----------------------------------------------------------------------------------------------------------- hashes

@@ -27,7 +27,7 @@ from tests.test_prepare_sft_data import prepare, record, run
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "holds no record"),
     (b"\n\n", "holds no record"),
-    (os.urandom(4096), r"records are broken \(parse_errors, empty_solution, syntax_error\)"),
+    (b"\xff" + os.urandom(4095), r"bee\.jsonl:1: 'utf-8' codec .* records are broken"),
     (json.dumps(record(1)).encode(), "1 of 1 records are left, a training and a validation row need two"),
 ], ids=["empty", "blank", "binary", "one line"])  # fmt: skip
 def test_hopeless_input_is_refused_and_leaves_no_parquet(tmp_path, monkeypatch, content, message):
@@ -45,12 +45,15 @@ def test_a_refused_run_keeps_the_rows_of_the_one_before(tmp_path, monkeypatch):
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
 
 
-@pytest.mark.parametrize("name", ["no.jsonl", "torn.jsonl.gz", "torn.parquet"])
+@pytest.mark.parametrize("name", ["no.jsonl", "torn.jsonl.gz", "torn.parquet", "damaged.parquet"])
 def test_a_missing_or_torn_file_is_named(tmp_path, monkeypatch, name):
     path = tmp_path / name
     if name != "no.jsonl":
         whole = gzip.compress(json.dumps(record(1)).encode() * 50)
         path.write_bytes(whole[:60])
+    if name == "damaged.parquet":  # opens, and fails while its rows are read
+        pq.write_table(pa.table({"text": [os.urandom(99).hex() for _ in range(2000)]}), path, use_dictionary=False)
+        path.write_bytes(path.read_bytes()[:20000] + bytes(400) + path.read_bytes()[20400:])
     with pytest.raises(BadInput, match=name.replace(".", r"\.")):
         run(tmp_path / "out", [path], monkeypatch=monkeypatch)
 

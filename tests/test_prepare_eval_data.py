@@ -214,6 +214,13 @@ def test_a_problem_of_another_set_is_never_drawn(code_contests, tmp_path):
     assert len(valid) == 117 and len(big) == 600 - 117 and not valid & big
 
 
+def test_what_a_killed_run_left_is_cleared_away(tmp_path):
+    (tmp_path / "out/raw/.codecontests_test_raw.jsonl.x.tmp").mkdir(parents=True)
+    write_split(tmp_path / "cc/test.jsonl", [public_row(1)])
+    done = prepare("--output_dir", tmp_path / "out", "--datasets", "codecontests_test", "--code_contests_dir", tmp_path / "cc", "--allow_size_mismatch")
+    assert done.returncode == 0 and [p.name for p in (tmp_path / "out/raw").iterdir()] == ["codecontests_test_raw.jsonl"]
+
+
 def test_multi_answer_problems_leave_the_manifest_only_when_asked(tmp_path):
     rows = [public_row(i) for i in range(1, 4)] + [public_row(9, statement="If there are several answers, print any of them.")]
     write_split(tmp_path / "cc/test.jsonl", rows)

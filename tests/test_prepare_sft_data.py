@@ -36,7 +36,7 @@ def record(i: int, solution: str = "print({i})", fence: str = "```python3", stat
                     f"{statement or words}\n\n### Response\n\n{fence}\n{solution.format(i=i)}\n```"} | more  # fmt: skip
 
 
-def prepare(tmp_path: Path, records: list, *flags: str, monkeypatch, expect: int = 0) -> dict:
+def prepare(tmp_path: Path, records: list, *flags: str, monkeypatch) -> dict:
     """Run the script on records (dicts, or raw lines) and give its report, its rows and its rejects."""
     source = tmp_path / "bee.jsonl"
     source.write_bytes(b"".join(r if isinstance(r, bytes) else json.dumps(r).encode() + b"\n" for r in records))
