@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import verify_handoff
 from phase1 import checkpoint_attempts, checkpoint_night, checkpoint_status, checkpoints
 from phase1.checkpoint_attempts import Attempts, Gone, hold, try_one
 from phase1.checkpoint_best import against_runner_up, choose_best, evaluated_steps, ranking
@@ -177,6 +178,15 @@ def test_what_is_kept_is_hard_links_and_the_best_model_moves_by_one_rename(tmp_p
     assert [bool(kept_model(tmp_path / "out", s)) for s in (5, 10, 15)] == [False, True, True]
 
 
+def test_of_a_model_that_is_links_to_files_elsewhere_the_files_are_kept(tmp_path):
+    """As in a hub cache: a hard link to a relative link would lead nowhere."""
+    model = make_checkpoint(tmp_path / "ck", 5)
+    (model / "config.json").rename(tmp_path / "blob")
+    (model / "config.json").symlink_to("../../../blob")
+    assert (keep(model, tmp_path / "out", 5) / "config.json").samefile(tmp_path / "blob")
+    assert (verify_handoff.export(model, tmp_path / "deep" / "er" / "model") / "config.json").samefile(tmp_path / "blob")
+
+
 def test_a_kept_model_that_was_written_into_is_not_taken_for_the_kept_one(tmp_path):
     """verl writes in place when the same step is trained again, into the very file that is kept."""
     model = make_checkpoint(tmp_path / "ck", 5)
@@ -265,6 +275,8 @@ def test_busy_gpus_are_refused_unless_forced(two_gpus, gpus, force, passed_on, v
 
 def test_gpus_that_the_environment_hides_are_not_asked_about(two_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert choose_gpus(None, 2000, False, []) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # none at all: on the CPU
     assert choose_gpus(None, 2000, False, []) == {}
 
 
@@ -447,11 +459,27 @@ def test_a_missing_folder_is_one_line(tmp_path):
     assert run.returncode == 2 and run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
 
 
+def status(tmp_path, *args):
+    command = [sys.executable, "-m", "phase1.checkpoints", "status", "--checkpoint_dir", tmp_path / "ck", "--output_dir", tmp_path / "out", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("name", "text"), [("best_checkpoint.json", '{"best_step": 5}'), ("final/summary.json", "[]")])
+def test_status_names_a_file_that_it_cannot_show(tmp_path, name, text):
+    (tmp_path / "ck").mkdir()
+    write_evaluation(tmp_path / "out" / "final", Fake(PHASE0, {"mbpp_reg": 9}))
+    metrics = tmp_path / "out" / "final" / "metrics.json"
+    run = status(tmp_path, "--phase0_metrics", metrics, "--phase1_metrics", metrics)
+    assert run.returncode == 0 and "mbpp_reg" in run.stdout, run.stderr
+    (tmp_path / "out" / name).write_text(text)
+    run = status(tmp_path, "--phase0_metrics", metrics, "--phase1_metrics", metrics)
+    assert run.returncode == 2 and name in run.stderr and run.stderr.count("\n") == 1, run.stderr
+
+
 def test_status_shows_steps_that_are_gone_from_disk(tmp_path):
     make_checkpoint(tmp_path / "ck", 1000)
     write_eval(tmp_path / "out", 500, 0.9, 0.1)
-    run = subprocess.run([sys.executable, "-m", "phase1.checkpoints", "status", "--checkpoint_dir", tmp_path / "ck", "--output_dir", tmp_path / "out"],
-                         cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    run = status(tmp_path)
     assert run.returncode == 0, run.stderr
     page = (tmp_path / "out" / "status.html").read_text()
     assert page.count("<svg") == 1 and ">500<" in page  # one curve, of exec_success_rate; there is no training log here
