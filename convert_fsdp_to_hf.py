@@ -22,13 +22,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from phase1.checkpoint_find import TOKENIZER_FILES
 from phase1.files import BadInput, read_json, replacing, run_script, run_stamp, write_json
 from phase1.model_shapes import model_shapes
 
 SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf")
 READ_AHEAD = 2 << 30  # bytes of the shards that a disk can read while torch is being imported
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")  # any one of them
 
 
 def parse_args() -> argparse.Namespace:

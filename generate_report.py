@@ -136,7 +136,7 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # cron may run under an ASCII locale
     print(summary)
-    print(f"written: {', '.join(sorted(p.name for p in args.output_dir.iterdir() if p.is_file()))} in {args.output_dir}")
+    print(f"written: {', '.join(sorted(['comparison_data.json', *pages]))} in {args.output_dir}")
     return int(bool(gate_failed) or v.word == "not_comparable")
 
 

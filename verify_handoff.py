@@ -116,7 +116,8 @@ def base_directory(base_model: str) -> Path:
 
 
 def checks(args: argparse.Namespace) -> list[Callable]:
-    """Every check in order; cheap ones first, and each needs those before it only for its speed."""
+    """Every check in order, cheap ones first. Later ones look at the weights that check_index opened and at the answers of
+    check_generation, where these were got."""
     from phase1 import handoff_checks as c
     from phase1.handoff_vllm import check_vllm
 
@@ -190,7 +191,7 @@ def export(model: Path, target: Path) -> Path:
             copy = temp / path.relative_to(model)
             copy.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(path, copy)
+                os.link(path.resolve(), copy)  # the file itself: a link of a hub cache would lead nowhere from here
             except OSError:  # another file system, or one without hard links
                 shutil.copy2(path, copy)
     return target

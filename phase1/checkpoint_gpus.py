@@ -22,7 +22,7 @@ def choose_gpus(gpus: list[int] | None, max_used_mib: int, force: bool, passed_o
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if gpus is not None:
         wanted = gpus
-    elif visible:  # indices; a UUID is not looked up, its owner chose it by name
+    elif visible is not None:  # indices, empty: none; a UUID is not looked up, its owner chose it by name
         wanted = [int(v) for v in visible.split(",") if v.strip().isdecimal()]
     else:
         wanted = list(used)

@@ -70,7 +70,7 @@ class _WouldCopy(Exception):
 
 def _link_or_copy(path: Path, target: Path, copy: bool) -> bool:
     try:
-        os.link(path, target)
+        os.link(path.resolve(), target)  # of a link its file: a relative link would lead nowhere from here
         return True
     except OSError as e:
         if e.errno not in NO_LINK:

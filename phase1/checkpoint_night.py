@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from phase1.files import BadInput, fingerprint, now, read_json, run_stamp, sha25
 from phase1.problems import read_manifest
 
 SPACE_CHECK = 30  # seconds between two looks at a disk that is too full
+COMMAND_TIMEOUT = 600  # seconds for --on_regression: one that hangs must not keep the night waiting
 
 
 def one_pass(args: argparse.Namespace, passed_on: list[str]) -> int:
@@ -232,10 +234,17 @@ def earlier(path: Path) -> dict[str, Any]:
 
 
 def call(command: str, variables: dict[str, str]) -> None:
-    """--on_regression: a shell command with the numbers in its environment."""
-    code = subprocess.run(command, shell=True, env=os.environ | variables, stdin=subprocess.DEVNULL).returncode
-    if code:
-        warn(f"--on_regression {command!r} exited with {code}")
+    """--on_regression: a shell command with the numbers in its environment; killed with all it started after COMMAND_TIMEOUT."""
+    child = subprocess.Popen(command, shell=True, env=os.environ | variables, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        if code := child.wait(COMMAND_TIMEOUT):
+            warn(f"--on_regression {command!r} exited with {code}")
+    except subprocess.TimeoutExpired:
+        warn(f"--on_regression {command!r} is still running after {COMMAND_TIMEOUT:g} s and was killed")
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
 def prune(args: argparse.Namespace, dry_run: bool) -> None:

@@ -21,6 +21,7 @@ from phase1.problems import EVAL_SETS
 # What a phone shows without scrolling comes first.
 COLUMNS = ("step", "best", "exec_success", "accepted@1", "MBPP", "val/loss", "95% interval", "evaluation", "kept", "checkpoint", "GB")
 LEFT = ("evaluation", "kept", "checkpoint")
+BEST_SHOWN = {"best_step", "best_exec_success_rate", "interval", "problems", "runner_up", "model_path"}  # of best_checkpoint.json, by the template
 # The page's curves: title, the series in it as (label, colour, where it comes from), unit.
 CURVES = (
     ("exec_success_rate and accepted@1, codecontests_valid", (("exec_success_rate", "#2f7fe0", (SELECTION_SET, "exec_success_rate")), ("accepted@1", "#2e9e6b", (SELECTION_SET, "accepted_at_1"))), "%"),
@@ -121,14 +122,16 @@ def status_table(rows: Sequence[Row]) -> Table:
 
 
 def base_against_best(phase0_metrics: Path, phase1_metrics: Path) -> Table:
-    """A row a data set: the base model's rates and the chosen checkpoint's, from the summary.json beside each file."""
-    base, best = (read_json(path.with_name("summary.json"))["datasets"] for path in (phase0_metrics, phase1_metrics))
+    """A row a data set: the base model's rates and the chosen checkpoint's, from each file and the summary.json beside it."""
+    from phase1.report_inputs import read_side, value_of
+
+    base, best = (read_side(label, [path]).datasets for label, path in (("Phase 0", phase0_metrics), ("Phase 1", phase1_metrics)))
     table = Table(title="base -> SFT", title_justify="left")
     for column in ("data set", "problems", "exec_success", "accepted@1", "syntax_error"):
         table.add_column(column, justify="left" if column == "data set" else "right")
     for name in [s for s in EVAL_SETS if s in base and s in best]:
-        change = [f"{percent(base[name].get(k))} -> {percent(best[name].get(k))}" for k in ("exec_success_rate", "accepted_at_1", "syntax_error_rate")]
-        table.add_row(name, str(best[name]["total_problems"]), *change)
+        change = [f"{percent(value_of(base[name], k))} -> {percent(value_of(best[name], k))}" for k in ("exec_success_rate", "accepted_at_1", "syntax_error_rate")]
+        table.add_row(name, str(best[name].n or "-"), *change)
     return table
 
 
@@ -139,7 +142,10 @@ def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
 
     series = training_series(args)
     figures = [(title, Markup(svg)) for title, svg in (_curve(c, rows, series) for c in CURVES) if svg]
-    best = read_json(args.output_dir / "best_checkpoint.json") if (args.output_dir / "best_checkpoint.json").exists() else None
+    path = args.output_dir / "best_checkpoint.json"
+    best = read_json(path) if path.exists() else None
+    if best and not (isinstance(best, dict) and best.keys() >= BEST_SHOWN):
+        raise BadInput(f"{path}: not as run_eval_checkpoints.sh writes it; a pass of it writes it anew")
     kept = next((r.kept for r in rows if best and r.step == best["best_step"]), "")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
@@ -154,7 +160,7 @@ def _curve(curve: tuple, rows: Sequence[Row], series: dict[str, list[tuple[int, 
     import matplotlib
     from matplotlib.figure import Figure
 
-    from phase1.report_figures import STYLE, to_svg
+    from phase1.report_figures import STYLE, plain_labels, to_svg
 
     title, lines, unit = curve
     drawn = False
@@ -175,8 +181,7 @@ def _curve(curve: tuple, rows: Sequence[Row], series: dict[str, list[tuple[int, 
             axes.set_ylabel("%")
         elif unit == "log" and drawn:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda x, _: f"{x:g}")
-            axes.yaxis.set_minor_formatter(lambda x, _: f"{x:g}" if len(f"{x:g}".strip("0.")) == 1 and f"{x:g}".strip("0.") in "25" else "")
+            plain_labels(axes.yaxis)
         if len(lines) > 1 and drawn:
             axes.legend(loc="lower right")
         return title, to_svg(figure, title.split()[0].replace("/", "-"), title) if drawn else ""

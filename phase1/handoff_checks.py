@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
+from phase1.checkpoint_find import TOKENIZER_FILES
 from phase1.files import BadInput, fingerprint, read_json, sha256_file
 from phase1.prompts import PROMPTS_SHA256, chat, extract_code, user_message
 from phase1.results import read_records
 from phase1.weights import Source, first_difference, read_header, read_safetensors, safetensors_files, side_by_side
 
 MAX_MODEL_LEN = 6144  # what evaluation and the seed's vLLM command ask for
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 # Asked of the model where no evaluation is at hand; one problem a test type.
 PROMPTS = (
     user_message("codecontests", "Read two integers a and b from one line and print their sum."),
@@ -358,7 +358,7 @@ def check_generation(h: Handoff, max_new_tokens: int, timeout: float, dtype: str
     failures += [] if any(t.strip() for t in out["texts"]) else ["every answer is empty"]
     warnings = [] if any(out["ended"]) else [f"no answer ends within {max_new_tokens} tokens"]
     same = sum(a[:200] == b[:200] for a, (_, b) in zip(out["texts"], asked, strict=False))
-    agreement = f", {same} as in the evaluation" if asked else ""
+    agreement = f", {same} begin as in the evaluation" if asked else ""
     codes = [extract_code(t) for t in out["texts"]]
     errors = [compile_error(c) for c in codes]
     good = sum(e is None for e in errors)

@@ -111,7 +111,7 @@ def interval(rate: float | None, n: int | None) -> str:
     """The Wilson interval of a rate over n problems, as ` (a to b)`."""
     if rate is None or not n:
         return ""
-    from statsmodels.stats.proportion import proportion_confint
+    from phase1.stats import wilson
 
-    low, high = proportion_confint(round(rate * n), n, method="wilson")
+    low, high = wilson(round(rate * n), n) or (0.0, 1.0)
     return f" ({low:.1%} to {high:.1%})"

@@ -71,6 +71,7 @@ def _short(dataset: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- plots
 def _bars(ax: Axes, both: Sequence[tuple[str, DatasetResult | None, DatasetResult]], metric: str) -> None:
     for k, (label, colour) in enumerate(PHASES):
+        named = False
         for x, (_, *pair) in enumerate(both):
             result = pair[k]
             value = value_of(result, metric)
@@ -78,7 +79,8 @@ def _bars(ax: Axes, both: Sequence[tuple[str, DatasetResult | None, DatasetResul
                 continue
             low, high = rate_interval(result, metric) or (value, value)
             at = x + (k - 0.5) * 0.38
-            ax.bar(at, 100 * value, 0.36, color=colour, label=label if x == 0 else None)
+            ax.bar(at, 100 * value, 0.36, color=colour, label=None if named else label)
+            named = True
             ax.errorbar(at, 100 * value, yerr=[[100 * max(0, value - low)], [100 * max(0, high - value)]], color=INK, capsize=2.5, linewidth=0.9)
             ax.text(at, 100 * high + 1.5, f"{100 * value:.0f}", ha="center", fontsize=7.5)
     ax.set_xticks(range(len(both)), [_short(n) for n, *_ in both])
@@ -116,7 +118,7 @@ def _ecdf(ax: Axes, a: DatasetResult, b: DatasetResult, field: str, label: str, 
         ax.step(np.concatenate([values[:1], values]), 100 * np.arange(len(values) + 1) / len(values), where="post", color=colour, label=name)
     if log:
         ax.set_xscale("log")
-        _plain(ax.xaxis)
+        plain_labels(ax.xaxis)
     ax.set_ylim(0, 101)
     ax.set_xlabel(label)
     ax.set_ylabel("% of problems")
@@ -144,12 +146,12 @@ def _series(ax: Axes, log_data: dict[str, list[tuple[int, float]]], keys: Sequen
             ax.plot(*zip(*points[::stride], strict=True), color=colour, label=key, marker="o" if len(points) < 30 else None, markersize=3)
     if log:
         ax.set_yscale("log")
-        _plain(ax.yaxis)
+        plain_labels(ax.yaxis)
     ax.set_xlabel("step")
     ax.legend(loc="upper right")
 
 
-def _plain(axis: Axis) -> None:
+def plain_labels(axis: Axis) -> None:
     """Labels 0.1, 1, 2, 5, 10 on a log axis: powers of ten would need mathtext, which data must never reach."""
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

@@ -155,8 +155,7 @@ def check_expected(e: Evidence) -> list[dict[str, str]]:
 
 def _place(rule: Expected, seen: float | None, e: Evidence) -> str:
     if seen is None:
-        none_at_all = e.value(0, rule.dataset, rule.metric) == 0
-        return "no relative change from 0" if none_at_all else "no data"
+        return "no data" if e.change(rule.dataset, rule.metric) is None else "no relative change from 0"
     if rule.low - 1e-9 <= seen <= rule.high + 1e-9:
         return "as expected"
     if rule.low < 0 < rule.high:
@@ -348,8 +347,8 @@ def read_gate(path: Path) -> list[dict[str, Any]]:
                 raise BadInput(f"{path}: rule {i}: {key} = {value!r}, expected a {kind.__name__}")
             if key in GATE_WORDS and (unknown := [x for x in value if x not in GATE_WORDS[key]]):
                 raise BadInput(f"{path}: rule {i}: {key} {unknown[0]!r} is none of {', '.join(GATE_WORDS[key])}")
-        if "verdict" not in rule and not {"dataset", "metric"} <= rule.keys():
-            raise BadInput(f"{path}: rule {i} needs dataset and metric, or verdict")
+        if rule.keys() != {"verdict"} and not {"dataset", "metric"} <= rule.keys():
+            raise BadInput(f"{path}: rule {i} needs dataset and metric, or verdict alone")
         if not rule.keys() - {"dataset", "metric"}:
             raise BadInput(f"{path}: rule {i} sets no limit; give one of {', '.join(list(GATE_KEYS)[2:])}")
     return rules

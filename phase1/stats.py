@@ -1,8 +1,8 @@
 """Does a difference between two evaluations of the same problems mean anything? Intervals, paired tests, four answers.
 
 Values and tests come from scipy and statsmodels. Written out here is what neither has, the score interval for a paired
-difference of rates (Tango 1998), and what statsmodels has wrong, the score of an unpaired one (`score_z`). How often each decision is wrong when nothing differs, and how often it
-finds a true difference, is measured by tests/bench/bench_stats.py.
+difference of rates (Tango 1998), and what statsmodels has wrong, the score of an unpaired one (`score_z`). How often each
+decision is wrong when nothing differs, and how often it finds a true difference, is measured by tests/bench/bench_stats.py.
 
 Convention: `before` is Phase 0, `after` Phase 1, a change is after minus before, rates are 0-1, alpha is two-sided.
 """

@@ -52,12 +52,15 @@ class Source:
 def safetensors_files(directory: Path) -> list[Path]:
     """The weight files of an HF directory: those its index names, else model.safetensors; empty when there are none.
 
-    BadInput when the index names a file that is not there.
+    BadInput when the index is not one, or names a file that is not there.
     """
     index = directory / "model.safetensors.index.json"
     if not index.exists():
         return [directory / "model.safetensors"] if (directory / "model.safetensors").exists() else []
-    files = [directory / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+    try:
+        files = [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    except (KeyError, TypeError, AttributeError):
+        raise BadInput(f"{index}: names no file for each tensor; copy or convert the model again") from None
     for path in files:
         if not path.exists():
             raise BadInput(f"{path}: missing, though {index.name} names it; copy it again")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import verify_handoff
 from phase1 import checkpoint_attempts, checkpoint_night, checkpoint_status, checkpoints
 from phase1.checkpoint_attempts import Attempts, Gone, hold, try_one
 from phase1.checkpoint_best import against_runner_up, choose_best, evaluated_steps, ranking
@@ -23,7 +24,7 @@ from phase1.files import BadInput, only_one, read_json, sha256_file, write_json
 from phase1.problems import manifest_path, read_manifest
 
 from .conftest import ROOT, SAMPLES
-from .fake_evaluations import IMPROVED, PHASE0, WORSE, Fake, write_evaluation, write_original_phase0
+from .fake_evaluations import IMPROVED, PHASE0, Fake, write_evaluation
 
 MANIFESTS = SAMPLES / "manifests"
 
@@ -165,51 +166,6 @@ def test_a_partial_evaluation_does_not_count_as_evaluated(tmp_path, partial):
     assert "step 500: evaluating codecontests_valid mbpp_reg" in run_script(tmp_path, "--dry_run").stdout
 
 
-# -------------------------------------------------------------------------------------------------------- early warning
-@pytest.mark.parametrize("original", [True, False])
-def test_a_checkpoint_worse_than_phase_0_exits_1_once_with_the_numbers_and_runs_the_command(tmp_path, original):
-    """Against records (paired), and against the original project's aggregates."""
-    make_checkpoint(tmp_path / "ck pt", 1500)
-    phase0 = write_original_phase0(tmp_path / "phase0") if original else tmp_path / "phase0" / "metrics.json"
-    sizes = {"codecontests_valid": 117, "mbpp_reg": 200}
-    if not original:
-        write_evaluation(phase0.parent, Fake(PHASE0, sizes))
-    for step, rates in ((500, IMPROVED), (1000, WORSE)):
-        write_evaluation(tmp_path / "out puts" / f"eval_step_{step}", Fake(rates, sizes, seed=step, step=step))
-    args = ["--steps", "1", "--keep_best", "0", "--phase0_metrics", phase0, "--on_regression", 'echo "$PHASE1_STEP $PHASE1_REGRESSION" >>"$PHASE1_OUTPUT_DIR/told"']
-    run = run_script(tmp_path, *args)
-    assert run.returncode == 1, run.stdout + run.stderr
-    assert "step 1000 is worse than Phase 0: codecontests_valid: exec_success_rate" in run.stderr and "mbpp_reg: accepted_at_1" in run.stderr
-    assert ("unpaired" in run.stderr) is original and "step 500" not in run.stderr
-    told = (tmp_path / "out puts" / "told").read_text()
-    assert told.startswith("1000 step 1000 is worse than Phase 0") and told.count("\n") == 1
-    again = run_script(tmp_path, *args)  # said once: cron looks every ten minutes
-    assert (again.returncode, again.stderr) == (0, "") and (tmp_path / "out puts" / "told").read_text() == told
-
-
-def test_an_evaluation_that_cannot_be_compared_with_phase_0_does_not_silence_the_warning_about_another(tmp_path):
-    make_checkpoint(tmp_path / "ck pt", 3000)
-    sizes = {"codecontests_valid": 117, "mbpp_reg": 200}
-    write_evaluation(tmp_path / "phase0", Fake(PHASE0, sizes))
-    for step in (500, 1000, 1500):
-        write_evaluation(tmp_path / "out puts" / f"eval_step_{step}", Fake(WORSE, sizes, seed=step, step=step))
-    cut(tmp_path / "out puts" / "eval_step_1000" / "metrics.json", 40)
-    (tmp_path / "out puts" / "regressions.json").write_text("[1]")
-    run = run_script(tmp_path, "--steps", "1", "--keep_best", "0", "--phase0_metrics", tmp_path / "phase0" / "metrics.json")
-    assert run.returncode == 1 and "Traceback" not in run.stderr
-    assert "step 500 is worse" in run.stderr and "step 1500 is worse" in run.stderr and "step 1000: " in run.stderr
-    assert sorted(read_json(tmp_path / "out puts" / "regressions.json")) == ["1500", "500"]
-
-
-def test_what_was_measured_otherwise_is_not_held_against_phase_0(tmp_path):
-    make_checkpoint(tmp_path / "ck pt", 1500)
-    sizes = {"codecontests_valid": 117, "mbpp_reg": 200}
-    write_evaluation(tmp_path / "phase0", Fake(PHASE0, sizes))
-    write_evaluation(tmp_path / "out puts" / "eval_step_500", Fake(WORSE, sizes, step=500, run={"prompts_sha256": "other"}))
-    run = run_script(tmp_path, "--steps", "1", "--keep_best", "0", "--phase0_metrics", tmp_path / "phase0" / "metrics.json")
-    assert run.returncode == 0 and "not compared with Phase 0" in run.stderr and "prompts_sha256" in run.stderr
-
-
 # -------------------------------------------------------------------------------------------------------------- keeping
 def test_what_is_kept_is_hard_links_and_the_best_model_moves_by_one_rename(tmp_path):
     models = {s: make_checkpoint(tmp_path / "ck", s) for s in (5, 10, 15)}
@@ -220,6 +176,15 @@ def test_what_is_kept_is_hard_links_and_the_best_model_moves_by_one_rename(tmp_p
     assert not Path(os.readlink(tmp_path / "out" / "best_model")).is_absolute()  # outputs/ can be moved
     release(tmp_path / "out", {10, 15})
     assert [bool(kept_model(tmp_path / "out", s)) for s in (5, 10, 15)] == [False, True, True]
+
+
+def test_of_a_model_that_is_links_to_files_elsewhere_the_files_are_kept(tmp_path):
+    """As in a hub cache: a hard link to a relative link would lead nowhere."""
+    model = make_checkpoint(tmp_path / "ck", 5)
+    (model / "config.json").rename(tmp_path / "blob")
+    (model / "config.json").symlink_to("../../../blob")
+    assert (keep(model, tmp_path / "out", 5) / "config.json").samefile(tmp_path / "blob")
+    assert (verify_handoff.export(model, tmp_path / "deep" / "er" / "model") / "config.json").samefile(tmp_path / "blob")
 
 
 def test_a_kept_model_that_was_written_into_is_not_taken_for_the_kept_one(tmp_path):
@@ -310,6 +275,8 @@ def test_busy_gpus_are_refused_unless_forced(two_gpus, gpus, force, passed_on, v
 
 def test_gpus_that_the_environment_hides_are_not_asked_about(two_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert choose_gpus(None, 2000, False, []) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # none at all: on the CPU
     assert choose_gpus(None, 2000, False, []) == {}
 
 
@@ -492,11 +459,27 @@ def test_a_missing_folder_is_one_line(tmp_path):
     assert run.returncode == 2 and run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
 
 
+def status(tmp_path, *args):
+    command = [sys.executable, "-m", "phase1.checkpoints", "status", "--checkpoint_dir", tmp_path / "ck", "--output_dir", tmp_path / "out", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("name", "text"), [("best_checkpoint.json", '{"best_step": 5}'), ("final/summary.json", "[]")])
+def test_status_names_a_file_that_it_cannot_show(tmp_path, name, text):
+    (tmp_path / "ck").mkdir()
+    write_evaluation(tmp_path / "out" / "final", Fake(PHASE0, {"mbpp_reg": 9}))
+    metrics = tmp_path / "out" / "final" / "metrics.json"
+    run = status(tmp_path, "--phase0_metrics", metrics, "--phase1_metrics", metrics)
+    assert run.returncode == 0 and "mbpp_reg" in run.stdout, run.stderr
+    (tmp_path / "out" / name).write_text(text)
+    run = status(tmp_path, "--phase0_metrics", metrics, "--phase1_metrics", metrics)
+    assert run.returncode == 2 and name in run.stderr and run.stderr.count("\n") == 1, run.stderr
+
+
 def test_status_shows_steps_that_are_gone_from_disk(tmp_path):
     make_checkpoint(tmp_path / "ck", 1000)
     write_eval(tmp_path / "out", 500, 0.9, 0.1)
-    run = subprocess.run([sys.executable, "-m", "phase1.checkpoints", "status", "--checkpoint_dir", tmp_path / "ck", "--output_dir", tmp_path / "out"],
-                         cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    run = status(tmp_path)
     assert run.returncode == 0, run.stderr
     page = (tmp_path / "out" / "status.html").read_text()
     assert page.count("<svg") == 1 and ">500<" in page  # one curve, of exec_success_rate; there is no training log here

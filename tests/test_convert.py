@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import convert_fsdp_to_hf as convert
 from phase1 import model_shapes, shards
 from phase1.files import BadInput
+from phase1.weights import safetensors_files
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["w1_tied", "w1_untied", "w2_tied", "w2_untied", "w2_fsdp1", "w4_tied", "w4_untied", "w4_columns", "w4_hsdp", "w8_tied", "w8_untied"]
@@ -209,6 +210,13 @@ def test_neither_fsdp_config_nor_hf_weights_are_needed_and_the_broken_directory_
     (step / "huggingface/model.safetensors").write_bytes(b"torn")
     assert run(monkeypatch, "--ckpt_dir", step, "--output_dir", step / "huggingface", "--overwrite") == 0
     assert len(weights(step / "huggingface")) == 27 and (step / "huggingface/tokenizer.json").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
+def test_an_index_that_is_none_is_bad_input(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(BadInput, match=r"index.json: names no file"):
+        safetensors_files(tmp_path)
 
 
 def test_slim_halves_an_fp32_directory_in_place(saved, tmp_path, monkeypatch):

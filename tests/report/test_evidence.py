@@ -10,6 +10,7 @@ import pytest
 from phase1 import report_inputs
 from phase1.files import BadInput
 from phase1.prompts import answer, chat
+from phase1.report_figures import PHASES, figures
 from phase1.report_flips import flips, top_exceptions
 from phase1.report_inputs import check_train_data, read_side, read_train_log
 from phase1.report_tables import fill_rows
@@ -28,6 +29,15 @@ def test_expected_ranges_and_anomalies_of_a_worse_model(evaluations):
     assert "SyntaxError" in seen["exec_success_rate rose by less than 10 pp"]
     assert "solved before are not now" in seen["HumanEval fell by more than 5 pp"]
     assert "syntax_error_rate rose" in seen
+
+
+def test_what_only_one_phase_measured_is_no_data_and_both_phases_stand_in_the_legend(evaluations):
+    phase0, phase1 = read_side("Phase 0", [evaluations["base"]]), read_side("Phase 1", [evaluations["better"]])
+    del phase0.datasets["codecontests_valid"], phase1.datasets["humaneval"]
+    phase0.datasets["humaneval"].values["accepted_at_1"] = 0.0
+    evidence = Evidence(phase0, phase1, [])
+    assert {r["dataset"]: r["verdict"] for r in check_expected(evidence)} == {"codecontests_valid": "no data", "humaneval": "no data", "mbpp_reg": "as expected"}
+    assert all(name in figures(evidence)[0][1] for name, _ in PHASES)
 
 
 def test_the_anomaly_of_no_change_shows_the_loss_curve(evaluations):
