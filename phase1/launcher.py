@@ -363,7 +363,9 @@ class Launcher:
         """In the forked child: descriptors to their numbers, cgroup, uid, exec."""
         if group:
             group.enter()
-        high = [os.dup2(fd, 100 + i) for i, fd in enumerate([*files[:3], channel, *files[3:]])]
+        wanted = [*files[:3], channel, *files[3:]]
+        # Copied to free numbers first: any fixed ones may be taken, since this process holds a file for each running sandbox.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(wanted)) for fd in wanted]
         for target, fd in enumerate(high):
             os.dup2(fd, target, inheritable=True)
         os.closerange(len(high), 1024)
