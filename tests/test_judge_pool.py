@@ -81,7 +81,7 @@ def test_unknown_kinds_and_modes_are_bad_input(judge):
 
 def test_sandboxes_get_files_of_their_own_however_many_run():
     """The launcher holds a file for each running sandbox; this one holds from the start what fifty workers make it hold."""
-    program = "import os, subprocess\nheld, popen = [3], subprocess.Popen\nwhile held[-1] < 97:\n    held.append(os.open(os.devnull, os.O_RDONLY))\n"
+    program = "import os, subprocess\nheld, popen = [3], subprocess.Popen\nwhile held[-1] < 91:\n    held.append(os.open(os.devnull, os.O_RDONLY))\n"
     program += "subprocess.Popen = lambda *a, pass_fds=(), **k: popen(*a, pass_fds=[*pass_fds, *held[1:]], **k)\nfrom phase1.judge import *\n"
     program += "cases = {'type': 'codecontests', 'tests': [{'input': '1', 'output': '1'}]}\n"
     program += "print({v.error_type for _, v in judge_all([(str(i), f'print(input()) # {i}', cases) for i in range(6)], JudgeConfig(workers=2))})"
