@@ -172,7 +172,8 @@ def again(args: argparse.Namespace) -> int:
             note_looks(target.output_dir, args.datasets, target.step, target.model_path, args.limit)
             generate_and_judge(target, problems, Sampling(n_samples=run["sampling"].get("n_samples", 1)), None, judge, run)
         else:
-            write_json(output_dir / "run.json", run | {"recomputed": run_stamp(vars(args))})
+            run["recomputed"] = run_stamp(vars(args))
+            write_json(output_dir / "run.json", run)
         return conclude(args, target, run)
 
 

@@ -86,7 +86,7 @@ class Verdict:
 
     `test_verdicts` has an entry a test, in order: a MODEL_ERRORS word, or `not_run` behind three timeouts in a row
     (which counts as failed). `first_failed_case`: index, verdict, detail, cpu, wall (s), peak_rss (bytes), input,
-    expected, output, stderr (the first 2 kB of each).
+    expected, output (the first 2 kB of each), stderr (the last 2 kB).
     """
 
     error_type: str

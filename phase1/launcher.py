@@ -320,7 +320,7 @@ class Launcher:
             self.plan["mounts"] = self.reach(self.plan["mounts"])
             self.cgroup = own_cgroup() if self.plan["cgroup"] else None
             self.argv = bwrap_argv(self.plan) if self.plan["bwrap"] else [*self.plan["python"], "-c", BOOT]
-            self.tell(op="planned", cgroup=self.cgroup and self.cgroup[0])
+            self.tell(cgroup=self.cgroup and self.cgroup[0])
         elif request["op"] == "start":
             self.start(request, fds[0])
             os.close(fds[0])
@@ -331,16 +331,12 @@ class Launcher:
 
     def start(self, request: dict, channel: int) -> None:
         number = request["id"]
-        group, problem = None, ""
-        if self.cgroup:
-            group = next((g for g in self.idle if g.limit == request["memory"]), None)
-            try:
-                if group:
-                    self.idle.remove(group)
-                else:
-                    group = Cgroup(*self.cgroup, f"phase1-judge-{os.getpid()}-{number}", request["memory"])
-            except OSError as e:
-                problem = f"no cgroup: {e}"
+        group = next((g for g in self.idle if g.limit == request["memory"]), None)
+        if group:
+            self.idle.remove(group)
+        elif self.cgroup:
+            with contextlib.suppress(OSError):  # the limit of a process and the fork-server's samples of all still hold
+                group = Cgroup(*self.cgroup, f"phase1-judge-{os.getpid()}-{number}", request["memory"])
         files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr", "report")]
         files.append(reopened(self.code))
         if self.filter is not None:
@@ -356,14 +352,14 @@ class Launcher:
         for fd in [*files[:2], *files[3:]]:
             os.close(fd)
         self.running[pid] = (number, files[2], group)
-        if problem:
-            self.tell(op="note", id=number, note=problem)
 
     def become_sandbox(self, files: list[int], channel: int, group: Cgroup | None) -> None:
         """In the forked child: descriptors to their numbers, cgroup, uid, exec."""
         if group:
             group.enter()
-        high = [os.dup2(fd, 100 + i) for i, fd in enumerate([*files[:3], channel, *files[3:]])]
+        wanted = [*files[:3], channel, *files[3:]]
+        # Copied to free numbers first: any fixed ones may be taken, since this process holds a file for each running sandbox.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(wanted)) for fd in wanted]
         for target, fd in enumerate(high):
             os.dup2(fd, target, inheritable=True)
         os.closerange(len(high), 1024)
@@ -400,7 +396,7 @@ class Launcher:
             if group:
                 self.idle.append(group)
             killed = killed or os.WIFSIGNALED(status)
-            self.tell(op="exit", id=number, status=status, oom=oom, stderr=words)
+            self.tell(id=number, status=status, oom=oom, stderr=words)
         if killed:
             self.kill_children()
         while len(self.idle) > IDLE_CGROUPS and self.idle[0].remove():

@@ -174,7 +174,7 @@ class LocalSandbox:
             self.boxes.clear()
             return
         message = json.loads(data)
-        if message["op"] == "exit" and message["id"] in self.boxes and not (box := self.boxes.pop(message["id"])).exited.done():
+        if message["id"] in self.boxes and not (box := self.boxes.pop(message["id"])).exited.done():
             box.exited.set_result(message)
 
     async def _ask(self, request: dict, *fds: int) -> None:
@@ -357,7 +357,6 @@ class LocalSandbox:
                     raise _Died(await asyncio.shield(box.exited)) from None
             except TimeoutError:
                 raise _Died({"status": -1, "oom": False, "stderr": "it closed its socket"}) from None
-
 
     @staticmethod
     async def _read(box: _Box, least: int, patience: float) -> bytes:

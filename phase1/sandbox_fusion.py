@@ -70,7 +70,7 @@ class FusionSandbox:
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         body = self._body("print(6 * 7)", "", 10)
         answers = await asyncio.gather(*(self._post(url, body, 10) for url in self.urls), return_exceptions=True)
-        problems = {u: e if isinstance(e, Exception) else "" for u, e in zip(self.urls, answers, strict=True)}
+        problems = {u: str(e) or type(e).__name__ if isinstance(e, BaseException) else "" for u, e in zip(self.urls, answers, strict=True)}
         if all(problems.values()):
             url, problem = next(iter(problems.items()))
             raise BadInput(f"no SandboxFusion server answers: {url}: {problem}; start one or mend --sandbox_url")
@@ -146,7 +146,7 @@ class FusionSandbox:
                 self.in_flight[url] -= 1
         else:
             raise SandboxFailed(f"no answer after {TRIES} tries: {problem}")
-        out, err = result["stdout"].encode("utf-8", "surrogatepass"), result["stderr"].encode("utf-8", "surrogatepass")
+        out, err = result["stdout"].encode("utf-8", "surrogatepass"), result["stderr"].encode("utf-8", "surrogatepass")[-zygote.ERR_TAIL :]
         if len(out) >= MAX_OUTPUT:
             raise SandboxFailed("an output of 200 kB or more, which this server cuts or calls a timeout; judge locally")
         wall, status = float(result["execution_time"]), int(result["return_code"])

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,6 @@ from phase1.files import BadInput
 from phase1.judge import JudgeConfig, judge_all
 from phase1.outcomes import Task
 from tests.running_judge import RunningJudge, stdin
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,16 @@ def test_unknown_kinds_and_modes_are_bad_input(judge):
         list(judge_all([], JudgeConfig(compare="fuzzy")))
 
 
+def test_sandboxes_get_files_of_their_own_however_many_run():
+    """The launcher holds a file for each running sandbox; this one holds from the start what fifty workers make it hold."""
+    program = "import os, subprocess\nheld, popen = [3], subprocess.Popen\nwhile held[-1] < 91:\n    held.append(os.open(os.devnull, os.O_RDONLY))\n"
+    program += "subprocess.Popen = lambda *a, pass_fds=(), **k: popen(*a, pass_fds=[*pass_fds, *held[1:]], **k)\nfrom phase1.judge import *\n"
+    program += "cases = {'type': 'codecontests', 'tests': [{'input': '1', 'output': '1'}]}\n"
+    program += "print({v.error_type for _, v in judge_all([(str(i), f'print(input()) # {i}', cases) for i in range(6)], JudgeConfig(workers=2))})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout == "{'success'}\n", done.stderr
+
+
 @pytest.mark.slow
 def test_three_hundred_big_tests_in_bounded_memory(tmp_path):
     """1.5 GB of inputs and outputs pass through; the judge holds them once, as its caller does, and little more."""
