@@ -335,7 +335,7 @@ class Launcher:
         if group:
             self.idle.remove(group)
         elif self.cgroup:
-            with contextlib.suppress(OSError):  # the limit of a process and the fork-server's samples of all still hold
+            with contextlib.suppress(OSError):  # then only the fork-server's samples bound all processes together
                 group = Cgroup(*self.cgroup, f"phase1-judge-{os.getpid()}-{number}", request["memory"])
         files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr", "report")]
         files.append(reopened(self.code))
