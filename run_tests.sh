@@ -20,4 +20,4 @@ bash setup_vllm_cpu.sh || echo "without $VENV_VLLM: the tests of a vLLM server a
 "$VENV/bin/ruff" check .
 "$VENV/bin/python" -m mypy
 if command -v shellcheck >/dev/null; then git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck; else echo "shellcheck is not installed: skipped"; fi
-exec "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile "$@"
+exec "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile --no-loadscope-reorder "$@"  # in the order of tests/conftest.py
