@@ -14,9 +14,11 @@ WORKERS="${WORKERS:-2}"  # test processes; one file's tests stay in one process
 
 cd "$HERE"
 VENV="$VENV" bash setup_cpu.sh
-# Where one of these cannot be had, it says so, and the tests that need it are skipped with that reason.
-REQUIREMENTS=requirements-latest-cpu.txt VENV="$VENV_LATEST" bash setup_cpu.sh || echo "without $VENV_LATEST: the tests of verl 0.9.1 are skipped"
+# Both at once. Where one cannot be had, it says so, and the tests that need it are skipped with that reason.
+REQUIREMENTS=requirements-latest-cpu.txt VENV="$VENV_LATEST" bash setup_cpu.sh &
+latest=$!
 bash setup_vllm_cpu.sh || echo "without $VENV_VLLM: the tests of a vLLM server are skipped"
+wait "$latest" || echo "without $VENV_LATEST: the tests of verl 0.9.1 are skipped"
 "$VENV/bin/ruff" check .
 "$VENV/bin/python" -m mypy
 if command -v shellcheck >/dev/null; then git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck; else echo "shellcheck is not installed: skipped"; fi
