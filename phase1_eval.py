@@ -184,6 +184,7 @@ def refuse_if_taken(target: Target, mine: bool) -> None:
 
 def generate_and_judge(target: Target, problems: dict, sampling: Sampling, backend: Backend | None, judge: JudgeConfig, run: dict) -> None:
     """Work off what is not finished; run.json says `interrupted` when it could not."""
+    lost = run.get("sandbox", {}).get("lost_sandboxes", 0)  # by earlier sessions
     try:
         run |= asyncio.run(evaluate(target.output_dir, problems, target.model_path, sampling, backend, judge, len(run["sessions"]) - 1))
     except BaseException as e:
@@ -191,6 +192,10 @@ def generate_and_judge(target: Target, problems: dict, sampling: Sampling, backe
         if isinstance(e, asyncio.CancelledError):
             raise SystemExit("stopped by SIGTERM; run the same command again to go on") from None
         raise
+    run["sandbox"]["lost_sandboxes"] += lost
+    if run["sandbox"]["lost_sandboxes"]:
+        print(f"warning: {run['sandbox']['lost_sandboxes']} sandboxes ended without a word and their programs were run again: "
+              "verdicts stand, but the machine or a program interfered (docs/judge.md)", file=sys.stderr)  # fmt: skip
     servers = run.get("generation", {}).get("servers", {})
     if found := sorted({s["vllm"] for s in servers.values() if s["vllm"]}):
         run["stamp"]["versions"]["vllm"] = ", ".join(found)  # of the servers, which may run from another environment

@@ -125,6 +125,7 @@ def set_aside_results(output_dir: Path, run: dict[str, Any], identity: dict[str,
     if (output_dir / "results").exists():
         (output_dir / "results").rename(aside)
     run |= identity
+    run.pop("sandbox", None)  # of the old verdicts
     write_json(output_dir / "run.json", run)
 
 

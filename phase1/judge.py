@@ -8,8 +8,8 @@ What the local judge covers. One bubblewrap a program (phase1/launcher.py), in i
 (phase1/zygote.py); expected outputs and comparison stay outside. A program sees /usr, the interpreter, numpy and scipy
 where the judge has them, an empty /tmp and /dev/shm, and nothing else: no host files, network, environment, other
 processes, nor the fork-server's memory; no new namespaces, tracing, memory files or System V segments (seccomp). Bounded:
-CPU time and waiting a test, address space a process, memory of all processes together (sampled by the fork-server, and by
-a cgroup where one may be made), 64 processes, 80 MiB of files, output. After each test every process of it is killed.
+CPU time and waiting a test, memory (resident with a cgroup, where one may be made; else the address space of a process and
+samples of all together), 64 processes, 80 MiB of files, output. After each test every process of it is killed.
 Root drops to uid 65534 before bubblewrap. `--probe` tries each of these here; run.json records what held.
 docs/judge.md says how each is tried.
 
@@ -26,7 +26,7 @@ failed and are not run. Any AssertionError of an assert task is wrong_answer, an
 runtime_error. Too much output is a runtime_error with detail `output_limit`. The asserts of an mbpp problem run in one
 process, as published; when one ends it, the next process goes on behind it. `test_setup_code` runs before the program,
 and after it where it needs the program's names. Hash order is fixed (PYTHONHASHSEED=0). Standard modules that a program
-imports (zygote.USUAL) are imported once for all its tests, before them.
+imports (zygote_script.USUAL) are imported once for all its tests, before them.
 """
 
 from __future__ import annotations
@@ -192,18 +192,23 @@ def _case(index: int, run: TestRun, want: bytes, task: Task) -> dict[str, Any]:
 
 
 class Judge:
-    """What `open_judge` yields. `info` goes into run.json."""
+    """What `open_judge` yields."""
 
     def __init__(self, config: JudgeConfig, backend: Any):
         self.config, self.backend = config, backend
         self.judged: dict[bytes, asyncio.Future[Verdict]] = {}
-        self.info: dict[str, Any] = {
-            "judge": config.judge,
-            "compare": config.compare,
-            "workers": config.parallel,
-            "run_timeout": config.run_timeout,
-            "memory_limit_mb": config.memory_limit_mb,
-            **backend.info,
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What goes into run.json: settings, what the backend is, and how many sandboxes were lost until now (0 is the only good figure)."""
+        return {
+            "judge": self.config.judge,
+            "compare": self.config.compare,
+            "workers": self.config.parallel,
+            "run_timeout": self.config.run_timeout,
+            "memory_limit_mb": self.config.memory_limit_mb,
+            **self.backend.info,
+            "lost_sandboxes": self.backend.lost,
         }
 
     async def judge(self, program: str, test_cases: dict) -> Verdict:

@@ -45,6 +45,8 @@ for name, code in marshal.loads(os.pread(5, 1 << 20, 0)):
     module = type(sys)(name)
     module.__dict__["__builtins__"] = dict(vars(builtins))  # of its own: a program may patch the real ones
     sys.modules[name] = module
+    if name == "__main__":
+        os.close(5)
     exec(code, module.__dict__)
 """
 TMP_BYTES, SHM_BYTES = 64 << 20, 16 << 20
@@ -375,7 +377,8 @@ class Launcher:
         if not self.plan["bwrap"]:
             os.setsid()
             os.chdir("/")
-        os.execve(self.argv[0], self.argv, ENVIRONMENT)
+        # The fork-server takes it out again: with a cgroup it limits resident memory, not address space.
+        os.execve(self.argv[0], self.argv, {**ENVIRONMENT, **({"PHASE1_CGROUP": "1"} if group else {})})
 
     def reap(self) -> bool:
         """Tell the judge of the sandboxes that ended; whether no child is left."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from phase1 import zygote
 from phase1.results import MODEL_ERRORS
 
+PROCESSES = 64  # processes and threads of one sandbox
+
 
 @dataclass
 class Task:
@@ -44,15 +46,21 @@ def stdin_verdict(kind: int, code: int, too_long: bool, err: bytes, rss: int, ta
     if kind in (zygote.CPU, zygote.IDLE, zygote.WALL):
         return "timeout", _timeout_detail(kind, task)
     if kind == zygote.MEMORY:
-        return "runtime_error", "over the memory limit (all processes together)"
+        return "runtime_error", over_memory(task.memory)
     if too_long:
         return "runtime_error", "output_limit: the program wrote more than the judge reads"
     if kind == zygote.SIGNALLED:
         return "runtime_error", _signal_name(code)
     if code:
         lines = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
-        return "runtime_error", (lines[-1].strip()[:300] if lines else f"exit code {code}")
+        words = lines[-1].strip()[:300] if lines else f"exit code {code}"
+        return "runtime_error", words + (f" ({PROCESSES} threads and processes are allowed)" if "can't start new thread" in words else "")
     return "", ""
+
+
+def over_memory(limit: int) -> str:
+    """The detail of a test that took more memory than its limit (bytes)."""
+    return f"over the memory limit of {limit / (1 << 20):g} MiB"
 
 
 def _timeout_detail(kind: int, task: Task) -> str:
@@ -98,6 +106,8 @@ def assert_runs(kind: int, code: int, report: bytes, marker: bytes, task: Task, 
             verdict, detail = "runtime_error", f"the program ended before its tests were done (exit code {code})"
         runs.append(TestRun(verdict, detail, 0.0, 0.0, rss, b"", err))
     runs = runs[: task.count - first]
+    if kind == zygote.MEMORY:  # which of its tests took the memory is not known
+        runs = [TestRun("runtime_error", over_memory(task.memory), run.cpu, run.wall, rss, b"", err) for run in runs]
     for run in runs:
         run.wall = wall / len(runs)
     return runs

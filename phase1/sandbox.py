@@ -24,13 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phase1 import zygote, zygote_asserts
+from phase1 import zygote, zygote_asserts, zygote_end, zygote_script
 from phase1.files import BadInput
 from phase1.launcher import PROGRAM_PACKAGES, TMP_BYTES
-from phase1.outcomes import Task, TestRun, assert_runs, stdin_verdict
+from phase1.outcomes import PROCESSES, Task, TestRun, assert_runs, over_memory, stdin_verdict
 
 MAX_TIMEOUTS = 3  # one after another; the rest of the tests then count as failed
-PROCESSES = 64  # processes and threads of one sandbox
 OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output is long
 FAMILY_SLACK = 128 << 20  # bytes that several processes may hold beyond the memory limit: each counts shared pages again
 ATTEMPTS = 3  # of a test whose sandbox died without a word
@@ -42,6 +41,12 @@ code = marshal.dumps([(name, compile(source, name, "exec")) for name, source in 
 print(json.dumps({"version": sys.version.split()[0], "executable": os.path.realpath(sys.executable), "prefix": sys.base_prefix,
                   "path": [p for p in sys.path if p], "site": site.getsitepackages(), "code": code.hex()}))
 """
+
+
+# What runs inside, in the order of its imports.
+_INSIDE = (
+    ("phase1.zygote_asserts", zygote_asserts), ("phase1.zygote_end", zygote_end), ("phase1.zygote_script", zygote_script), ("__main__", zygote),
+)  # fmt: skip
 
 
 class CompileFailed(Exception):
@@ -79,6 +84,7 @@ class LocalSandbox:
         self.boxes: dict[int, _Box] = {}
         self.spare: list[_Box] = []  # started and waiting for a task: starting is mostly waiting for the kernel
         self.number = 0
+        self.lost = 0  # sandboxes that ended without a word; each costs its program a second try
         self.info: dict = {}
         self.plan: dict[str, Any] = {}
         self.process: subprocess.Popen | None = None
@@ -225,8 +231,9 @@ class LocalSandbox:
                 except _Died as e:
                     if e.exit["oom"] and done < task.count:  # the kernel's choice was PID 1 itself
                         done, late = done + 1, 0
-                        yield TestRun("runtime_error", "over the memory limit (all processes together)", 0.0, 0.0, task.memory)
+                        yield TestRun("runtime_error", over_memory(task.memory), 0.0, 0.0, task.memory)
                         continue
+                    self.lost += 1
                     failures += 1
                     if failures == ATTEMPTS:
                         raise SandboxFailed(f"the sandbox died: {e.exit['stderr'] or e.exit['status']}") from None
@@ -250,6 +257,7 @@ class LocalSandbox:
 
     async def _start(self, memory: int) -> _Box:
         self.number += 1
+        number = self.number  # its own: other starts go on while this one waits
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         for end in (ours, theirs):  # big tests in fewer turns
@@ -257,7 +265,7 @@ class LocalSandbox:
         try:
             exited = asyncio.get_running_loop().create_future()
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-            box = self.boxes[self.number] = _Box(self.number, memory, reader, writer, exited)
+            box = self.boxes[number] = _Box(number, memory, reader, writer, exited)
             await self._ask({"op": "start", "id": box.number, "memory": memory}, theirs.fileno())
         finally:
             theirs.close()
@@ -381,7 +389,7 @@ def _interpreters() -> list[str]:
 
 def _inspect(executable: str) -> dict | None:
     """Version, paths and the zygote compiled for this interpreter; None where it cannot do it."""
-    sources = [(name, Path(str(module.__file__)).read_text(encoding="utf-8")) for name, module in (("phase1.zygote_asserts", zygote_asserts), ("__main__", zygote))]
+    sources = [(name, Path(str(module.__file__)).read_text(encoding="utf-8")) for name, module in _INSIDE]
     try:
         answer = subprocess.run([executable, "-I", "-S", "-c", _INSPECT], input=json.dumps(sources), capture_output=True, text=True, timeout=60, check=True)
         return json.loads(answer.stdout)

@@ -40,7 +40,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
 try:
-    compile(sys.stdin.buffer.read().decode("utf-8", "surrogatepass"), "main.py", "exec", dont_inherit=True)
+    compile(sys.stdin.buffer.read(), "main.py", "exec", dont_inherit=True)
 except BaseException as e:
     print(f"{type(e).__name__}: {e}"[:300].encode("ascii", "backslashreplace").decode())
 """
@@ -63,6 +63,7 @@ class FusionSandbox:
         self.slots = asyncio.Semaphore(max(workers, 2 * len(urls)))
         self.in_flight = dict.fromkeys(self.urls, 0)
         self.down = dict.fromkeys(self.urls, 0.0)  # loop time until which a server is left alone
+        self.lost = 0  # answers that said nothing of the program; each costs a further request
         self.info: dict[str, Any] = {"mode": "sandbox_fusion", "sandbox_urls": list(urls)}
 
     async def open(self) -> None:
@@ -141,6 +142,7 @@ class FusionSandbox:
                 break
             except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as e:
                 problem = f"{url}: {e or type(e).__name__}"
+                self.lost += 1
                 self.down[url] = asyncio.get_running_loop().time() + self.back_off * 2**attempt
             finally:
                 self.in_flight[url] -= 1

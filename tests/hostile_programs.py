@@ -81,7 +81,7 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "stack_overflow_in_c": ("import sys\nsys.setrecursionlimit(10**9)\nclass A:\n    def __repr__(self):\n        return repr(self)\nrepr(A())\n", STOPPED),
     "recursion": ("def f(n):\n    return f(n + 1)\nf(0)\n", STOPPED),
     "raises_rlimits": (
-        "import resource\nfor name in ('AS', 'NPROC', 'FSIZE', 'CORE', 'NOFILE'):\n    try:\n        r = getattr(resource, 'RLIMIT_' + name)\n        resource.setrlimit(r, (resource.RLIM_INFINITY,) * 2)\n        print('raised', name)\n"
+        "import resource\nfor name in ('AS', 'NPROC', 'FSIZE', 'CORE', 'NOFILE'):\n    try:\n        r, most = getattr(resource, 'RLIMIT_' + name), (resource.RLIM_INFINITY,) * 2\n        if resource.getrlimit(r) != most:\n            resource.setrlimit(r, most)\n            print('raised', name)\n"
         "    except (ValueError, OSError):\n        pass\nprint('contained')\n", OK),
     "raises_its_cpu_limit_and_spins": (
         "import resource\ntry:\n    resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY,) * 2)\nexcept (ValueError, OSError):\n    pass\nwhile True:\n    pass\n", LATE),

@@ -84,7 +84,7 @@ CHEATS = {
     "patched import": "import builtins\nbuiltins.__import__ = lambda *a, **k: None\nbuiltins.exec = builtins.compile = lambda *a, **k: None\ndef {e}(*a, **k):\n    return None",
     "patched math": "import math\nfor n in ('isclose', 'fabs', 'floor'):\n    setattr(math, n, lambda *a, **k: True)\ndef {e}(*a, **k):\n    return None",
     "shadowed builtins": "def abs(*a): return -1\ndef set(*a): return A()\nsorted = tuple = list = len = all = set\nclass A:\n    def __eq__(s, o): return True\n    def __lt__(s, o): return True\ndef {e}(*a, **k):\n    return None",
-    "replaced check": "def check(*a, **k): pass\nimport sys, threading, time\ng = sys.modules['__main__'].__dict__\ndef f():\n    while True:\n        g['check'] = lambda *a: None\nthreading.Thread(target=f, daemon=True).start()\ndef {e}(*a, **k):\n    g['check'] = check\n    return None",
+    "replaced check": "def check(*a, **k): pass\nimport sys, threading, time\ng = globals()\ndef f():\n    while True:\n        g['check'] = lambda *a: None\nthreading.Thread(target=f, daemon=True).start()\ndef {e}(*a, **k):\n    g['check'] = check\n    return None",
     "check in builtins": "import builtins\nbuiltins.check = lambda *a, **k: None\ndef {e}(*a, **k):\n    return None",
     "atexit": "import atexit, os\natexit.register(os._exit, 0)\ndef {e}(*a, **k):\n    return None",
     "patched os._exit": "import os, sys\nos._exit = sys.exit = lambda *a: None\nsys.excepthook = lambda *a: None\ndef {e}(*a, **k):\n    return None",

@@ -2,6 +2,7 @@
 
     python tests/bench/bench_judge.py                    # both tables, about two minutes on an idle machine
     python tests/bench/bench_judge.py --rounds 20 --no_problems
+    python tests/bench/bench_judge.py --before CHECKOUT  # the judge of another checkout, in turn with this one
     python tests/bench/bench_judge.py --sandlock_python /path/to/venv/bin/python    # an environment with sandlock (PyPI)
 
 Every rival is pinned to the same core and all take turns in each round; the best round of each counts, since noise only
@@ -84,6 +85,46 @@ print(time.perf_counter() - started)
 """
 
 
+# Programs that end in different ways: the last two leave work for the interpreter's end.
+KINDS = {
+    "trivial": PROGRAM,
+    "imports and classes": "import sys, heapq\nfrom collections import deque\nclass A:\n    def f(self): return int(sys.stdin.readline())\nprint(A().f() * 2)\n",
+    "a generator is left": "import sys\nlines = (line for line in sys.stdin)\nprint(int(next(lines)) * 2)\n",
+    "sys.stdout replaced": "import io, os, sys\nclass Out(io.IOBase):\n    def __init__(self): self.b = []\n    def write(self, t): self.b.append(t)\n"
+    "    def flush(self): os.write(1, ''.join(self.b).encode()); self.b = []\nsys.stdout = Out()\nprint(int(input()) * 2)\n",
+}
+A_TURN = """
+import asyncio, os, sys, time
+sys.path.insert(0, {checkout!r})
+from phase1.judge import JudgeConfig, open_judge
+os.sched_setaffinity(0, {{max(os.sched_getaffinity(0))}})
+cases = {{"type": "codecontests", "tests": [{{"input": f"{{i}}\\n", "output": f"{{i * 2}}\\n"}} for i in range({tests})]}}
+async def main():
+    async with open_judge(JudgeConfig(workers=1)) as judge:
+        await judge.judge({program!r}, cases)
+        started = time.perf_counter()
+        for again in range({programs}):
+            verdict = await judge.judge({program!r} + f"# {{again}}", cases)
+        print((time.perf_counter() - started) / {programs}, verdict.error_type)
+asyncio.run(main())
+"""
+
+
+def against(before: str, rounds: int) -> None:
+    """Print tests/s of this checkout's judge and of another's for each of KINDS, one core, by turns; the best of each counts."""
+    checkouts = {"before": before, "this": str(Path(__file__).resolve().parents[2])}
+    print("| one core, 100 tests a program | before, tests/s | this, tests/s | this / before | verdicts before, this |\n|---|---|---|---|---|")
+    for kind, program in KINDS.items():
+        best, verdicts = dict.fromkeys(checkouts, float("inf")), dict.fromkeys(checkouts, "")
+        for _ in range(rounds):
+            for name, checkout in checkouts.items():
+                source = A_TURN.format(checkout=checkout, program=program, programs=IN_A_ROW, tests=TESTS)
+                seconds, verdicts[name] = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.split()
+                best[name] = min(best[name], float(seconds))
+        rates = {name: TESTS / seconds for name, seconds in best.items()}
+        print(f"| {kind} | {rates['before']:,.0f} | {rates['this']:,.0f} | {rates['this'] / rates['before']:.2f} | {verdicts['before']}, {verdicts['this']} |", flush=True)
+
+
 def process_a_test(command: list[str]) -> float:
     """Seconds for TESTS runs of `command`, each a process with its own stdin, compared."""
     started = time.perf_counter()
@@ -157,7 +198,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="turns of each rival; the best counts")
     parser.add_argument("--sandlock_python", help="interpreter of an environment with sandlock, which comes as a library; left out without")
     parser.add_argument("--no_problems", action="store_true", help="skip the public problems")
+    parser.add_argument("--before", metavar="CHECKOUT", help="measure only this checkout's judge and that one's, by turns")
     args = parser.parse_args()
+    if args.before:
+        against(args.before, args.rounds)
+        return
     cores = os.sched_getaffinity(0)
     best = asyncio.run(one_core(args.rounds, args.sandlock_python))
     os.sched_setaffinity(0, cores)
