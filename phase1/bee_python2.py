@@ -31,7 +31,7 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
 }  # fmt: skip
 _SCOPE_READERS = frozenset(("eval", "exec", "globals", "locals", "vars"))  # they can call a function that is named nowhere
-_NESTING = 20_000  # the parser's own limit is lower
+_NESTING = 50_000  # frames; the parser refuses what is a tenth as deep
 
 
 def python2_need(code: str) -> str:
@@ -39,11 +39,12 @@ def python2_need(code: str) -> str:
 
     `code` must compile under Python 3; SyntaxError otherwise.
     """
+    tree = ast.parse(code)  # under the usual limit: a higher one would let the parser overflow the C stack
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _NESTING))  # a chain of 400 elif is a tree 400 deep
     try:
         walk = _Walk()
-        walk.program(ast.parse(code))
+        walk.program(tree)
         return walk.need()
     finally:
         sys.setrecursionlimit(limit)

@@ -228,6 +228,12 @@ def test_a_test_of_the_version_that_cannot_be_worked_out_leaves_both_branches_al
     assert python2_need("import sys\nold = min(sys.version_info, (9,)) < (3,)\nif abs(sys.version_info[0]) < 3:\n    input = raw_input\n") == ""
 
 
+@pytest.mark.parametrize("link", ["+ 1", ".real", "[0]", ".f()", " if 1 else 1", " or 1", " < 1", "(0)"])
+def test_no_depth_that_compiles_breaks_the_walk(link):
+    faults = [python_fault(f"x = raw_input() {link * count}") for count in (100, 900, 1400, 2900, 20_000)]
+    assert faults[0] == "python2" and set(faults) <= {"python2", "syntax_error"}
+
+
 def test_a_deep_tree_is_walked():
     chain = "n = 5\nif n == 0:\n    pass\n" + "".join(f"elif n == {i}:\n    pass\n" for i in range(1, 900))
     assert python2_need(chain) == "" and python2_need(chain + "else:\n    raw_input()\n") == "line 1803: raw_input"
