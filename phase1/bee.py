@@ -6,10 +6,12 @@ fenced response; or `prompt` and `solution`; or `description` and `solution`.
 
 from __future__ import annotations
 
-import ast
 import re
 import warnings
 from dataclasses import dataclass
+
+from phase1.bee_python2 import python2_need
+from phase1.bee_python2_names import mentions_python2
 
 # "In Python3, your task is to solve the following problem: " and its kin: one sentence that names Python and ends in a
 # colon. Sentence marks may not stand before the colon, so a statement's own first sentence is left alone.
@@ -21,6 +23,7 @@ _LEAD = re.compile(
 _RESPONSE = re.compile(r"^###[ \t]*Response:?[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _PROMPT = re.compile(r"\A\s*###[ \t]*Prompt:?[ \t]*\n", re.IGNORECASE)
 _OPENING = re.compile(r"^[ \t]*```[ \t]*[\w+.#-]*[ \t]*\n", re.MULTILINE)
+_LINE_END = re.compile(r"\r+\n|\r")
 _CLOSING = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
 
 
@@ -42,7 +45,7 @@ class BeeRecord:
 def parse_record(row: dict) -> BeeRecord:
     """The record in one JSON object; BadRecord where there is no statement or no place for a solution."""
     statement, solution = _pair(row)
-    statement = _LEAD.sub("", _newlines(statement), count=1).strip()
+    statement = _LEAD.sub("", statement, count=1).strip()
     if not statement:
         raise BadRecord("the statement is empty")
     try:
@@ -53,31 +56,36 @@ def parse_record(row: dict) -> BeeRecord:
     return BeeRecord(
         name=name if isinstance(name, str) else "",
         source=source if isinstance(source, int) else None,
-        language=language if isinstance(language, str) else "",
+        language=language.strip() if isinstance(language, str) else "",
         statement=statement,
-        solution=code_of(_newlines(solution)),
+        solution=code_of(solution),
     )
 
 
 def _pair(row: dict) -> tuple[str, str]:
+    """Statement and response of a record, every line of them ended by "\\n".
+
+    This is the only place where line ends are made one: decontamination, duplicates, --verify_solutions and the Parquet
+    files all see what it gives.
+    """
     for key in ("prompt", "description"):
         if key in row and "solution" in row:
             statement, solution = row[key], row["solution"]
             if not isinstance(statement, str) or not isinstance(solution, str | None):
                 raise BadRecord(f"{key} and solution must be strings")
-            statement = _PROMPT.sub("", statement)
-            return statement, solution or ""
+            return _PROMPT.sub("", _newlines(statement)), _newlines(solution or "")
     text = row.get("text")
     if not isinstance(text, str):
         raise BadRecord("it holds neither prompt and solution, nor description and solution, nor text")
-    parts = _RESPONSE.split(text, maxsplit=1)
+    parts = _RESPONSE.split(_newlines(text), maxsplit=1)
     if len(parts) == 1:
         raise BadRecord("text has no ### Response line")
     return _PROMPT.sub("", parts[0]), parts[1]
 
 
 def _newlines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    """`text` with "\\n" for each CRLF, lone CR, and CR CR LF (a CRLF file that was written in text mode once more)."""
+    return _LINE_END.sub("\n", text) if "\r" in text else text
 
 
 def code_of(response: str) -> str:
@@ -96,10 +104,6 @@ def code_of(response: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------------- what Python it is
-# Names that Python 2 has and Python 3 lacks; a program that reads one without ever binding it crashes in Python 3.
-PYTHON2_NAMES = frozenset(("raw_input", "xrange", "unicode", "unichr", "basestring", "cmp", "long", "reduce", "execfile"))
-PYTHON2_ATTRIBUTES = frozenset(("iteritems", "itervalues", "iterkeys", "has_key"))
-_PYTHON2_WORD = re.compile(rf"\b(?:{'|'.join(sorted(PYTHON2_NAMES | PYTHON2_ATTRIBUTES))})\b")
 _PYTHON2_SYNTAX = re.compile(
     r"""^[ \t]*(?:[^#'"\n]*[:;][ \t]*)?          # at the start of a line, or behind a colon or semicolon
         (?: print[ \t]+[^\s=(.,\[] | print[ \t]*>> | exec[ \t]+['"\w]
@@ -113,6 +117,8 @@ _PYTHON2_SYNTAX = re.compile(
 def python_fault(code: str) -> str | None:
     """Why `code` is no Python 3 program: "python2", "syntax_error", or None. Parses and compiles, never executes.
 
+    What compiles under Python 3 is "python2" where it needs what only Python 2 has when it runs (phase1/bee_python2.py).
+
     Very deep nesting can overflow the C stack of some interpreters and kill the process: call this in a worker whose
     death the caller survives. Source: the rules of lib2to3's fixers that change meaning, cut to contest programs.
     """
@@ -122,22 +128,5 @@ def python_fault(code: str) -> str | None:
             compile(code, "solution.py", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, MemoryError, RecursionError, UnicodeError):
             return "python2" if _PYTHON2_SYNTAX.search(code) else "syntax_error"
-        if not _PYTHON2_WORD.search(code):  # walking the tree costs as much as all the rest
-            return None
-        tree = ast.parse(code)
-    read: set[str] = set()
-    bound: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.alias):
-            bound.add(node.asname or node.name.partition(".")[0])
-            if node.name == "*":
-                bound |= {"reduce", "cmp"}  # from functools import *: give the program the benefit of the doubt
-        elif isinstance(node, ast.Attribute) and node.attr in PYTHON2_ATTRIBUTES:
-            return "python2"
-    return "python2" if (read - bound) & PYTHON2_NAMES else None
+        # Parsing again and walking the tree cost as much as all the rest, so only where there is something to look for.
+        return "python2" if mentions_python2(code) and python2_need(code) else None

@@ -116,6 +116,55 @@ def test_a_record_without_prompt_or_response_is_bad(row):
         parse_record(row)
 
 
+def with_line_ends(made: dict, end: str) -> dict:
+    return {key: value.replace("\n", end) if isinstance(value, str) else value for key, value in made.items()}
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("row", [
+    {"text": f"### Prompt\n\nIn Python3, your task is to solve the following problem: {STATEMENT}\n\n### Response\n\n```python3\nif 1:\n    print(1)\n```"},
+    {"prompt": f"### Prompt\n\n{STATEMENT}", "solution": "if 1:\n    print(1)"},
+    {"description": STATEMENT, "solution": "```py\nif 1:\n    print(1)\n```"},
+])  # fmt: skip
+def test_any_line_ends_give_the_record_of_plain_ones(row, end):
+    assert parse_record(with_line_ends(row, end)) == parse_record(row)
+    assert parse_record(row).solution == "if 1:\n    print(1)" and parse_record(row).statement == STATEMENT
+
+
+def test_mixed_line_ends_are_one_and_an_escape_in_a_string_is_none():
+    code = "s = 'a\\r\\n'\nx = 1\nprint(x)\n"
+    row = {"prompt": "One.\r\nTwo.\rThree.\nFour.", "solution": code.replace("\n", "\r\n", 1).replace("x = 1\n", "x = 1\r")}
+    assert (parse_record(row).statement, parse_record(row).solution) == ("One.\nTwo.\nThree.\nFour.", code.rstrip())
+
+
+def test_records_with_crlf_give_the_rows_duplicates_and_contamination_of_plain_ones(tmp_path, monkeypatch):
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "some_manifest.jsonl").write_text('{"problem_id": "Codeforces/2004/A"}\n')
+    flags = ("--manifest_dir", str(tmp_path / "manifests"), "--allow_missing_manifests")
+    plain = [record(i, "if {i}:\n    print({i})") for i in range(9)]
+    made = prepare(tmp_path, plain, *flags, monkeypatch=monkeypatch)
+    ended = prepare(tmp_path, [with_line_ends(r, "\r\n") for r in plain], *flags, monkeypatch=monkeypatch)
+    assert made["report"]["outputs_sha256"] == ended["report"]["outputs_sha256"]
+    assert made["report"]["dropped"] == ended["report"]["dropped"] == {"contaminated": 1}
+    both = prepare(tmp_path, plain + [with_line_ends(r, "\r") for r in plain], *flags, monkeypatch=monkeypatch)
+    assert both["report"]["dropped"] == {"contaminated": 2, "exact_duplicate": 8}
+    assert "\r" not in json.dumps(both["train"] + both["val"])
+
+
+@pytest.mark.parametrize("language", ["PYTHON3 ", " python3\n", "Python 3\r\n", "\tPy3", " ", ""])
+def test_the_language_is_trimmed_and_read_in_any_case(tmp_path, monkeypatch, language):
+    made = prepare(tmp_path, [record(1, language=language), record(2), record(3, language=" PYTHON ")], monkeypatch=monkeypatch)
+    assert made["report"]["dropped"] == {"not_python3": 1} and made["rejects"][0]["line"] == 3
+
+
+@pytest.mark.parametrize("name", ["bee_crlf", "py2_compat"])
+def test_the_published_cases_are_kept_whole(tmp_path, monkeypatch, shared_cases, name):
+    source = shared_cases / "data" / f"{name}.jsonl"
+    made = run(tmp_path / "out", [source], monkeypatch=monkeypatch)
+    assert made["report"]["dropped"] == {} and made["report"]["final_total"] == len(source.read_text().splitlines()) > 3
+    assert "\r" not in "".join(turn["content"] for row in made["train"] + made["val"] for turn in row)
+
+
 @pytest.mark.parametrize(("code", "fault"), [
     ("print(1)", None),
     ("print 1", "python2"),
