@@ -20,6 +20,7 @@ from phase1.files import BadInput, run_script, run_stamp, write_json, write_text
 from phase1.looks import looks
 from phase1.report_figures import figures
 from phase1.report_flips import all_flips, top_exceptions
+from phase1.report_form import HEADING, form_and_programs, form_lines, markdown_form
 from phase1.report_html import qa_html, report_html
 from phase1.report_inputs import (
     MISMATCH,
@@ -118,6 +119,7 @@ def main() -> int:
         "exceptions": {d: {"phase0": top_exceptions(phase0.datasets[d].records.values()) if d in phase0.datasets else [],
                            "phase1": top_exceptions(r.records.values())} for d, r in phase1.datasets.items() if r.records},
         "overview": overview(phase0, phase1),
+        "form": form_and_programs(phase0, phase1),
         "checkpoints": [{"step": s, "datasets": d} for s, d in checkpoints],
         "train_data": evidence.train_data,
         "notes": [*phase0.notes, *phase1.notes, *looked, *checkpoint_notes],
@@ -159,6 +161,8 @@ def markdown(data: dict[str, Any], rows: list) -> str:
     if data["flips"]:
         lines = [f"{d}: {len(f['broken'])} solved before and not now, {len(f['fixed'])} solved now and not before, of {f['pairs']}" for d, f in data["flips"].items()]
         parts.append("## Flips\n\n" + bullets(lines))
+    if data["form"]["rows"]:
+        parts.append(f"## {HEADING}\n\n{markdown_form(data['form'])}")
     parts.append("## All data sets\n\n" + markdown_overview(data["overview"]))
     notes = [*data["notes"], *(f["text"] for f in data["findings"] if f["kind"] == NOTE)]
     parts += ["## Notes\n\n" + bullets(notes)] if notes else []
@@ -194,6 +198,7 @@ def text_summary(data: dict[str, Any], rows: list) -> str:
     expected = [f"{r['metric']} ({r['dataset']}): expected {r['expected']}, seen {r['seen']}: {r['verdict']}" for r in data["expected"] if r["seen"] != NONE]
     lines += ["", *expected, "", *anomaly_lines([a for a in data["anomalies"] if a["state"] == "seen"])]
     lines += [f"{d}: {len(f['broken'])} problems solved before are not now, {len(f['fixed'])} the other way" for d, f in data["flips"].items()]
+    lines += [f"form: {line}" for line in form_lines(data["form"])]
     return "\n".join(lines).rstrip() + "\n"
 
 

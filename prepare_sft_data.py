@@ -131,7 +131,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     parser.add_argument("--verify_cache", type=Path, default=None,
                         help="verdicts by hash, so that a killed run goes on (default: OUTPUT_DIR/sft_verify_cache.jsonl)")  # fmt: skip
     judging = parser.add_argument_group("judge and workers", "--workers counts the processes of the filters too")
-    add_judge_arguments(judging)
+    add_judge_arguments(judging, answers=False)
     # looking at the result
     parser.add_argument("--preview", type=int, default=0, metavar="N",
                         help="print N rows as verl will see them, trained tokens coloured (FORCE_COLOR=1 for a pager)")  # fmt: skip

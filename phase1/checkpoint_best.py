@@ -10,6 +10,7 @@ from typing import Any
 
 from phase1 import stats
 from phase1.checkpoint_find import step_folders
+from phase1.extraction import UNRECORDED
 from phase1.files import BadInput, read_json, sha256_file
 from phase1.metrics import EXEC_SUCCESS
 from phase1.problems import manifest_path, read_manifest
@@ -177,7 +178,7 @@ def against_phase0(phase0_metrics: Path, folder: Path) -> tuple[list[str], list[
 
 def _how_measured(run: dict) -> str:
     hashes = (run.get("datasets") or {}).get(SELECTION_SET)
-    return json.dumps([hashes, run.get("prompts_sha256"), run.get("sampling"), run.get("judge")], sort_keys=True)
+    return json.dumps([hashes, run.get("prompts_sha256"), run.get("sampling"), UNRECORDED | (run.get("judge") or {})], sort_keys=True)
 
 
 def _number(value: Any) -> float | None:

@@ -26,6 +26,9 @@ def show(summary: dict, model_path: Path) -> None:
     for name, m in summary["datasets"].items():
         if sampled := m.get("pass_at_k"):
             print(f"{name}: " + ", ".join(f"pass@{k} {rate:.1%}" for k, rate in sampled.items()))
+        if (extraction := m.get("extraction")) and extraction["differ"]:
+            both = ", ".join(f"{e} {extraction[e]['accepted_at_1']:.1%} accepted, {extraction[e]['exec_success_rate']:.1%} exec_success" for e in ("contract", "reader"))
+            print(f"{name}: {extraction['differ']} answers hold another program for a careful reader: {both}")
         others = {k: n for k, n in m["error_counts"].items() if n and k not in MODEL_ERRORS}
         if others:
             print(f"warning: {name}: {', '.join(f'{n} {k}' for k, n in others.items())}: not the model's programs at fault, but counted as not solved")

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from phase1.extraction import UNRECORDED, contract_form, read_answer
 from phase1.files import BadInput, now, read_json, write_json
 from phase1.generate import Backend, GenerationStopped, Sampling, generate
 from phase1.judge import JudgeConfig, open_judge
@@ -39,6 +40,7 @@ def open_run(output_dir: Path, identity: dict[str, Any]) -> dict[str, Any]:
     path = output_dir / "run.json"
     if path.exists():
         run = read_json(path)
+        run["judge"] = UNRECORDED | (run.get("judge") or {})
         differs = _first_difference(run, identity)
         if differs:
             field, was, wanted = differs
@@ -81,7 +83,8 @@ def close_run(output_dir: Path, run: dict[str, Any], status: str) -> None:
 # ------------------------------------------------------------------------------------------------- what is on disk
 def is_final(record: Record) -> bool:
     """Whether a rerun leaves this record alone: only failures of the generator or the judge are tried again."""
-    return record.error_type != "sandbox_error" and record.finish_reason != "error"
+    failed = record.error_type == "sandbox_error" or (record.other or {}).get("error_type") == "sandbox_error"
+    return not failed and record.finish_reason != "error"
 
 
 def read_results(output_dir: Path, datasets: list[str]) -> dict[str, list[Record]]:
@@ -145,7 +148,7 @@ def stored_problems(output_dir: Path, run: dict[str, Any], manifest_dir: Path, d
 
 def judge_identity(judge: JudgeConfig) -> dict[str, Any]:
     """What run.json keeps of the judge's settings."""
-    return {k: getattr(judge, k) for k in ("judge", "compare", "run_timeout", "memory_limit_mb")}
+    return {k: getattr(judge, k) for k in ("judge", "compare", "run_timeout", "memory_limit_mb", "extraction")}
 
 
 def data_identity(manifest_dir: Path, problems: dict[str, list[Problem]]) -> dict[str, Any]:
@@ -222,13 +225,21 @@ async def ticking(display: Display, every: float = 1.0) -> AsyncIterator[None]:
 
 async def judge_completion(judge, problem: Problem, completion: Completion) -> Record:
     """The record of a problem: its completion and the judge's verdict on the code in it."""
-    code = extract_code(completion.completion)
-    record = Record(**asdict(completion), code=code)
+    measured = judge.config.extraction
+    reading = read_answer(completion.completion)
+    programs = {"contract": extract_code(completion.completion), "reader": reading.code}
+    code = programs[measured]
+    record = Record(**asdict(completion), code=code, form=contract_form(completion.completion), rule=reading.rule)
     if completion.finish_reason in NO_ANSWER:
         record = dataclasses.replace(record, error_type="api_error", detail=completion.error or "")
     else:
         verdict = await judge.judge(problem.program(code), problem.test_cases)
         record = dataclasses.replace(record, **asdict(verdict))
+        beside = "reader" if measured == "contract" else "contract"
+        if programs[beside] != code:
+            other = asdict(await judge.judge(problem.program(programs[beside]), problem.test_cases))
+            kept = {k: other[k] for k in ("error_type", "accepted", "pass_ratio", "detail")}
+            record.other = {"extraction": beside, "code": programs[beside], **kept}
     record.finished = time.time()
     return record
 

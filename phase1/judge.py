@@ -50,6 +50,7 @@ from typing import Any
 from tqdm import tqdm
 
 from phase1.compare import MODES, same_output
+from phase1.extraction import EXTRACTIONS, read_answer
 from phase1.files import BadInput, finite, read_jsonl, replacing, run_script, run_stamp, write_json
 from phase1.outcomes import Task, TestRun
 from phase1.probes import ESSENTIAL, MEANING, probe
@@ -74,6 +75,7 @@ class JudgeConfig:
     memory_limit_mb: int = 1024
     sandbox_urls: tuple[str, ...] = ()
     unsafe: bool = False
+    extraction: str = "contract"  # contract | reader: whose program of an answer is measured
 
     @property
     def parallel(self) -> int:
@@ -291,8 +293,8 @@ def judge_all(items: Iterable[tuple[str, str, dict]], config: JudgeConfig) -> It
 
 
 # ------------------------------------------------------------------------------------------------------ command line
-def add_judge_arguments(parser: argparse._ActionsContainer) -> None:
-    """The judge's flags, the same in phase1_eval.py and here."""
+def add_judge_arguments(parser: argparse._ActionsContainer, answers: bool = True) -> None:
+    """The judge's flags, the same in every script that judges. `answers`: it takes programs from a model's answers."""
     parser.add_argument("--judge", choices=("local", "sandbox_fusion"), default="local", help="where programs run")
     parser.add_argument("--compare", choices=MODES, default="tokens", help="rule for outputs (phase1/compare.py)")
     parser.add_argument("--workers", type=int, default=0, help="programs judged at a time; 0: all cores less --reserve_cores")
@@ -300,6 +302,9 @@ def add_judge_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--run_timeout", type=float, default=30.0, help="CPU seconds a test; a problem's time_limit goes first")
     parser.add_argument("--memory_limit_mb", type=int, default=1024, help="MiB a test; a problem's memory_limit_mb goes first")
     parser.add_argument("--sandbox_url", action="append", default=[], metavar="URL", help="a SandboxFusion server; repeatable")
+    parser.set_defaults(extraction="contract")
+    if answers:
+        parser.add_argument("--extraction", choices=EXTRACTIONS, default="contract", help="which program of an answer is measured (docs/judge.md)")
     parser.add_argument("--unsafe", action="store_true", help="judge even where isolation does not hold")
 
 
@@ -307,7 +312,7 @@ def config_from(args: argparse.Namespace) -> JudgeConfig:
     """The JudgeConfig of parsed `add_judge_arguments`."""
     if not 0 < args.run_timeout < 1e9 or args.memory_limit_mb <= 0 or args.workers < 0 or args.reserve_cores < 0:
         raise BadInput("--run_timeout and --memory_limit_mb must be positive, --workers and --reserve_cores not negative")
-    return JudgeConfig(args.judge, args.compare, args.workers, args.reserve_cores, args.run_timeout, args.memory_limit_mb, tuple(args.sandbox_url), args.unsafe)  # fmt: skip
+    return JudgeConfig(args.judge, args.compare, args.workers, args.reserve_cores, args.run_timeout, args.memory_limit_mb, tuple(args.sandbox_url), args.unsafe, args.extraction)  # fmt: skip
 
 
 def main() -> int:
@@ -360,7 +365,8 @@ def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
             verdicts[key] = Verdict("api_error", detail=str(row.get("error") or ""))
             continue
         if isinstance(row.get("completion"), str):
-            code = extract_code(row["completion"])
+            text = row["completion"]
+            code = read_answer(text).code if config.extraction == "reader" else extract_code(text)
         elif isinstance(row.get("code"), str):
             code = row["code"]
         else:

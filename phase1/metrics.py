@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from phase1.files import finite, write_json, write_text
+from phase1.forms import extraction_summary
 from phase1.problems import EVAL_SETS, EvalSet
-from phase1.results import MODEL_ERRORS, OTHER_ERRORS, Record
+from phase1.results import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record
 
-EXEC_SUCCESS = ("success", "wrong_answer")  # the program ran to its end on every test (contract 6)
 NOT_JUDGED = ("api_error", "sandbox_error")  # no verdict on the model: generation or the judge itself failed
 RATES = ("syntax_error", "runtime_error", "timeout", "wrong_answer", "api_error", "unknown_error")
 QA_STRATA = ("success", "wrong_answer", "syntax_error", "runtime_error", "timeout")
@@ -101,6 +101,7 @@ def dataset_summary(records: Sequence[Record]) -> dict[str, Any]:
         "p95_judge_time": percentile(judge_times, 95),
         **{k: m[k] for k in cost},
         **{k: m[k] for k in counts if k in m},
+        **({"extraction": found} if (found := extraction_summary(records)) else {}),
     })  # fmt: skip
 
 
@@ -202,6 +203,8 @@ def qa_sample(records: Sequence[Record], eval_set: EvalSet, seed: int = 42) -> t
         "available": sum(available.values()),
         "taken": len(taken),
         "taken_at_random": at_random,
+        "forms": dict(Counter(r.form for r in taken if r.rule).most_common()),
+        "rules": dict(Counter(r.rule for r in taken if r.rule).most_common()),
         "strata": {s: {"wanted": wanted.get(s, 0), "available": available[s], "taken": counts[s]} for s in pools},
     }
 
@@ -244,5 +247,6 @@ def qa_line(r: Record, extra: dict[str, Any]) -> dict[str, Any]:
             **{k: extra.get(k) for k in ("step", "checkpoint", "model")},
             "finish_reason": r.finish_reason,
             "first_failed_case": r.first_failed_case,
+            **({"form": r.form, "rule": r.rule, "other": r.other} if r.rule else {}),
         },
     })  # fmt: skip

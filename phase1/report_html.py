@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from phase1.files import BadInput, read_jsonl
 from phase1.report_flips import Flips
+from phase1.report_form import MEANING
 from phase1.report_tables import HEADINGS, NONE, Row, row_answer, row_change, row_interval, show_change, show_value
 from phase1.report_text import shown
 from phase1.report_verdict import Verdict
@@ -37,6 +38,7 @@ def report_html(context: dict[str, Any], rows: Sequence[Row], verdict: Verdict, 
     tables = [{"name": t, "heading": HEADINGS[t], "rows": [_cells(r) for r in rows if r.spec.table == t]} for t in HEADINGS]
     return ENVIRONMENT.get_template("report.html").render(
         **context,
+        form_meaning=MEANING,
         v=verdict,
         cards=[_card(r) for r in rows if r.spec.headline and r.phase1 is not None],
         tables=tables,

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from phase1.extraction import UNRECORDED
 from phase1.files import BadInput, read_json
 from phase1.metrics import dataset_summary
 from phase1.problems import EVAL_SETS
@@ -34,6 +35,7 @@ RECORD_FIELDS: dict[str, tuple[Any, str]] = {  # what the report computes with o
     "problem_id": TEXT, "prompt": TEXT, "prompt_sha256": TEXT, "completion": TEXT, "code": TEXT, "error_type": TEXT, "detail": TEXT,
     "accepted": (bool, "true or false"), "pass_ratio": NUMBER, "gen_tokens": NUMBER, "judge_time": NUMBER, "gen_time": NUMBER,
     "started": NUMBER, "finished": NUMBER, "first_failed_case": ((dict, type(None)), "an object or null"),
+    "form": TEXT, "rule": TEXT, "other": ((dict, type(None)), "an object or null"),
 }  # fmt: skip
 SHARES = re.compile(r"^(accepted_at_1|exec_success_rate|pass_ratio_\w+|\w+_rate)$")  # values between 0 and 1
 
@@ -242,7 +244,8 @@ def _differing_runs(a: DatasetResult, b: DatasetResult) -> list[tuple[str, str]]
 
     differ("prompts_sha256 (system prompt, user templates)", run0.get("prompts_sha256"), run1.get("prompts_sha256"))
     for group in ("sampling", "judge"):
-        x, y = run0.get(group) or {}, run1.get(group) or {}
+        unrecorded = UNRECORDED if group == "judge" else {}
+        x, y = (unrecorded | r[group] if r.get(group) else {} for r in (run0, run1))
         for key in dict.fromkeys([*x, *y]):
             differ(f"{group}.{key}", x.get(key), y.get(key))
     data0, data1 = ((r.get("datasets") or {}).get(a.dataset) or {} for r in (run0, run1))

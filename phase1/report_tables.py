@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from phase1 import stats
-from phase1.metrics import EXEC_SUCCESS
 from phase1.report_inputs import DatasetResult, Side, value_of
 from phase1.report_text import markdown_text
-from phase1.results import Record
+from phase1.results import EXEC_SUCCESS, Record
 
 VALID, BIG, TEST = "codecontests_valid", "codecontests_valid_big", "codecontests_test"
 NO_REGRESSION = 0.02  # humaneval and mbpp_reg may move by this much (seed 3.2)

@@ -18,6 +18,7 @@ from phase1.files import BadInput, finite
 
 # Worst first where the tests of a problem differ (contract 6); the rest are never counted as the model's own failure.
 MODEL_ERRORS = ("syntax_error", "runtime_error", "timeout", "wrong_answer", "success")
+EXEC_SUCCESS = ("success", "wrong_answer")  # the program ran to its end on every test (contract 6)
 OTHER_ERRORS = ("empty_output", "api_error", "sandbox_error")
 NO_ANSWER = ("error", "too_long")  # finish_reason of a completion that was never generated: api_error
 
@@ -53,6 +54,10 @@ class Record(Completion):
     tests_run: int = 0
     tests_passed: int = 0
     judge_time: float = 0.0  # seconds spent executing this problem's tests
+    form: str = ""  # of the answer, in the contract's order: code_tag, fence, whole
+    rule: str = ""  # by which a careful reader found the program (phase1/extraction.py); "" in older files
+    # Where the other extraction takes another program: {extraction, code, error_type, accepted, pass_ratio, detail}.
+    other: dict[str, Any] | None = None
     detail: str = ""  # the last line of a traceback, a signal's name, …
     test_verdicts: list[str] = field(default_factory=list)
     first_failed_case: dict[str, Any] | None = None

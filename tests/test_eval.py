@@ -69,6 +69,7 @@ def test_a_second_run_generates_and_judges_nothing(evaluated, base_model):
     (["--limit", "6", "--max_new_tokens", "17"], "sampling.max_new_tokens"),
     (["--limit", "6", "--run_timeout", "29"], "judge.run_timeout"),
     (["--limit", "6", "--compare", "exact"], "judge.compare"),
+    (["--limit", "6", "--extraction", "reader"], "judge.extraction"),
 ])  # fmt: skip
 def test_resuming_under_other_arguments_is_refused_by_name(evaluated, base_model, changed, field):
     before = {p: p.read_bytes() for p in evaluated.rglob("*.json*")}
