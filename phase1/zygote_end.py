@@ -9,6 +9,7 @@ Ending a whole interpreter takes eight times as long as a test's process, so `en
 those that nothing of the program's could notice, and hands over to the interpreter where it cannot do them.
 """
 
+import _signal
 import _thread
 import _weakref
 import atexit
@@ -208,6 +209,9 @@ def end(ended, main, frozen):
 
 def finalize(main, status):
     """Drop all that the program made; returns the exit status, or raises where some of it is held by other modules."""
+    for number in range(1, _signal.NSIG):  # a handler would hold on to the program's globals
+        if callable(_signal.getsignal(number)):
+            _signal.signal(number, _signal.SIG_DFL)
     _collect()
     for name in SPECIAL:
         if hasattr(sys, name):
