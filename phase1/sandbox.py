@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import marshal
 import os
@@ -49,6 +50,9 @@ _INSIDE = (
 )  # fmt: skip
 
 
+_NUMBERS = itertools.count(1)  # of all sandboxes of this process: taken in one step, so that no two starts share one
+
+
 class CompileFailed(Exception):
     """The program does not compile: syntax_error."""
 
@@ -83,7 +87,6 @@ class LocalSandbox:
         self.slots = asyncio.Semaphore(workers)
         self.boxes: dict[int, _Box] = {}
         self.spare: list[_Box] = []  # started and waiting for a task: starting is mostly waiting for the kernel
-        self.number = 0
         self.lost = 0  # sandboxes that ended without a word; each costs its program a second try
         self.info: dict = {}
         self.plan: dict[str, Any] = {}
@@ -256,8 +259,7 @@ class LocalSandbox:
         return box
 
     async def _start(self, memory: int) -> _Box:
-        self.number += 1
-        number = self.number  # its own: other starts go on while this one waits
+        number = next(_NUMBERS)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         for end in (ours, theirs):  # big tests in fewer turns
