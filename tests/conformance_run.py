@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,14 +128,14 @@ class Reference:
 # --------------------------------------------------------------------------------------------------------------- judge
 @dataclass
 class _Recorder:
-    """Between the judge and its sandbox: keeps each program's last TestRun, which a verdict does not carry."""
+    """In place of the sandbox's `run`: keeps each program's last TestRun, which a verdict does not carry."""
 
-    backend: Any
+    run_task: Callable[[Task], AsyncGenerator[TestRun, None]]
     runs: dict[str, TestRun] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=dict)
 
     async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
-        async with contextlib.aclosing(self.backend.run(task)) as runs:
+        async with contextlib.aclosing(self.run_task(task)) as runs:
             async for run in runs:
                 self.runs[task.program] = run
                 yield run
@@ -151,8 +151,8 @@ class Judged:
     """The judge as the bench uses it, with what a program wrote and how it ended beside the verdict."""
 
     def __init__(self, judge: Judge):
-        self.judge, self.recorder = judge, _Recorder(judge.backend)
-        judge.backend = self.recorder
+        self.judge, self.recorder = judge, _Recorder(judge.backend.run)
+        judge.backend.run = self.recorder.run
 
     async def run(self, program: Program, expected: bytes) -> tuple[Verdict, Outcome]:
         """The verdict with the reference's output as the expected one, and the outcome."""
@@ -184,7 +184,6 @@ async def open_judged(config: JudgeConfig = CONFIG) -> AsyncGenerator[Judged, No
             yield judged
         finally:
             sandbox.stdin_verdict = original
-            judge.backend = judged.recorder.backend
 
 
 # ---------------------------------------------------------------------------------------------------------- comparison
