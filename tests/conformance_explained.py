@@ -72,8 +72,14 @@ EXPLAINED = [
     ),
     Explained(
         "warnings_of_the_compiler",
-        "Warnings at compilation (`5 is 5`, an unknown escape) are not written: the program is compiled once for all its tests.",
-        frozenset({"look:syntax_warning", "look:escape_warning"}),
+        "Warnings at compilation (`5 is 5`) are not written: the program is compiled once for all its tests.",
+        frozenset({"look:syntax_warning"}),
+        STDERR,
+    ),
+    Explained(
+        "warnings_without_their_line",
+        "A warning at run time is followed by its source line where Python finds the file; the program is compiled from memory.",
+        frozenset({"style:warning", "look:deprecation_warning"}),
         STDERR,
     ),
 ]

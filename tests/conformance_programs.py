@@ -170,7 +170,8 @@ ENDS = [
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------------- guard
-# `{body}` is the work and the end; in a function of its own, so that names are local, or at the top level.
+# `{body}` is the work and the end; in a function of its own, so that names are local, or at the top level. The thread that
+# nobody joins begins when the script is over, or what it prints would come before or after the flush by chance.
 GUARDS = [
     Part("none", "{body}"),
     Part("main_guard", "if __name__ == '__main__':\n{body4}"),
@@ -178,7 +179,7 @@ GUARDS = [
     Part("guarded_main", "def main():\n{body4}\nif __name__ == '__main__':\n    main()"),
     Part("sys_exit_main", "import sys\ndef main():\n{body4}\nif __name__ == '__main__':\n    sys.exit(main())"),
     Part("thread", "import sys, threading\nsys.setrecursionlimit(20000)\nthreading.stack_size(1 << 26)\ndef main():\n{body4}\nt = threading.Thread(target=main)\nt.start()\nt.join()"),
-    Part("thread_not_joined", "import threading\ndef main():\n{body4}\nthreading.Thread(target=main).start()"),
+    Part("thread_not_joined", "import threading\ndef main():\n    threading.main_thread().join()\n{body4}\nthreading.Thread(target=main).start()"),
     Part("deep", "import sys\nsys.setrecursionlimit(20000)\ndef main():\n{body4}\ndef down(n):\n    return main() if n == 0 else down(n - 1)\ndown(5000)"),
     Part("try_except", "try:\n{body4}\nexcept Exception as e:\n    print('kept', type(e).__name__)"),
     Part("class", "class Solution:\n    def solve(self):\n{body8}\nSolution().solve()"),

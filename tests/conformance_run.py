@@ -134,17 +134,24 @@ class _Recorder:
     runs: dict[str, TestRun] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=dict)
 
+    @staticmethod
+    def key(code: str, stdin: str) -> str:
+        return f"{code}\0{stdin}"
+
     async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
         async with contextlib.aclosing(self.run_task(task)) as runs:
             async for run in runs:
-                self.runs[task.program] = run
+                self.runs[self.key(task.program, task.inputs[0])] = run
                 yield run
 
-    def saw(self, kind: int, code: int, program: str) -> None:
+    def saw(self, kind: int, code: int, task: Task) -> None:
+        if not task.inputs:  # an assert task
+            return
+        key = self.key(task.program, task.inputs[0])
         if kind == EXITED:
-            self.statuses[program] = f"exit {code}"
+            self.statuses[key] = f"exit {code}"
         elif kind == SIGNALLED:
-            self.statuses[program] = signal.Signals(code).name
+            self.statuses[key] = signal.Signals(code).name
 
 
 class Judged:
@@ -159,8 +166,9 @@ class Judged:
         want = expected.decode("utf-8", "surrogateescape")
         cases = {"type": "codecontests", "tests": [{"input": program.stdin, "output": want.encode("utf-8", "replace").decode()}]}
         verdict = await self.judge.judge(program.code, cases)
-        run = self.recorder.runs.pop(program.code, None)
-        status = self.recorder.statuses.pop(program.code, verdict.error_type)
+        key = self.recorder.key(program.code, program.stdin)
+        run = self.recorder.runs.pop(key, None)
+        status = self.recorder.statuses.pop(key, verdict.error_type)
         if run is None:
             return verdict, Outcome(b"", verdict.error_type, verdict.detail)
         if run.verdict == "timeout":
@@ -176,7 +184,7 @@ async def open_judged(config: JudgeConfig = CONFIG) -> AsyncGenerator[Judged, No
         judged = Judged(judge)
 
         def watched(kind: int, code: int, *rest: Any) -> tuple[str, str]:
-            judged.recorder.saw(kind, code, rest[-1].program)
+            judged.recorder.saw(kind, code, rest[-1])
             return original(kind, code, *rest)
 
         sandbox.stdin_verdict = watched

@@ -116,7 +116,7 @@ STYLES = {
     "null_byte": "print(1)\0\n",
     "python2": "print 'hello'\n",
     "yield_from_stdin": "import sys\nprint(sum(map(len, sys.stdin)))\n",
-    "fork_bomb_of_two": "import os\nfor _ in range(2):\n    os.fork()\nos.write(1, b'x')\nos._exit(0)\n",
+    "two_forks": "import os\nfor _ in range(2):\n    if os.fork() == 0:\n        os.write(1, b'x')\n        os._exit(0)\n    os.wait()\nprint('parent')\n",
     "import_site": "import site\nprint(callable(site.getsitepackages))\n",
     "copyright": "print(str(copyright)[:20], str(credits)[:10], repr(license)[:10], callable(help))\n",
     "http_import": "import http.client, urllib.request, ssl, sqlite3, zlib, bz2, lzma\nprint('imported')\n",

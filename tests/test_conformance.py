@@ -16,8 +16,8 @@ from tests.conformance_run import differences
 from tests.conformance_styles import styles
 from tests.running_judge import RunningJudge
 
-FAST = 150  # combinations in the fast test
-EACH_TENTH = len(combinations()) // FAST
+FAST = 60  # combinations in the fast test
+STEP = len(combinations()) // FAST
 
 
 def check(programs):
@@ -54,7 +54,7 @@ def test_combinations_compile(program):
 
 # ---------------------------------------------------------------------------------------------------- stdin programs
 def test_some_combinations():
-    check([p for p in combinations()[::EACH_TENTH] if not p.packages])
+    check([p for p in combinations()[::STEP] if not p.packages])
 
 
 @pytest.mark.slow
