@@ -76,12 +76,6 @@ EXPLAINED = [
         frozenset({"look:syntax_warning"}),
         STDERR,
     ),
-    Explained(
-        "warnings_without_their_line",
-        "A warning at run time is followed by its source line where Python finds the file; the program is compiled from memory.",
-        frozenset({"style:warning", "look:deprecation_warning"}),
-        STDERR,
-    ),
 ]
 
 

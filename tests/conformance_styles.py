@@ -1,189 +1,27 @@
 """Programs written by hand for the conformance bench: how people write contest programs, and what they look at.
 
-`STYLES` are ways of writing a program; `LOOKS` are programs that print what the interpreter tells them of itself, of
-their own file and of the place they run in. Each gets `NUMBERS` as its input unless `INPUT_OF` says otherwise.
+Most are in tests/conformance/: `style.txt` and `machinery.txt` have ways of writing a program, `look.txt` programs that
+print what the interpreter tells of itself, of their own file and of the place they run in. `TEXTS` are about how the text
+itself is written. Each gets `NUMBERS` as its input unless `INPUT_OF` says otherwise.
 """
 
 from __future__ import annotations
 
-from tests.conformance_programs import Program
+from tests.conformance_programs import Program, blocks
 
 NUMBERS = "5\n3 1 4 1 5\n"
 CASES = "3\n4\n1 2 3 4\n1\n9\n2\n-5 5\n"
 
-STYLES = {
-    "plain": "n = int(input())\na = list(map(int, input().split()))\nprint(sum(a), max(a))\n",
-    "typed_main": "import sys\n\ndef main() -> None:\n    n, *a = map(int, sys.stdin.read().split())\n    print(*sorted(a[:n]))\n\nif __name__ == '__main__':\n    main()\n",
-    "many_cases": "def solve():\n    n = int(input())\n    a = [int(x) for x in input().split()]\n    return 'YES' if sum(a) % 2 == 0 else 'NO'\nfor _ in range(int(input())):\n    print(solve())\n",
-    "shorthands": "import sys\nI = lambda: int(sys.stdin.readline())\nL = lambda: list(map(int, sys.stdin.readline().split()))\nS = lambda: sys.stdin.readline().strip()\nn = I()\na = L()\nsys.stdout.write(' '.join(map(str, a[::-1])) + '\\n')\n",
-    "fast_reader": (
-        "import io, os, sys\n"
-        "class Reader(io.IOBase):\n    def __init__(self):\n        self.b, self.lines = io.BytesIO(), 0\n"
-        "    def fill(self):\n        part = os.read(0, max(os.fstat(0).st_size, 8192))\n        at = self.b.tell()\n        self.b.seek(0, 2), self.b.write(part), self.b.seek(at)\n        return part\n"
-        "    def readline(self):\n        while not self.lines:\n            part = self.fill()\n            self.lines = part.count(b'\\n') + (not part)\n        self.lines -= 1\n        return self.b.readline()\n"
-        "class Writer(io.IOBase):\n    def __init__(self):\n        self.b = io.BytesIO()\n    def write(self, s):\n        return self.b.write(s.encode('ascii'))\n    def flush(self):\n        os.write(1, self.b.getvalue())\n        self.b.seek(0), self.b.truncate(0)\n"
-        "sys.stdin, sys.stdout = Reader(), Writer()\ninput = lambda: sys.stdin.readline().rstrip(b'\\r\\n').decode()\n"
-        "n = int(input())\nprint(*map(int, input().split()), sep='\\n')\n"
-    ),
-    "own_print": "import sys\ndef print(*args, sep=' ', end='\\n', file=sys.stdout, flush=False):\n    file.write(sep.join(map(str, args)) + end)\n    flush and file.flush()\nprint(input(), input())\n",
-    "token_generator": "import sys\ndef tokens():\n    for line in sys.stdin.buffer:\n        yield from line.split()\nnext_int = lambda it=tokens(): int(next(it))\nprint(sum(next_int() for _ in range(next_int())))\n",
-    "trampoline": "from types import GeneratorType\ndef bootstrap(f, stack=[]):\n    def run(*args):\n        if stack:\n            return f(*args)\n        to = f(*args)\n        while True:\n            if isinstance(to, GeneratorType):\n                stack.append(to)\n                to = next(to)\n            else:\n                stack.pop()\n                if not stack:\n                    return to\n                to = stack[-1].send(to)\n    return run\n@bootstrap\ndef depth(n):\n    if n == 0:\n        yield 0\n    r = yield depth(n - 1)\n    yield r + 1\nprint(depth(20000))\n",
-    "thread_with_stack": "import sys, threading\nsys.setrecursionlimit(1 << 17)\nthreading.stack_size(1 << 27)\ndef f(n):\n    return 0 if n == 0 else 1 + f(n - 1)\ndef main():\n    print(f(60000))\nthreading.Thread(target=main).start()\n",
-    "deep_lru_cache": "import sys\nfrom functools import lru_cache\nsys.setrecursionlimit(10**5)\n@lru_cache(None)\ndef fib(n):\n    return n if n < 2 else (fib(n - 1) + fib(n - 2)) % (10**9 + 7)\nprint(fib(4000))\n",
-    "decimal": "from decimal import Decimal, getcontext\ngetcontext().prec = 60\nprint(Decimal(2).sqrt(), getcontext())\n",
-    "fractions": "from fractions import Fraction\nprint(sum(Fraction(1, k) for k in range(1, 30)))\n",
-    "random_seed": "import random\nrandom.seed(12345)\nprint([random.randint(1, 100) for _ in range(10)], random.random())\n",
-    "dataclass_pickle": "import pickle, dataclasses\n@dataclasses.dataclass(order=True, frozen=True)\nclass P:\n    x: int\n    y: int = 0\nprint(pickle.loads(pickle.dumps(P(1, 2))), P.__module__, sorted([P(3), P(1)]))\n",
-    "enum_named_tuple": "import enum, typing\nclass C(enum.Enum):\n    RED = 1\n    BLUE = enum.auto()\nclass T(typing.NamedTuple):\n    a: int\n    b: str = 'x'\nprint(C.BLUE, C(1), list(C), T(1), T.__annotations__)\n",
-    "match_walrus": "match [int(x) for x in open(0).read().split()]:\n    case [n, *rest] if (total := sum(rest)) > 3:\n        print(n, total)\n    case _:\n        print('other')\n",
-    "asyncio": "import asyncio\nasync def double(x):\n    await asyncio.sleep(0)\n    return 2 * x\nasync def main():\n    print(await asyncio.gather(*map(double, range(5))))\nasyncio.run(main())\n",
-    "exception_group": "try:\n    raise ExceptionGroup('g', [ValueError(1), KeyError('k')])\nexcept* ValueError as e:\n    print(e.exceptions)\nexcept* KeyError as e:\n    print(repr(e))\nraise ExceptionGroup('out', [TypeError('t')])\n",
-    "subprocess_python": "import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', 'print(6*7)'], capture_output=True, text=True).stdout)\n",
-    "subprocess_inherits": "import subprocess, sys\nprint('before', flush=True)\nsubprocess.run([sys.executable, '-c', 'print(input())'])\nprint('after')\n",
-    "fork_shares_buffer": "import os\nprint('twice')\nif os.fork() == 0:\n    raise SystemExit(0)\nos.wait()\n",
-    "pool": "from multiprocessing import Pool\ndef square(x):\n    return x * x\nif __name__ == '__main__':\n    with Pool(2) as p:\n        print(p.map(square, range(6)))\n",
-    "process": "from multiprocessing import Process\ndef work(x):\n    print('child', x, flush=True)\nif __name__ == '__main__':\n    p = Process(target=work, args=(1,))\n    p.start()\n    p.join()\n    print(p.exitcode)\n",
-    "thread_pool": "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(4) as pool:\n    print(list(pool.map(str, range(8))))\n",
-    "thread_pool_left_open": "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\npool.submit(print, 'in the pool')\n",
-    "signal_alarm": "import signal\ndef ring(*_):\n    print('rang')\n    raise SystemExit(0)\nsignal.signal(signal.SIGALRM, ring)\nsignal.setitimer(signal.ITIMER_REAL, 0.05)\nwhile True:\n    pass\n",
-    "alarm_unhandled": "import signal\nprint('lost')\nsignal.setitimer(signal.ITIMER_REAL, 0.03)\nsignal.pause()\n",
-    "deep_recursion_dies": "def f(n):\n    return f(n + 1)\ntry:\n    f(0)\nexcept RecursionError as e:\n    print(e)\n",
-    "settrace": "import sys\ncalls = []\nsys.settrace(lambda frame, event, arg: calls.append(frame.f_code.co_name))\ndef f():\n    pass\nf()\nsys.settrace(None)\nprint(calls)\n",
-    "profile": "import sys\nseen = []\ndef hook(frame, event, arg):\n    seen.append(event)\nsys.setprofile(hook)\nlen([])\nsys.setprofile(None)\nprint(seen)\n",
-    "unraisablehook": "import sys\nsys.unraisablehook = lambda u: print('unraisable', u.exc_value)\nclass A:\n    def __del__(self):\n        raise ValueError('in del')\nA()\na = A()\n",
-    "del_raises": "class A:\n    def __del__(self):\n        raise ValueError('in del')\na = A()\nprint('body')\n",
-    "threading_excepthook": "import threading\nthreading.excepthook = lambda a: print('hook', a.exc_type.__name__)\nt = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()\n",
-    "sys_exit_in_thread": "import sys, threading\nt = threading.Thread(target=sys.exit, args=(5,))\nt.start()\nt.join()\nprint('still here')\n",
+# Too long, or too particular about their characters, for a file.
+GENERATED = {
     "nested_finally": "def f():\n" + "".join("    " * (i + 1) + "try:\n" for i in range(10)) + "    " * 11 + "return 1\n" + "".join("    " * (i + 1) + "finally:\n" + "    " * (i + 2) + f"print({i})\n" for i in reversed(range(10))) + "print(f())\n",
     "nested_finally_19": "".join(" " * i + "try:\n" for i in range(19)) + " " * 19 + "print('in')\n" + "".join(" " * i + "finally:\n" + " " * (i + 1) + f"print({i})\n" for i in reversed(range(19))),
     "nested_blocks_25": "".join(" " * i + "for a in '1':\n" for i in range(25)) + " " * 25 + "print('deep')\n",
     "nested_if_90": "".join(" " * i + "if 1:\n" for i in range(90)) + " " * 90 + "print('deep')\n",
     "long_expression": "print(" + "+".join(["1"] * 2000) + ")\n",
     "parentheses_150": "print(" + "(" * 150 + "1" + ")" * 150 + ")\n",
-    "context_stack": "import contextlib\nwith contextlib.ExitStack() as s:\n    s.callback(print, 'last')\n    s.callback(print, 'first')\n    raise SystemExit(0)\n",
-    "weakref_finalize": "import weakref\nclass A: pass\na = A()\nf = weakref.finalize(a, print, 'at the end')\nprint(f.alive, f.atexit)\n",
-    "gc_callbacks": "import gc\ngc.callbacks.append(lambda phase, info: print(phase, info['generation']) if phase == 'start' else None)\ngc.collect()\ngc.callbacks.clear()\n",
-    "large_output": "print('x' * 3_000_000)\nfor i in range(100_000):\n    print(i)\n",
-    "many_flushes": "for i in range(3000):\n    print(i, flush=True)\n",
-    "surrogate_output": "print('\\ud800')\n",
-    "bytes_output": "import sys\nsys.stdout.buffer.write(bytes(range(256)))\n",
-    "unicode_output": "print('žluťoučký 世界 🎉')\n",
-    "dup2_of_stdout": "import os\nprint('first', flush=True)\nfd = os.open('out.txt', os.O_CREAT | os.O_RDWR)\nkept = os.dup(1)\nos.dup2(fd, 1)\nprint('into the file', flush=True)\nos.dup2(kept, 1)\nprint(os.pread(fd, 100, 0))\nos.unlink('out.txt')\n",
-    "stdin_closed": "import sys\nsys.stdin.close()\nprint('closed')\nprint(input())\n",
-    "fd_0_closed": "import os\nos.close(0)\nprint('closed')\nprint(input())\n",
-    "stdin_seek": "import sys\na = sys.stdin.read()\nsys.stdin.seek(0)\nprint(a == sys.stdin.read(), sys.stdin.seekable(), sys.stdin.tell())\n",
-    "stdout_seek": "import sys\nprint('abc')\nsys.stdout.flush()\nprint(sys.stdout.tell(), sys.stdout.seekable())\n",
-    "stdin_none": "import sys\nsys.stdin = None\ninput()\n",
-    "stdin_replaced": "import io, sys\nsys.stdin = io.StringIO('7\\n')\nprint(int(input()) * 6)\n",
-    "stdout_deleted": "import sys\nprint('before')\ndel sys.stdout\nsys.__stdout__.write('after\\n')\n",
-    "stderr_closed": "import sys\nsys.stderr.close()\nprint('x')\nraise ValueError('unseen')\n",
-    "warning": "import warnings\nwarnings.warn('careful')\nprint('done')\n",
-    "warning_is_error": "import warnings\nwarnings.simplefilter('error')\nwarnings.warn('careful')\n",
-    "traceback_stdout": "import sys, traceback\ntry:\n    {}['k']\nexcept KeyError:\n    traceback.print_exc(file=sys.stdout)\n",
-    "faulthandler": "import faulthandler, sys\nfaulthandler.enable()\nprint(faulthandler.is_enabled())\n",
-    "segfault": "import ctypes\nprint('lost')\nctypes.string_at(0)\n",
-    "memory_error_caught": "try:\n    a = bytearray(1 << 60)\nexcept MemoryError:\n    print('caught')\n",
-    "numpy": "import numpy as np\nn = int(input())\na = np.array(input().split(), dtype=np.int64)\nprint(a.cumsum(), a.mean(), np.linspace(0, 1, 5))\n",
-    "numpy_fromstring": "import sys\nimport numpy as np\nprint(np.array(sys.stdin.buffer.read().split(), np.int64).reshape(-1, 2))\n",
-    "numpy_lazy_zeros": "import numpy as np\na = np.zeros(1 << 25, dtype=np.int8)\nprint(a.shape)\n",
-    "sleep": "import time\nt = time.monotonic()\ntime.sleep(0.02)\nprint(time.monotonic() - t >= 0.02)\n",
-    "tempfile": "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    f.write('abc')\n    f.seek(0)\n    print(f.read())\n",
-    "own_file": "with open('a.txt', 'w') as f:\n    print('hello', file=f)\nprint(open('a.txt').read())\nimport os\nos.remove('a.txt')\n",
-    "argparse": "import argparse\np = argparse.ArgumentParser()\np.add_argument('--n', type=int, default=3)\nprint(p.parse_args().n, p.prog)\n",
-    "unittest_main": "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(1, 1)\nif __name__ == '__main__':\n    unittest.main()\n",
-    "doctest": "def f(x):\n    '''\n    >>> f(2)\n    4\n    '''\n    return x * x\nif __name__ == '__main__':\n    import doctest\n    print(doctest.testmod())\n",
-    "iterator_protocol": "import sys\nit = iter(sys.stdin.read().split())\nn = int(next(it))\nprint([int(next(it)) for _ in range(n)])\nprint(next(it))\n",
-    "late_import": "def f():\n    from collections import Counter\n    import heapq, bisect, itertools, string\n    print(Counter('abca').most_common(1), string.ascii_letters[:3])\nf()\n",
-    "star_imports": "from math import *\nfrom collections import *\nfrom itertools import *\nfrom heapq import *\nprint(gcd(12, 18), floor(pi))\n",
-    "type_cycle": "class Node:\n    def __init__(self):\n        self.next = self\n    def __del__(self):\n        print('gone')\nfor _ in range(3):\n    Node()\n",
-    "builtins_patched": "import builtins\nold = builtins.print\nbuiltins.print = lambda *a, **k: old('patched', *a, **k)\nprint(1)\n",
-    "codecs_writer": "import codecs, sys\nsys.stdout = codecs.getwriter('utf-8')(sys.stdout.detach())\nprint('wrapped \u00e9')\n",
-    "infinite_iter": "for line in iter(input, '3 1 4 1 5'):\n    print(line)\n",
-    "eof_as_end": "try:\n    while 1:\n        print(int(input().split()[0]))\nexcept EOFError:\n    pass\n",
-    "int_of_5000_digits": "print(len(str(10 ** 4000)))\nprint(int('9' * 5000))\n",
-    "print_5000_digits": "print(10 ** 5000)\n",
-    "digits_limit_lifted": "import sys\nsys.set_int_max_str_digits(0)\nprint(len(str(10 ** 6000)))\n",
-    "exit_code_3_digits": "import sys\nprint('x')\nsys.exit(1000)\n",
-    "exit_string_unicode": "import sys\nsys.exit('konec – ž')\n",
-    "exit_object": "class A:\n    def __str__(self):\n        raise ValueError('no text')\nraise SystemExit(A())\n",
-    "quit_closes_stdin": "try:\n    quit()\nexcept SystemExit:\n    pass\nprint(input())\n",
-    "base_exception": "class Stop(BaseException): pass\nraise Stop('now')\n",
-    "error_in_str": "class E(Exception):\n    def __str__(self):\n        return 1 / 0\nraise E()\n",
-    "syntax_error": "print(1\nx = = 2\n",
-    "return_at_top": "print('unseen')\nreturn\n",
-    "indentation_error": "if 1:\nprint(2)\n",
     "tab_error": "if 1:\n\tprint(1)\n        print(2)\n",
     "null_byte": "print(1)\0\n",
-    "python2": "print 'hello'\n",
-    "yield_from_stdin": "import sys\nprint(sum(map(len, sys.stdin)))\n",
-    "two_forks": "import os\nfor _ in range(2):\n    if os.fork() == 0:\n        os.write(1, b'x')\n        os._exit(0)\n    os.wait()\nprint('parent')\n",
-    "import_site": "import site\nprint(callable(site.getsitepackages))\n",
-    "copyright": "print(str(copyright)[:20], str(credits)[:10], repr(license)[:10], callable(help))\n",
-    "http_import": "import http.client, urllib.request, ssl, sqlite3, zlib, bz2, lzma\nprint('imported')\n",
-    "executemany_globals": "x = 1\nexec('x = 2')\nprint(x, eval('x + 1'), sorted(k for k in globals() if not k.startswith('__')))\n",
-}
-
-LOOKS = {
-    "argv": "import sys\nprint(sys.argv, sys.orig_argv[1:])\n",
-    "file": "import os\nprint(os.path.basename(__file__), os.path.isabs(__file__), os.path.dirname(os.path.abspath(__file__)))\n",
-    "name_and_spec": "print(__name__, __spec__, __package__, __doc__, __loader__.__class__.__name__, __builtins__.__class__.__name__)\n",
-    "doc": "'''The program's words.'''\nprint(__doc__)\n",
-    "globals": "print(sorted(globals()))\n",
-    "dir": "print(dir())\n",
-    "annotations": "x: int = 3\nprint(__annotations__)\n",
-    "main_module": "import __main__, sys\nx = 5\nprint(__main__.x, sys.modules['__main__'] is __main__, __main__.__dict__ is globals(), repr(__main__))\n",
-    "flags": "import sys\nprint(sys.flags)\n",
-    "options": "import sys\nprint(sys._xoptions, sys.warnoptions, sys.dont_write_bytecode)\n",
-    "limits": "import sys\nprint(sys.getrecursionlimit(), sys.get_int_max_str_digits(), sys.getswitchinterval(), sys.maxsize)\n",
-    "depth": "def f(n):\n    global deepest\n    deepest = n\n    f(n + 1)\ntry:\n    f(1)\nexcept RecursionError:\n    pass\nprint(deepest)\n",
-    "depth_in_main": "def f(n):\n    try:\n        return f(n + 1)\n    except RecursionError:\n        return n\ndef main():\n    print(f(1))\nmain()\n",
-    "depth_995": "def f(n):\n    return 0 if n == 0 else 1 + f(n - 1)\nprint(f(995))\n",
-    "depth_in_thread": "import threading\ndef f(n):\n    try:\n        return f(n + 1)\n    except RecursionError:\n        return n\nthreading.Thread(target=lambda: print(f(1))).start()\n",
-    "stack": "import inspect, traceback\nprint(len(inspect.stack()), [f.name for f in traceback.extract_stack()], inspect.currentframe().f_back)\n",
-    "source": "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f))\n",
-    "reads_itself": "print(len(open(__file__).read()))\n",
-    "traceback_text": "import traceback\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    print(traceback.format_exc())\n",
-    "hash_of_text": "print(hash('abc'), {'a', 'b', 'c', 'd'}, hash(1.5), hash((1, 2)))\n",
-    "isatty": "import sys, os\nprint(sys.stdin.isatty(), sys.stdout.isatty(), os.isatty(2))\n",
-    "stdout": "import sys\no = sys.stdout\nprint(o.encoding, o.errors, o.line_buffering, o.write_through, o.name, o.mode, o.fileno(), o.newlines, type(o).__name__)\n",
-    "stdin": "import sys\ni = sys.stdin\nprint(i.encoding, i.errors, i.line_buffering, i.name, i.mode, i.fileno(), i.newlines, type(i.buffer).__name__, i.closed)\n",
-    "stderr": "import sys\ne = sys.stderr\nprint(e.encoding, e.errors, e.line_buffering, e.name, e.mode, e is sys.__stderr__)\n",
-    "originals": "import sys\nprint(sys.stdin is sys.__stdin__, sys.stdout is sys.__stdout__, sys.excepthook is sys.__excepthook__)\n",
-    "file_descriptors": "import os\nopen_ones = []\nfor fd in range(10):\n    try:\n        os.fstat(fd)\n        open_ones.append(fd)\n    except OSError:\n        pass\nprint(open_ones)\n",
-    "next_descriptor": "import os\nprint(os.dup(0), open('/dev/null').fileno())\n",
-    "stdin_size": "import os\nprint(os.fstat(0).st_size, os.lseek(0, 0, 1))\n",
-    "stdin_readonly": "import os\ntry:\n    os.write(0, b'x')\n    print('written')\nexcept OSError as e:\n    print(e.errno)\n",
-    "cwd": "import os\nprint(os.getcwd(), os.listdir('.'))\n",
-    "environment": "import os\nprint(sorted(k for k in os.environ if k not in ('PWD', 'OLDPWD', 'SHLVL', '_')), os.environ['HOME'], os.environ.get('PATH'))\n",
-    "sys_path_0": "import sys\nprint(sys.path[0], len(sys.path) == len(set(sys.path)))\n",
-    "sys_path": "import sys\nprint([p for p in sys.path if p.endswith(('.zip', 'lib-dynload')) or '/lib/python' in p])\n",
-    "prefix": "import sys\nprint(sys.prefix == sys.base_prefix, sys.exec_prefix == sys.prefix, sys.executable)\n",
-    "version": "import sys, platform\nprint(sys.version, sys.implementation.name, platform.python_version(), sys.byteorder)\n",
-    "modules": "import sys\nprint([m for m in ('collections', 'heapq', 'math', 'random', 'threading', 're', 'json') if m in sys.modules])\n",
-    "no_phase_modules": "import sys\nprint([m for m in sys.modules if 'zygote' in m or 'phase' in m], 'resource' in sys.modules, 'marshal' in sys.modules)\n",
-    "gc_state": "import gc\nprint(gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.get_freeze_count())\n",
-    "gc_automatic": "import gc\nclass A:\n    alive = 0\n    def __init__(self):\n        A.alive += 1\n        self.me = self\n    def __del__(self):\n        A.alive -= 1\nfor _ in range(20000):\n    A()\nprint(A.alive < 2000)\n",
-    "signals": "import signal\nprint([signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD, signal.SIGALRM)], signal.pthread_sigmask(signal.SIG_BLOCK, []))\n",
-    "threads": "import threading\nprint(threading.current_thread().name, threading.main_thread() is threading.current_thread(), threading.active_count(), threading.stack_size())\n",
-    "thread_ident": "import threading, os\nprint(threading.get_native_id() == os.getpid(), threading.main_thread().ident == threading.get_ident())\n",
-    "umask": "import os\nold = os.umask(0)\nprint(oct(old))\n",
-    "locale": "import locale, sys\nprint(locale.getpreferredencoding(), sys.getfilesystemencoding(), sys.getdefaultencoding(), locale.setlocale(locale.LC_CTYPE))\n",
-    "time_zone": "import time\nprint(time.tzname, time.timezone, time.localtime(0).tm_hour)\n",
-    "builtins_names": "import builtins\nprint(sorted(set(dir(builtins)) - {'_'}))\n",
-    "exit_repr": "print(exit, repr(quit), exit.__class__.__name__)\n",
-    "displayhook": "import sys\nsys.displayhook(5)\nprint(__builtins__._ if hasattr(__builtins__, '_') else None)\n",
-    "warning_filters": "import warnings\nprint(len(warnings.filters), warnings.filters)\n",
-    "syntax_warning": "print(5 is 5)\n",
-    "deprecation_warning": "import warnings\nwarnings.warn('old', DeprecationWarning)\n",
-    "escape_warning": "print('\\d')\n",
-    "code_name": "import sys\nf = sys._getframe()\nprint(f.f_code.co_name, f.f_lineno, f.f_code.co_filename.rsplit('/')[-1], f.f_back)\n",
-    "module_repr": "import sys\nprint(repr(sys.modules['__main__']))\n",
-    "caller_globals": "import sys\nprint('e' in globals(), 'status' in globals(), [k for k in globals() if not k.startswith('__')])\n",
-    "atexit_count": "import atexit\nprint(atexit._ncallbacks())\n",
-    "rlimit_stack": "import resource\nprint(resource.getrlimit(resource.RLIMIT_STACK)[0] != 0)\n",
-    "random_without_seed": "import random\nprint(0 <= random.random() < 1)\n",
-    "float_repr": "print(0.1 + 0.2, 1e22, float('inf'), -0.0, 1e16, 5e-324)\n",
-    "decimal_context": "import decimal\nprint(decimal.getcontext(), decimal.getcontext().traps[decimal.InvalidOperation])\n",
 }
 
 # How the text itself is written.
@@ -220,7 +58,7 @@ INPUT_OF = {"many_cases": CASES, "eof_as_end": "1 2\n3 4\n", "numpy_fromstring":
 
 def styles() -> list[Program]:
     """All of them, named `style:…`, `look:…` and `text:…`."""
-    kinds = {"style": STYLES, "look": LOOKS, "text": TEXTS}
+    kinds = {"style": blocks("style") | blocks("machinery") | GENERATED, "look": blocks("look"), "text": TEXTS}
     return [
         Program(f"{kind}:{name}", code, INPUT_OF.get(name, NUMBERS), packages="numpy" in code)
         for kind, programs in kinds.items()
