@@ -29,6 +29,7 @@ from phase1.zygote import EXITED, SIGNALLED
 from tests.conformance_programs import Program
 
 PATIENCE = 30  # s a reference may take
+REPEATS = 2  # of each program in the judge
 CONFIG = JudgeConfig(workers=2, run_timeout=10.0, compare="exact")
 COMPILE_ERRORS = ("SyntaxError", "IndentationError", "TabError")
 _ADDRESS = re.compile(rb"0x[0-9a-f]{6,}")
@@ -128,11 +129,11 @@ class Reference:
 # --------------------------------------------------------------------------------------------------------------- judge
 @dataclass
 class _Recorder:
-    """In place of the sandbox's `run`: keeps each program's last TestRun, which a verdict does not carry."""
+    """In place of the sandbox's `run`: keeps what each test of a program did, which a verdict does not carry."""
 
     run_task: Callable[[Task], AsyncGenerator[TestRun, None]]
-    runs: dict[str, TestRun] = field(default_factory=dict)
-    statuses: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, list[TestRun]] = field(default_factory=dict)
+    statuses: dict[str, list[str]] = field(default_factory=dict)
 
     @staticmethod
     def key(code: str, stdin: str) -> str:
@@ -141,17 +142,15 @@ class _Recorder:
     async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
         async with contextlib.aclosing(self.run_task(task)) as runs:
             async for run in runs:
-                self.runs[self.key(task.program, task.inputs[0])] = run
+                if task.inputs:
+                    self.runs.setdefault(self.key(task.program, task.inputs[0]), []).append(run)
                 yield run
 
     def saw(self, kind: int, code: int, task: Task) -> None:
-        if not task.inputs:  # an assert task
-            return
-        key = self.key(task.program, task.inputs[0])
-        if kind == EXITED:
-            self.statuses[key] = f"exit {code}"
-        elif kind == SIGNALLED:
-            self.statuses[key] = signal.Signals(code).name
+        """How a stdin test ended, as the sandbox reads it. Called before its run is yielded."""
+        if task.inputs:
+            status = f"exit {code}" if kind == EXITED else signal.Signals(code).name if kind == SIGNALLED else "stopped"
+            self.statuses.setdefault(self.key(task.program, task.inputs[0]), []).append(status)
 
 
 class Judged:
@@ -161,19 +160,21 @@ class Judged:
         self.judge, self.recorder = judge, _Recorder(judge.backend.run)
         judge.backend.run = self.recorder.run
 
-    async def run(self, program: Program, expected: bytes) -> tuple[Verdict, Outcome]:
-        """The verdict with the reference's output as the expected one, and the outcome."""
-        want = expected.decode("utf-8", "surrogateescape")
-        cases = {"type": "codecontests", "tests": [{"input": program.stdin, "output": want.encode("utf-8", "replace").decode()}]}
+    async def run(self, program: Program, plain: Outcome) -> tuple[Verdict, Outcome]:
+        """The verdict with the reference's output as the expected one, and the outcome.
+
+        The test is given REPEATS times, for a fork-server may serve its first test well and its second not; the outcome
+        is the first that is not the reference's.
+        """
+        want = plain.stdout.decode("utf-8", "replace")
+        cases = {"type": "codecontests", "tests": [{"input": program.stdin, "output": want}] * REPEATS}
         verdict = await self.judge.judge(program.code, cases)
         key = self.recorder.key(program.code, program.stdin)
-        run = self.recorder.runs.pop(key, None)
-        status = self.recorder.statuses.pop(key, verdict.error_type)
-        if run is None:
+        runs, statuses = self.recorder.runs.pop(key, []), self.recorder.statuses.pop(key, [])
+        if len(runs) != REPEATS or len(statuses) != REPEATS:  # it did not compile, or the judge failed
             return verdict, Outcome(b"", verdict.error_type, verdict.detail)
-        if run.verdict == "timeout":
-            status = "timeout"
-        return verdict, Outcome(run.output, status, _last_words(run.stderr))
+        outcomes = [Outcome(run.output, "timeout" if run.verdict == "timeout" else status, _last_words(run.stderr)) for run, status in zip(runs, statuses, strict=True)]
+        return verdict, next((o for o in outcomes if o != plain), outcomes[-1])
 
 
 @contextlib.asynccontextmanager
@@ -229,7 +230,7 @@ async def differences(programs: list[Program], config: JudgeConfig = CONFIG) -> 
             reference.close()
 
         async def one(program: Program, outcome: Outcome) -> Difference | None:
-            verdict, seen = await judged.run(program, outcome.stdout)
+            verdict, seen = await judged.run(program, outcome)
             return compare(program, outcome, verdict, seen)
 
         found: list[Difference] = []
