@@ -1,6 +1,6 @@
 """The judge held against plain Python: the same programs by both, and a table of where output, status or verdict part.
 
-    python tests/bench/bench_conformance.py                     # all of it, about two minutes on two cores
+    python tests/bench/bench_conformance.py                     # all of it, about three minutes on two cores
     python tests/bench/bench_conformance.py --every 10 --show 50
     python tests/bench/bench_conformance.py --only write:fast_io        # combinations with a part; or a program by its name
 
