@@ -1,6 +1,6 @@
 """How a program ends, inside the sandbox: in the interpreter's own order, for plain `python3` is the reference.
 
-A third file that runs inside the sandbox; it imports nothing of ours. CPython ends a script so (pythonrun.c, pylifecycle.c):
+One of the files that run inside the sandbox; it imports nothing of ours. CPython ends a script so (pythonrun.c, pylifecycle.c):
 flush stderr and stdout; print the traceback; join threads; run atexit; flush again, where a stream without a true `closed`
 counts as open, and a flush that fails makes the exit status 120; collect garbage; give `sys.stdout` back; drop `__main__`,
 which runs `__del__` and closes files; flush once more.
