@@ -35,14 +35,18 @@ _QUOTE = re.compile(r"[ \t]{0,3}(?:>[ \t]?)+")
 _MARK = r"[ \t]*(?:(?:[-*+]|\d{1,3}[.)])[ \t]+)*"
 _OPEN = re.compile(rf"(?P<mark>{_MARK})(?P<before>[^`]*?)(?P<fence>`{{3,}})(?P<info>[^`]*)\Z")
 _OPEN_TILDE = re.compile(rf"(?P<mark>{_MARK})(?P<before>)(?P<fence>~{{3,}})(?P<info>.*)\Z")
-_STARTS_CODE = re.compile(r"(?:import |from \w|def |class |@\w|if |for |while |with |try:|print\(|#!|[A-Za-z_][\w, ]*(?:\[.*\])? *[-+*/|&]?= *\S)")
+_STARTS_CODE = re.compile(
+    r"(?:import |from \w|def |class |@\w|if |for |while |with |try:|elif |else:|except|finally:|return |raise |assert |del |async |await |global |print\(|#!"
+    r"|[A-Za-z_][\w, ]*(?:\[.*\])? *[-+*/|&]?= *\S)"
+)
+_SENTENCE = re.compile(r"[^\w\s]{0,3} ?\w[\w'’\-]*(?:[,:;.!?*]*(?: +\S+)+|[.:!?*]+)\Z")
 
 
 @dataclass(frozen=True)
 class Reading:
     """A program and the rule by which it was found.
 
-    Rules: code_tag, code_tag_fence, unclosed_tag, fence, program_fence (one of several), tilde_fence, indented_fence,
+    Rules: code_tag, code_tag_fence, code_tag_prose, unclosed_tag, fence, program_fence (one of several), tilde_fence, indented_fence,
     unclosed_fence, prose_around, whole; with `after_think+` before it where a think block was cut off and `tag_in_prose+`
     where tags were only named.
     """
@@ -151,12 +155,15 @@ def _tagged(text: str) -> Iterator[Reading]:
         if is_program(content):
             yield Reading(content, "code_tag" if ends else "unclosed_tag")
             continue
-        if not ends and _in_a_sentence(text, start):
+        if (not ends and _in_a_sentence(text, start)) or _TAG.search(content):
+            position = start.end()  # a later tag is the answer's
             continue
         fences = [f for f in _fences(content) if f.text.strip()]
         if fences:
             yield Reading(_program_among(fences).text, "code_tag_fence")
-        elif content.strip() and _stands_alone(text, start, content):
+        elif (inside := _without_prose(content)) is not None:
+            yield Reading(inside, "code_tag_prose")
+        elif content.strip() and _stands_alone(text, content):
             yield Reading(content, "code_tag" if ends else "unclosed_tag")
 
 
@@ -172,10 +179,9 @@ def _in_a_sentence(text: str, tag: re.Match[str]) -> bool:
     return bool(line.strip() and behind.strip())
 
 
-def _stands_alone(text: str, tag: re.Match[str], content: str) -> bool:
-    """Whether a tag whose content does not parse still is an answer: it begins a line, or nothing else could be the program."""
-    line = text[text.rfind("\n", 0, tag.start()) + 1 : tag.start()]
-    return "\n" in content.strip() or not line.strip() or not any(f.text.strip() for f in _fences(text))
+def _stands_alone(text: str, content: str) -> bool:
+    """Whether a tag's content that does not parse still is the answer: it has lines, or nothing else could be the program."""
+    return "\n" in content.strip() or not any(f.text.strip() for f in _fences(text))
 
 
 # --------------------------------------------------------------------------------------------------------------- fences
@@ -241,13 +247,21 @@ def _program_among(fences: list[Fence]) -> Fence:
 
 # ---------------------------------------------------------------------------------------------------------------- prose
 def _without_prose(text: str) -> str | None:
-    """The longest run of whole paragraphs, from a line that looks like Python on, that is a program; None where there is none."""
+    """The longest run of whole paragraphs, from a line that looks like Python on, that is a program; None where there is none.
+
+    Only sentences are left out: a program that was cut off stays what it is.
+    """
     lines = text.split("\n")
     starts = [i for i, line in enumerate(lines) if _STARTS_CODE.match(line)][:MOST_ENDS]
     ends = [len(lines), *(i for i in range(len(lines) - 1, 0, -1) if not lines[i].strip())][: 2 * MOST_ENDS]
     for start in starts:
         for end in ends:
             block = "\n".join(lines[start:end])
-            if end > start and is_program(block):
+            if end > start and all(map(_is_sentence, lines[:start] + lines[end:])) and is_program(block):
                 return block
     return None
+
+
+def _is_sentence(line: str) -> bool:
+    """Whether a line is nothing but words: blank, or some words of which none makes it Python."""
+    return not line.strip() or bool(_SENTENCE.match(line) and not _STARTS_CODE.match(line))

@@ -47,6 +47,12 @@ CASES = {
     "a variable in tags": (f"We read <code>n</code> and print its square.\n{py(P)}", P, "tag_in_prose+fence"),
     "tags named, then used": (f"The code in <code> and </code> tags:\n<code>\n{P}\n</code>", P, "code_tag"),
     "tags named behind": (f"{py(P)}\nThe code stands in <code> and </code> as asked.", P, "tag_in_prose+fence"),
+    "tags named in a sentence, then used": (f"The code is in the <code> tag below.\n\n<code>\n{P}\n</code>", P, "code_tag"),
+    "dots in tags": (f"<code>...</code> as requested:\n{py(P)}", P, "tag_in_prose+fence"),
+    "a placeholder in tags": (f"The form is <code>your code here</code>.\n{py(P)}", P, "tag_in_prose+fence"),
+    "prose in tags": (f"<code>\nHere is the program:\n\n{P}\n</code>", P, "code_tag_prose"),
+    "prose behind tags never closed": (f"<code>\n{P}\n\nThis program reads n and prints its square.", P, "code_tag_prose"),
+    "an output in tags": (f"<code>\n{P}\n</code>\nOutput:\n<code>\n{LONG}\n</code>", P, "code_tag"),
     # ---------------------------------------------------------------------------------------------------------- thoughts
     "thoughts with a draft": (f"<think>\n{py(DRAFT)}\nno\n</think>\n{py(P)}", P, "after_think+fence"),
     "thoughts with tags": (f"<think>\n<code>\n{DRAFT}\n</code>\n</think>\n<code>\n{P}\n</code>", P, "after_think+code_tag"),
@@ -103,6 +109,9 @@ CASES = {
     "a bare body": (BODY, BODY, "whole"),
     "prose before bare code": (f"Here is my solution.\n\n{P}", P, "prose_around"),
     "prose around bare code": (f"Here is my solution:\n\n{P}\n\nIt reads a number and squares it.", P, "prose_around"),
+    "bare code cut off": (f"{P}\n\nans.sort(", f"{P}\n\nans.sort(", "whole"),
+    "bare code cut off at a word": (f"{P}\n\nimport", f"{P}\n\nimport", "whole"),
+    "code in tags cut off": (f"<code>\n{P}\n\nres = solve(n", f"{P}\n\nres = solve(n", "unclosed_tag"),
     "only prose": ("I cannot do this.", "I cannot do this.", "whole"),
     "nothing": ("", "", "whole"),
 }  # fmt: skip
