@@ -72,6 +72,11 @@ def contract_form(completion: str) -> str:
     return "fence" if re.search(r"```[^\n`]*\n", completion) else "whole"
 
 
+def program_of(completion: str, extraction: str) -> str:
+    """The program of an answer by one of EXTRACTIONS."""
+    return read_answer(completion).code if extraction == "reader" else extract_code(completion)
+
+
 def read_answer(completion: str) -> Reading:
     """The program that a careful reader would take from an answer, and by which rule."""
     text, prefix = _without_thoughts(completion.replace("\r\n", "\n"))

@@ -50,12 +50,11 @@ from typing import Any
 from tqdm import tqdm
 
 from phase1.compare import MODES, same_output
-from phase1.extraction import EXTRACTIONS, read_answer
+from phase1.extraction import EXTRACTIONS, program_of
 from phase1.files import BadInput, finite, read_jsonl, replacing, run_script, run_stamp, write_json
 from phase1.outcomes import Task, TestRun
 from phase1.probes import ESSENTIAL, MEANING, probe
 from phase1.problems import read_raw, wrong_in
-from phase1.prompts import extract_code
 from phase1.results import MODEL_ERRORS, NO_ANSWER
 from phase1.sandbox import CompileFailed, LocalSandbox, SandboxFailed
 
@@ -365,8 +364,7 @@ def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
             verdicts[key] = Verdict("api_error", detail=str(row.get("error") or ""))
             continue
         if isinstance(row.get("completion"), str):
-            text = row["completion"]
-            code = read_answer(text).code if config.extraction == "reader" else extract_code(text)
+            code = program_of(row["completion"], config.extraction)
         elif isinstance(row.get("code"), str):
             code = row["code"]
         else:

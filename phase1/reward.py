@@ -20,9 +20,9 @@ from pathlib import Path
 if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
     sys.path.insert(0, root)
 
+from phase1.extraction import program_of
 from phase1.judge import Judge, JudgeConfig, Verdict, open_judge
 from phase1.problems import Problem
-from phase1.prompts import extract_code
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str | dict, extra_info: dict | None = None, **judge_options) -> dict[str, float]:
@@ -38,7 +38,8 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str | dict,
     problem = Problem(data_source, str(truth.get("problem_id", "")), prompt, cases)
     if problem.test_type == "humaneval" and not prompt:
         raise RuntimeError(f"{data_source}: a HumanEval answer is judged with its prompt; give it in ground_truth or extra_info")
-    verdict = judged(problem.program(extract_code(solution_str)), cases, JudgeConfig(**{"workers": 1, **judge_options}))
+    config = JudgeConfig(**{"workers": 1, **judge_options})
+    verdict = judged(problem.program(program_of(solution_str, config.extraction)), cases, config)
     if verdict.error_type == "sandbox_error":
         raise RuntimeError(f"{data_source} {problem.problem_id}: the judge failed ({verdict.detail})")
     executed = verdict.error_type in ("success", "wrong_answer")

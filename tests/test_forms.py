@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +16,8 @@ from phase1.metrics import write_metrics, write_qa_logs
 from phase1.problems import Problem
 from phase1.prompts import answer
 from phase1.results import Completion, RecordLog, read_records
+from phase1.reward import compute_score
+from tests.conftest import ROOT
 from tests.fake_evaluations import PHASE0, Fake, write_evaluation
 from tests.report.running import generate
 from tests.running_judge import stdin
@@ -158,3 +162,14 @@ def test_two_extractions_are_not_comparable(phases, records, tmp_path):
     done = generate("--phase0_metrics", phases[0], "--phase1_metrics", evaluation(tmp_path / "r", records["reader"], "reader"), "--output_dir", tmp_path / "out")
     assert done.returncode == 1
     assert "judge.extraction differs" in (tmp_path / "out" / "comparison_table.md").read_text()
+
+
+def test_the_command_and_the_reward_take_the_program_that_they_are_told_to(tmp_path):
+    text, cases = ANSWERS[1][0], stdin(("5\n", "25"))
+    (tmp_path / "raw.jsonl").write_text(json.dumps({"problem_id": "p", "prompt": "Square.", "test_cases": cases}) + "\n")
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"problem_id": "p", "completion": text}) + "\n")
+    for extraction, accepted in (("contract", False), ("reader", True)):
+        command = [sys.executable, "-m", "phase1.judge", "--raw", tmp_path / "raw.jsonl", "--solutions", tmp_path / "answers.jsonl", "--out", tmp_path / "out.jsonl"]
+        subprocess.run([*command, "--extraction", extraction], check=True, cwd=ROOT)
+        assert json.loads((tmp_path / "out.jsonl").read_text())["accepted"] is accepted
+        assert compute_score("codecontests_valid", text, cases, extraction=extraction)["score"] == float(accepted)
