@@ -10,25 +10,20 @@ from __future__ import annotations
 
 import ast
 import builtins
-import operator
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from phase1 import bee_python2_names as py2
+from phase1.bee_python2_version import UNKNOWN, VersionTests, asks_version, called_name, last_name
 
-_UNKNOWN = object()
 _LOOKUPS = frozenset(("NameError", "AttributeError", "ImportError"))
 _ALL = _LOOKUPS | {"TypeError"}
 _CAUGHT = {  # by a handler of that name; what is in no entry catches none of the errors that matter here
     "NameError": {"NameError"}, "AttributeError": {"AttributeError"}, "ImportError": {"ImportError"}, "TypeError": {"TypeError"},
     "ModuleNotFoundError": {"ModuleNotFoundError"}, "Exception": _ALL, "BaseException": _ALL,
-}  # fmt: skip
-_COMPARE: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
 }  # fmt: skip
 _SCOPE_READERS = frozenset(("eval", "exec", "globals", "locals", "vars"))  # they can call a function that is named nowhere
 _NESTING = 50_000  # frames; the parser refuses what is a tenth as deep
@@ -104,6 +99,7 @@ class _Walk:
         self.waiting: dict[str, list[tuple[ast.FunctionDef | ast.AsyncFunctionDef, _Scope]]] = {}
         self.named: set[str] = set()
         self.queue: list[tuple[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, _Scope]] = []
+        self.tests = VersionTests(lambda name: self.scope.find(name), self.constants, self.attributes)
         self.any_name = False  # `from x import *`: nobody knows what it binds
 
     def program(self, tree: ast.Module) -> None:
@@ -167,11 +163,11 @@ class _Walk:
             self.visit(child)
 
     def visit_If(self, node: ast.If | ast.IfExp) -> None:
-        value = self.value(node.test)
+        value = self.tests.value(node.test)
         self.visit(node.test)
-        branches = [node.body, node.orelse] if value is _UNKNOWN else [node.body if value else node.orelse]
+        branches = [node.body, node.orelse] if value is UNKNOWN else [node.body if value else node.orelse]
         # A test of the version that cannot be worked out: whatever stands under it was written with both in mind.
-        doubt = value is _UNKNOWN and any(_asks_version(each) for each in ast.walk(node.test))
+        doubt = value is UNKNOWN and any(asks_version(each) for each in ast.walk(node.test))
         with self.guarded(_Guard(_ALL | {"ModuleNotFoundError"}) if doubt else None):
             for branch in branches:
                 for each in branch if isinstance(branch, list) else [branch]:
@@ -180,17 +176,17 @@ class _Walk:
     visit_IfExp = visit_If
 
     def visit_While(self, node: ast.While) -> None:
-        value = self.value(node.test)
+        value = self.tests.value(node.test)
         self.visit(node.test)
-        if value is _UNKNOWN or value:
+        if value is UNKNOWN or value:
             self.statements(node.body)
         self.statements(node.orelse)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         for part in node.values:
             self.visit(part)
-            value = self.value(part)
-            if value is not _UNKNOWN and bool(value) == isinstance(node.op, ast.Or):
+            value = self.tests.value(part)
+            if value is not UNKNOWN and bool(value) == isinstance(node.op, ast.Or):
                 return
 
     @contextmanager
@@ -235,8 +231,8 @@ class _Walk:
         for item in node.items:
             self.visit(item)
             call = item.context_expr
-            if isinstance(call, ast.Call) and _last_name(call.func) == "suppress":
-                errors |= {error for arg in call.args for error in _CAUGHT.get(_last_name(arg), set())}
+            if isinstance(call, ast.Call) and last_name(call.func) == "suppress":
+                errors |= {error for arg in call.args for error in _CAUGHT.get(last_name(arg), set())}
         with self.guarded(_Guard(frozenset(errors)) if errors else None):
             self.statements(node.body)
 
@@ -280,9 +276,9 @@ class _Walk:
         for target in node.targets:
             if isinstance(target, ast.Name):
                 self.bind(target.id, self.kind_of(node.value))
-                value = self.value(node.value)
+                value = self.tests.value(node.value)
                 # A literal that is set again in a loop is no constant; one in capitals is meant as one.
-                if self.scope is self.module and value is not _UNKNOWN and (target.id.isupper() or not isinstance(node.value, ast.Constant)):
+                if self.scope is self.module and value is not UNKNOWN and (target.id.isupper() or not isinstance(node.value, ast.Constant)):
                     self.constants[target.id] = value
             elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple) and len(target.elts) == len(node.value.elts):
                 for name, value in zip(target.elts, node.value.elts, strict=True):
@@ -370,7 +366,7 @@ class _Walk:
                 self.use(node, "AttributeError", f"__builtins__.{node.attr}", called=called)
         if node.attr in py2.LIST_METHODS and (node.attr not in ("index", "count") or self.kind_of(base)):
             self.list_only(node, base, f".{node.attr}()", "AttributeError")
-        elif isinstance(base, ast.Call) and _last_name(base.func) == "print" and isinstance(base.func, ast.Name):
+        elif isinstance(base, ast.Call) and last_name(base.func) == "print" and isinstance(base.func, ast.Name):
             self.use(node, "AttributeError", "a print statement", "print")
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
@@ -387,7 +383,7 @@ class _Walk:
             self.use(node, "TypeError", "a print statement", "print")
         elif isinstance(node.op, ast.Add):
             for one, other in ((left, node.right), (node.right, left)):
-                if isinstance(other, ast.List | ast.ListComp) or _called_name(other) in ("range", "list", *py2.ITERATORS):
+                if isinstance(other, ast.List | ast.ListComp) or called_name(other) in ("range", "list", *py2.ITERATORS):
                     self.list_only(node, one, " + a list", "TypeError", ranges=True)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -400,7 +396,7 @@ class _Walk:
             self.visit(func)
         for child in (*node.args, *node.keywords):
             self.visit(child)
-        name, keywords = _last_name(func), {k.arg for k in node.keywords}
+        name, keywords = last_name(func), {k.arg for k in node.keywords}
         if isinstance(func, ast.Name) and name == "sorted" and (len(node.args) > 1 or "cmp" in keywords):
             if not any(isinstance(arg, ast.Starred) for arg in node.args):
                 self.use(node, "TypeError", "sorted with a comparison function", "sorted")
@@ -419,7 +415,7 @@ class _Walk:
 
     def kind_of(self, node: ast.expr) -> str:
         """ "iterator" for a call of map, filter or zip, "view" for .keys(), .values() or .items(); "" for anything else."""
-        if _called_name(node) in py2.ITERATORS and not self.scope.find(_called_name(node)):
+        if called_name(node) in py2.ITERATORS and not self.scope.find(called_name(node)):
             return "iterator"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in py2.VIEWS and not node.args and not node.keywords:
             return "" if node.func.attr in self.attributes else "view"
@@ -431,124 +427,17 @@ class _Walk:
             kinds = {"iterator"} if what == "len()" else {"iterator", "view"}
             self.use(node, error, f"{value.id}{what} of what is no list", value.id, kinds)
         elif kind := self.kind_of(value):
-            called = _called_name(value) if kind == "iterator" else ""
+            called = called_name(value) if kind == "iterator" else ""
             assert isinstance(value, ast.Call)
-            self.use(node, error, f"{_last_name(value.func)}(){what}", called, attribute="" if called else _last_name(value.func))
-        elif ranges and _called_name(value) == "range":
+            self.use(node, error, f"{last_name(value.func)}(){what}", called, attribute="" if called else last_name(value.func))
+        elif ranges and called_name(value) == "range":
             self.use(node, error, f"range(){what}", "range")
-
-    # ------------------------------------------------------------------------------------------- tests of the version
-    def value(self, node: ast.expr) -> Any:
-        """What a test of the version (or a literal) gives under this Python 3; _UNKNOWN for every other expression."""
-        try:
-            return self._value(node)
-        except Exception:  # a comparison of things that do not compare: the program's own affair
-            return _UNKNOWN
-
-    def _value(self, node: ast.expr) -> Any:
-        match node:
-            case ast.Constant():
-                return node.value
-            case ast.Tuple() | ast.List():
-                parts = [self._value(each) for each in node.elts]
-                return _UNKNOWN if any(p is _UNKNOWN for p in parts) else tuple(parts)
-            case ast.Name(id="version_info") | ast.Attribute(attr="version_info"):
-                return tuple(sys.version_info)
-            case ast.Name(id="hexversion") | ast.Attribute(attr="hexversion"):
-                return sys.hexversion
-            case ast.Attribute(value=ast.Name(id="sys"), attr="version"):
-                return sys.version
-            case ast.Attribute(value=ast.Name(id="six"), attr="PY2" | "PY3" as flag):
-                return flag == "PY3"
-            case ast.Attribute(value=ast.Attribute(attr="version_info") | ast.Name(id="version_info"), attr="major" | "minor" as part):
-                return getattr(sys.version_info, part)
-            case ast.Name(id=name) if name in self.constants:
-                return self.constants[name]
-            case ast.Name(id="str" | "bytes" as name) if not self.scope.find(name):
-                return {"str": str, "bytes": bytes}[name]
-            case ast.Subscript():
-                return self._subscript(node)
-            case ast.UnaryOp(op=ast.Not()):
-                value = self._value(node.operand)
-                return value if value is _UNKNOWN else not value
-            case ast.BinOp(op=ast.Div(), left=ast.Constant(value=int() as a), right=ast.Constant(value=int() as b)):
-                return a / b
-            case ast.BoolOp():
-                return self._bool_op(node)
-            case ast.Compare():
-                return self._compare(node)
-            case ast.Call():
-                return self._call(node)
-        return _UNKNOWN
-
-    def _subscript(self, node: ast.Subscript) -> Any:
-        value = self._value(node.value)
-        if value is _UNKNOWN:
-            return value
-        if isinstance(node.slice, ast.Slice):
-            ends = [None if end is None else self._value(end) for end in (node.slice.lower, node.slice.upper, node.slice.step)]
-            return _UNKNOWN if any(end is _UNKNOWN for end in ends) else value[slice(*ends)]
-        index = self._value(node.slice)
-        return index if index is _UNKNOWN else value[index]
-
-    def _bool_op(self, node: ast.BoolOp) -> Any:
-        decides = isinstance(node.op, ast.Or)
-        values = [self._value(each) for each in node.values]
-        known = [value for value in values if value is not _UNKNOWN]
-        if any(bool(value) == decides for value in known):
-            return decides
-        return not decides if len(known) == len(values) else _UNKNOWN
-
-    def _compare(self, node: ast.Compare) -> Any:
-        if len(node.ops) == 1 and isinstance(node.ops[0], ast.In | ast.NotIn) and isinstance(node.left, ast.Constant):
-            # 'raw_input' in dir(__builtins__), in globals(), in __builtins__.__dict__
-            mentioned = {_last_name(each) for each in ast.walk(node.comparators[0]) if isinstance(each, ast.Name)}
-            if node.left.value in py2.NAMES and mentioned & {"dir", "globals", "vars", "__builtins__", "builtins"}:
-                return bool(self.scope.find(node.left.value)) != isinstance(node.ops[0], ast.NotIn)
-        values = [self._value(each) for each in (node.left, *node.comparators)]
-        if any(value is _UNKNOWN for value in values):
-            return _UNKNOWN
-        return all(_COMPARE[type(op)](a, b) for op, a, b in zip(node.ops, values, values[1:], strict=False))
-
-    def _call(self, node: ast.Call) -> Any:
-        name, args = _last_name(node.func), node.args
-        if name == "hasattr" and len(args) == 2 and isinstance(args[1], ast.Constant):
-            absent = py2.NAMES | py2.METHODS
-            if isinstance(args[0], ast.Name):
-                absent |= py2.MODULE_ATTRIBUTES.get(args[0].id, frozenset())
-            return False if args[1].value in absent and args[1].value not in self.attributes else _UNKNOWN
-        if name == "python_version" and not args:
-            return sys.version.split()[0]
-        if name == "python_version_tuple" and not args:
-            return tuple(sys.version.split()[0].split("."))
-        if name == "startswith" and isinstance(node.func, ast.Attribute):
-            values = [self._value(each) for each in (node.func.value, *args)]
-            return _UNKNOWN if any(v is _UNKNOWN for v in values) else values[0].startswith(*values[1:])
-        if isinstance(node.func, ast.Name) and name in ("int", "str", "float", "tuple", "bool", "len", "type") and len(args) == 1:
-            value = self._value(args[0])
-            return value if value is _UNKNOWN else getattr(builtins, name)(value)
-        return _UNKNOWN
-
-
-def _last_name(node: ast.AST) -> str:
-    """`c` of `a.b.c` and of `c`; "" for other expressions."""
-    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-
-
-def _called_name(node: ast.AST) -> str:
-    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-
-
-def _asks_version(node: ast.AST) -> bool:
-    return _last_name(node) in ("version_info", "hexversion", "python_version", "python_version_tuple", "PY2", "PY3") or (
-        isinstance(node, ast.Attribute) and node.attr == "version" and _last_name(node.value) == "sys"
-    )
 
 
 def _guard(handler: ast.ExceptHandler) -> _Guard | None:
     """What of the errors that matter `handler` catches; None where it catches none of them."""
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    names = ["Exception" if kind is None else _last_name(kind) for kind in kinds]
+    names = ["Exception" if kind is None else last_name(kind) for kind in kinds]
     errors = frozenset(error for name in names for error in _CAUGHT.get(name, ()))
     if not errors:
         return None
@@ -557,4 +446,4 @@ def _guard(handler: ast.ExceptHandler) -> _Guard | None:
 
 
 def _is_exit(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _last_name(node.value.func) in ("exit", "quit", "_exit", "print")
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and last_name(node.value.func) in ("exit", "quit", "_exit", "print")
