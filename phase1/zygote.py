@@ -350,7 +350,7 @@ def serve():
             stream.finish()
     else:
         os.close(REPORT)
-        set_the_stage()
+        set_the_stage(job["program"])
         preload(code)
         count_recursion_from(frames_below() + 1)  # and run_stdin's
 

@@ -3,6 +3,8 @@
 One of the files that run inside the sandbox; it imports nothing of ours.
 """
 
+import _sitebuiltins
+import builtins
 import os
 import sys
 
@@ -13,15 +15,18 @@ USUAL = frozenset(
 PROGRAM_NAME, PROGRAM_FILE = "main.py", "/tmp/main.py"  # as `cd /tmp && python3 main.py` would have it
 # A program with one of these words finds its own text in that file.
 READS_ITSELF = frozenset(["__file__", "argv", "inspect", "linecache", "traceback", "runpy", "spawn", "execv", "subprocess", "warnings"])
+OF_SITE = ("copyright", "credits", "license", "help", "builtins")
 
 
-def set_the_stage():
+def set_the_stage(program):
     """Arguments, and the builtins that `site` brings: the interpreter was started without it, which is twice as fast."""
-    import site
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    if any(word in program for word in OF_SITE):  # a millisecond that few programs need
+        import site
 
-    site.setquit()
-    site.setcopyright()
-    site.sethelper()
+        site.setcopyright()
+        site.sethelper()
     sys.argv, sys.orig_argv = [PROGRAM_NAME], ["python3", PROGRAM_NAME]
 
 
