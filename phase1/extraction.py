@@ -12,6 +12,7 @@ several the longest that parses; then the lines that are Python when the prose a
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ UNRECORDED = {"extraction": "contract"}  # what an evaluation means whose run.js
 LONGEST = 50_000  # characters that are parsed; a longer text counts as no Python
 PYTHON = ("python", "python3", "py", "py3", "pypy", "pypy3")
 MOST_ENDS = 8  # closing tags that are tried for one <code>
+MOST_TAGS = 32
+LONGEST_LINE = 500  # characters: a longer one opens no fence and is no sentence
 
 _THINK = re.compile(r"\A\s*<(think|thinking|thought|reasoning)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _END_OF_THINK = re.compile(r"</(?:think|thinking|thought|reasoning)>(?=\s*(?:\n|\Z|<code>|```|~~~))", re.IGNORECASE)
@@ -47,7 +50,7 @@ class Reading:
     """A program and the rule by which it was found.
 
     Rules: code_tag, code_tag_fence, code_tag_prose, unclosed_tag, fence, program_fence (one of several), tilde_fence, indented_fence,
-    unclosed_fence, prose_around, whole; with `after_think+` before it where a think block was cut off and `tag_in_prose+`
+    unclosed_fence, prose_around, whole, too_long; with `after_think+` before it where a think block was cut off and `tag_in_prose+`
     where tags were only named.
     """
 
@@ -79,6 +82,8 @@ def program_of(completion: str, extraction: str) -> str:
 
 def read_answer(completion: str) -> Reading:
     """The program that a careful reader would take from an answer, and by which rule."""
+    if len(completion) > LONGEST:  # no answer of 2,048 tokens that holds a program; reading it would hold up the evaluation
+        return _tidy(extract_code(completion), "too_long")
     text, prefix = _without_thoughts(completion.replace("\r\n", "\n"))
     tagged = list(_tagged(text))
     if tagged:
@@ -129,7 +134,8 @@ def _without_thoughts(text: str) -> tuple[str, str]:
     while match := _THINK.match(rest):
         rest = rest[match.end() :]
     if rest == text:  # a template may have opened the block, so that only its end is in the answer
-        ends = [m.end() for m in _END_OF_THINK.finditer(text) if not _inside_program(text, m.start())]
+        last = list(_END_OF_THINK.finditer(text))[-MOST_ENDS:]
+        ends = [m.end() for m in last if not _inside_program(text, m.start())]
         rest = text[ends[-1] :] if ends else text
     if (opened := _OPEN_THINK.search(rest)) and not _inside_program(rest, opened.start()):
         rest = rest[: opened.start()]  # thoughts that never end
@@ -147,12 +153,12 @@ def _inside_program(text: str, position: int) -> bool:
 # ----------------------------------------------------------------------------------------------------------------- tags
 def _tagged(text: str) -> Iterator[Reading]:
     """What stands in the `<code>` tags that hold a program, or stand where one would be."""
-    position = 0
-    while start := _TAG.search(text, position):
-        position = start.end()
+    position = tried = 0
+    while (start := _TAG.search(text, position)) and tried < MOST_TAGS:
+        position, tried = start.end(), tried + 1
         if _quoted(text, start):
             continue
-        ends = [m.start() for m in _END_TAG.finditer(text, start.end())][:MOST_ENDS]
+        ends = [m.start() for m in itertools.islice(_END_TAG.finditer(text, start.end()), MOST_ENDS)]
         contents = [text[start.end() : end] for end in ends] or [text[start.end() :]]
         # "</code>" may stand in a string of the program: then a later one closes it.
         content = next((c for c in contents if is_program(c)), contents[0])
@@ -197,8 +203,10 @@ def _fences(text: str) -> Iterator[Fence]:
     while number < len(lines):
         quoted = _QUOTE.match(lines[number])
         bare = lines[number][quoted.end() :] if quoted else lines[number]
-        opening = _OPEN.match(bare) or _OPEN_TILDE.match(bare)
         number += 1
+        if len(bare) > LONGEST_LINE or ("```" not in bare and "~~~" not in bare):
+            continue
+        opening = _OPEN.match(bare) or _OPEN_TILDE.match(bare)
         if opening is None:
             continue
         fence, mark = opening["fence"], opening["mark"]
@@ -257,7 +265,7 @@ def _without_prose(text: str) -> str | None:
     Only sentences are left out: a program that was cut off stays what it is.
     """
     lines = text.split("\n")
-    starts = [i for i, line in enumerate(lines) if _STARTS_CODE.match(line)][:MOST_ENDS]
+    starts = [i for i, line in enumerate(lines) if _STARTS_CODE.match(line[:LONGEST_LINE])][:MOST_ENDS]
     ends = [len(lines), *(i for i in range(len(lines) - 1, 0, -1) if not lines[i].strip())][: 2 * MOST_ENDS]
     for start in starts:
         for end in ends:
@@ -269,4 +277,4 @@ def _without_prose(text: str) -> str | None:
 
 def _is_sentence(line: str) -> bool:
     """Whether a line is nothing but words: blank, or some words of which none makes it Python."""
-    return not line.strip() or bool(_SENTENCE.match(line) and not _STARTS_CODE.match(line))
+    return not line.strip() or bool(len(line) <= LONGEST_LINE and _SENTENCE.match(line) and not _STARTS_CODE.match(line))
