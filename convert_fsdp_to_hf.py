@@ -22,9 +22,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from phase1.checkpoint_find import TOKENIZER_FILES
+from phase1.checkpoints.find import TOKENIZER_FILES
 from phase1.files import BadInput, read_json, replacing, run_script, run_stamp, write_json
-from phase1.model_shapes import model_shapes
+from phase1.model.shapes import model_shapes
 
 SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf")
@@ -38,15 +38,24 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--slim", metavar="HF_DIR", help="rewrite this HF directory in --dtype, in place or to --output_dir")
     p.add_argument("--output_dir", help="HF directory to write (needed with --ckpt_dir)")
     p.add_argument("--overwrite", action="store_true", help="replace an --output_dir that exists")
-    p.add_argument("--base_model", help="HF directory or hub id: gives the config, tokenizer, chat template and "
-                   "generation_config that the checkpoint's huggingface/ lacks")  # fmt: skip
+    p.add_argument(
+        "--base_model",
+        help="HF directory or hub id: gives the config, tokenizer, chat template and "
+        "generation_config that the checkpoint's huggingface/ lacks",
+    )
     # how to write it
     p.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="default: bfloat16")
     p.add_argument("--max_shard_size", default="5GB", help="of a safetensors file (default: 5GB)")
     # checks
-    p.add_argument("--verify", action="store_true", help="before publishing, compare the written weights bit by bit with "
-                   "the shards, and with the checkpoint's huggingface/ if it holds weights")  # fmt: skip
-    p.add_argument("--allow_step_mismatch", action="store_true", help="accept shards whose training states name different steps")
+    p.add_argument(
+        "--verify",
+        action="store_true",
+        help="before publishing, compare the written weights bit by bit with "
+        "the shards, and with the checkpoint's huggingface/ if it holds weights",
+    )
+    p.add_argument(
+        "--allow_step_mismatch", action="store_true", help="accept shards whose training states name different steps"
+    )
     args = p.parse_args()
     if bool(args.ckpt_dir) == bool(args.slim) or (args.ckpt_dir and not args.output_dir):
         p.error("give --ckpt_dir with --output_dir, or --slim")
@@ -62,7 +71,8 @@ def main() -> int:
         InBackground(lambda: read_ahead(list(Path(args.ckpt_dir).glob("model_world_size_*.pt"))))
     import torch
 
-    from phase1 import shards, weights
+    from phase1.model import shards
+    from phase1.model import tensors as weights
 
     torch.set_num_threads(1)  # phase1.weights has threads of its own
     output = Path(args.output_dir or args.slim)
@@ -79,8 +89,10 @@ def main() -> int:
         check_steps(paths, args.allow_step_mismatch)
         sources = shards.read_shards(paths, shapes.result)
     kept = kept_tensors(sources, config)
-    checks = [InBackground(lambda: check_tied(sources, config, small["config.json"])),
-              InBackground(lambda: expect_shapes(kept, shapes.result(), small["config.json"]))]  # fmt: skip
+    checks = [
+        InBackground(lambda: check_tied(sources, config, small["config.json"])),
+        InBackground(lambda: expect_shapes(kept, shapes.result(), small["config.json"])),
+    ]
     written, differences = write_model(args, output, kept, sources, small, config, origin, paths, checks)
     for line in differences:
         print(f"FAIL {line}")
@@ -88,13 +100,16 @@ def main() -> int:
         print(f"not published: {output}")
         return 1
     seconds = time.monotonic() - started
-    print(f"written: {output} ({written / 1e9:.2f} GB of weights, {len(kept)} tensors, {args.dtype}"
-          f"{', verified' if args.verify else ''}) in {seconds:.1f} s, {written / 1e9 / seconds:.2f} GB/s")  # fmt: skip
+    print(
+        f"written: {output} ({written / 1e9:.2f} GB of weights, {len(kept)} tensors, {args.dtype}"
+        f"{', verified' if args.verify else ''}) in {seconds:.1f} s, {written / 1e9 / seconds:.2f} GB/s"
+    )
     return 0
 
 
 class InBackground:
-    """A check that runs beside the writing. What it raises comes out of `result()`, or of `raise_if_failed()` once it is known."""
+    """A check that runs beside the writing. What it raises comes out of `result()`, or of `raise_if_failed()` once it
+    is known."""
 
     def __init__(self, work: Callable[[], Any]):
         self._future: Future = Future()
@@ -127,7 +142,9 @@ def companion_files(origin: Path, base_model: str | None) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in filter(None, (resolve_base(base_model) if base_model else None, origin if origin.is_dir() else None)):
         own = {p.name: p for p in folder.iterdir() if p.is_file() and not any(p.match(w) for w in WEIGHTS)}
-        own = {n: p for n, p in own.items() if p.suffix != ".json" or p.stat().st_size}  # an emptied file is a missing one
+        own = {
+            n: p for n, p in own.items() if p.suffix != ".json" or p.stat().st_size
+        }  # an emptied file is a missing one
         if "tokenizer_config.json" in own and "chat_template" in read_object(own["tokenizer_config.json"]):
             found.pop("chat_template.jinja", None)  # the base model's file would win over the checkpoint's own template
         found |= own
@@ -135,10 +152,15 @@ def companion_files(origin: Path, base_model: str | None) -> dict[str, Path]:
         if need not in found:
             raise BadInput(f"{origin / need}: no such file; give --base_model, the model the training started from")
     if not any(n in found for n in TOKENIZER_FILES):
-        raise BadInput(f"{origin / 'tokenizer.json'}: no such file; give --base_model, the model the training started from")
+        raise BadInput(
+            f"{origin / 'tokenizer.json'}: no such file; give --base_model, the model the training started from"
+        )
     if "generation_config.json" not in found:
-        print(f"warning: {origin / 'generation_config.json'}: no such file, so readers take the end-of-text id from "
-              "config.json alone; --base_model would supply it", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: {origin / 'generation_config.json'}: no such file, so readers take the end-of-text id from "
+            "config.json alone; --base_model would supply it",
+            file=sys.stderr,
+        )
     return found
 
 
@@ -151,7 +173,9 @@ def resolve_base(base_model: str) -> Path:
 
         return Path(snapshot_download(base_model, allow_patterns=["*.json", "*.jinja", "*.txt", "*.model"]))
     except Exception as e:  # no network, no such repository, no access: huggingface_hub has a class for each
-        raise BadInput(f"{base_model}: neither a directory nor a hub model that can be loaded ({type(e).__name__})") from None
+        raise BadInput(
+            f"{base_model}: neither a directory nor a hub model that can be loaded ({type(e).__name__})"
+        ) from None
 
 
 def export_config(path: Path, dtype: str) -> dict:
@@ -164,12 +188,16 @@ def export_config(path: Path, dtype: str) -> dict:
     parameters = config.get("rope_parameters") or {}
     theta, inner = config.get("rope_theta"), parameters.get("rope_theta")
     if theta is not None and inner is not None and theta != inner:
-        raise BadInput(f"{path}: rope_theta {theta} but rope_parameters.rope_theta {inner}; keep the one that was trained")
+        raise BadInput(
+            f"{path}: rope_theta {theta} but rope_parameters.rope_theta {inner}; keep the one that was trained"
+        )
     if (theta := inner if theta is None else theta) is not None:
         config["rope_theta"] = theta
         scaling = config.get("rope_scaling") or {k: v for k, v in parameters.items() if k != "rope_theta"}
         config["rope_parameters"] = {"rope_type": scaling.get("type", "default"), **scaling, "rope_theta": theta}
-        config["rope_scaling"] = scaling if scaling.get("rope_type", scaling.get("type", "default")) != "default" else None
+        config["rope_scaling"] = (
+            scaling if scaling.get("rope_type", scaling.get("type", "default")) != "default" else None
+        )
     return config
 
 
@@ -193,14 +221,16 @@ def kept_tensors(sources: dict, config: dict) -> list:
 
 def check_tied(sources: dict, config: dict, path: Path) -> None:
     """BadInput when what `kept_tensors` leaves out is not the copy that config.json says it is."""
-    from phase1.weights import first_difference
+    from phase1.model.tensors import first_difference
 
     if not tied_head(sources, config):
         return
     head, embedding = sources["lm_head.weight"], sources["model.embed_tokens.weight"]
     if difference := first_difference(head, embedding, head.dtype):
-        raise BadInput(f"{path}: tie_word_embeddings is true, but lm_head.weight and the embedding were trained apart "
-                       f"({difference}); set it to false to keep both")  # fmt: skip
+        raise BadInput(
+            f"{path}: tie_word_embeddings is true, but lm_head.weight and the embedding were trained apart "
+            f"({difference}); set it to false to keep both"
+        )
 
 
 def expect_shapes(kept: list, want: dict[str, tuple[int, ...]], path: Path) -> None:
@@ -208,21 +238,33 @@ def expect_shapes(kept: list, want: dict[str, tuple[int, ...]], path: Path) -> N
     have = {s.name: s for s in kept}
     for name, source in have.items():
         if name not in want:
-            raise BadInput(f"{source.where}: holds {name}, which the model of {path} has not; the shards are of another model")
+            raise BadInput(
+                f"{source.where}: holds {name}, which the model of {path} has not; the shards are of another model"
+            )
         if source.shape != want[name]:
-            raise BadInput(f"{source.where}: {name} is {source.shape}, {path} says {want[name]}; the shards are of another model")
+            raise BadInput(
+                f"{source.where}: {name} is {source.shape}, {path} says {want[name]}; the shards are of another model"
+            )
     if missing := sorted(set(want) - set(have)):
-        raise BadInput(f"{kept[0].where}: lacks {missing[0]}, which the model of {path} needs; the shards are of another model")
+        raise BadInput(
+            f"{kept[0].where}: lacks {missing[0]}, which the model of {path} needs; the shards are of another model"
+        )
 
 
 def check_steps(paths: list[Path], allow: bool) -> None:
-    """Shards of different steps cannot be told by their weights, but each rank saves its schedule's step beside them."""
+    """Shards of different steps cannot be told by their weights, but each rank saves its schedule's step beside
+    them."""
     import numpy as np
     import torch
 
     steps: dict[int, Path] = {}
     rebuild = np.empty(0).__reduce__()[0]  # the state of numpy's generator; numpy 1 and 2 name its function otherwise
-    allowed = [*((rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")), np.ndarray, np.dtype, type(np.dtype(np.uint32))]
+    allowed = [
+        *((rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+        np.ndarray,
+        np.dtype,
+        type(np.dtype(np.uint32)),
+    ]
     for path in paths:
         extra = path.with_name(path.name.replace("model_world", "extra_state_world"))
         try:
@@ -234,26 +276,43 @@ def check_steps(paths: list[Path], allow: bool) -> None:
     named = re.search(r"global_step_(\d+)$", str(paths[0].parent.resolve()))
     if len(steps) > 1 and not allow:
         (a, _), (b, second) = sorted(steps.items())[:2]
-        raise BadInput(f"{second}: of step {b}, others are of step {a}; copy all ranks from one save (or --allow_step_mismatch)")
+        raise BadInput(
+            f"{second}: of step {b}, others are of step {a}; copy all ranks from one save (or --allow_step_mismatch)"
+        )
     if len(steps) == 1 and named and int(named[1]) not in steps and not allow:
-        (step, extra), = steps.items()
-        raise BadInput(f"{extra}: of step {step} in a folder named {named[0]}; copy all ranks from one save (or --allow_step_mismatch)")
+        ((step, extra),) = steps.items()
+        raise BadInput(
+            f"{extra}: of step {step} in a folder named {named[0]}; copy all ranks from one save (or "
+            "--allow_step_mismatch)"
+        )
 
 
 # --------------------------------------------------------------------------------------------------------- the work
-def write_model(args: argparse.Namespace, output: Path, kept: list, sources: dict, small: dict[str, Path], config: dict,
-                origin: Path, paths: list[Path], checks: list[InBackground]) -> tuple[int, list[str]]:  # fmt: skip
-    """Write, verify and publish; (bytes of weights, differences found). With differences, or a failed check, nothing is published."""
+def write_model(
+    args: argparse.Namespace,
+    output: Path,
+    kept: list,
+    sources: dict,
+    small: dict[str, Path],
+    config: dict,
+    origin: Path,
+    paths: list[Path],
+    checks: list[InBackground],
+) -> tuple[int, list[str]]:
+    """Write, verify and publish; (bytes of weights, differences found). With differences, or a failed check, nothing is
+    published."""
     import torch
     from tqdm import tqdm
 
-    from phase1 import weights
+    from phase1.model import tensors as weights
 
     dtype = getattr(torch, args.dtype)
     size = sum(s.numel * weights.cast(s.dtype, dtype).itemsize for s in kept)
     output.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(output.parent).free) < size * 1.01 + (64 << 20):
-        raise BadInput(f"{output.parent}: {free / 1e9:.1f} GB free, the model needs {size / 1e9:.1f} GB; free some space")
+        raise BadInput(
+            f"{output.parent}: {free / 1e9:.1f} GB free, the model needs {size / 1e9:.1f} GB; free some space"
+        )
     try:
         with replacing(output) as temp:
             temp.mkdir()
@@ -270,10 +329,18 @@ def write_model(args: argparse.Namespace, output: Path, kept: list, sources: dic
                 weights.write_safetensors(temp, kept, dtype, shard_bytes(args.max_shard_size), progress)
             for check in checks:
                 check.result()
-            write_json(temp / "conversion.json", {
-                "status": "complete", "from": [str(p) for p in paths] or [str(origin)], "tensors": len(kept), "bytes": size,
-                "dtype": args.dtype, "verified": args.verify, "stamp": run_stamp(vars(args)),
-            })  # fmt: skip
+            write_json(
+                temp / "conversion.json",
+                {
+                    "status": "complete",
+                    "from": [str(p) for p in paths] or [str(origin)],
+                    "tensors": len(kept),
+                    "bytes": size,
+                    "dtype": args.dtype,
+                    "verified": args.verify,
+                    "stamp": run_stamp(vars(args)),
+                },
+            )
             if args.verify and (differences := verify(weights.read_safetensors(temp), kept, sources, origin, dtype)):
                 raise _Different(differences)
     except _Different as e:
@@ -289,7 +356,7 @@ def verify(written: dict, kept: list, sources: dict, origin: Path, dtype) -> lis
     """Lines for every tensor that differs from its source or from the checkpoint's own huggingface/ cast to `dtype`."""
     from tqdm import tqdm
 
-    from phase1 import weights
+    from phase1.model import tensors as weights
 
     try:
         saved = weights.read_safetensors(origin) if origin.is_dir() else {}

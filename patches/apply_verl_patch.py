@@ -4,8 +4,8 @@
     python patches/apply_verl_patch.py --check            # exit 0: in place or not needed; 1: not applied
     python patches/apply_verl_patch.py --revert           # put the original bytes back
 
-Only verl 0.7.0 is patched, and only a file whose hash is known: anything else is left as it is and named. verl 0.7.1 and
-later log the norm themselves (verl/trainer/sft_trainer.py).
+Only verl 0.7.0 is patched, and only a file whose hash is known: anything else is left as it is and named. verl 0.7.1
+and later log the norm themselves (verl/trainer/sft_trainer.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def main() -> int:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="change nothing; exit 1 when the patch is missing")
     action.add_argument("--revert", action="store_true", help="take the patch out again")
-    parser.add_argument("--verl_dir", type=Path, help="the verl package's folder (default: the one this Python would import)")
+    parser.add_argument(
+        "--verl_dir", type=Path, help="the verl package's folder (default: the one this Python would import)"
+    )
     args = parser.parse_args()
 
     verl_dir = args.verl_dir or installed_verl()
@@ -59,7 +61,9 @@ def installed_verl() -> Path:
     """The folder of the verl that this Python would import; verl itself is not imported (it takes seconds)."""
     spec = importlib.util.find_spec("verl")
     if spec is None or not spec.submodule_search_locations:
-        raise BadInput(f"verl is not installed for {sys.executable}; activate the environment that has it, or name --verl_dir")
+        raise BadInput(
+            f"verl is not installed for {sys.executable}; activate the environment that has it, or name --verl_dir"
+        )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -69,7 +73,9 @@ def verl_version(verl_dir: Path) -> Version:
     try:
         return Version(file.read_text().strip())
     except (OSError, InvalidVersion) as e:
-        raise BadInput(f"{file}: no version of verl there ({e}); --verl_dir is the folder that holds verl's __init__.py") from None
+        raise BadInput(
+            f"{file}: no version of verl there ({e}); --verl_dir is the folder that holds verl's __init__.py"
+        ) from None
 
 
 def is_patched(target: Path) -> bool:
@@ -78,7 +84,10 @@ def is_patched(target: Path) -> bool:
         raise BadInput(f"{target}: no such file; reinstall verl 0.7.0")
     found = sha256_file(target)
     if found not in (ORIGINAL_SHA256, PATCHED_SHA256):
-        raise BadInput(f"{target}: unknown content (sha256 {found[:12]}…), someone else changed it; not touched, reinstall verl 0.7.0")
+        raise BadInput(
+            f"{target}: unknown content (sha256 {found[:12]}…), someone else changed it; not touched, "
+            "reinstall verl 0.7.0"
+        )
     return found == PATCHED_SHA256
 
 

@@ -1,9 +1,10 @@
-"""data.balance_dp_token for verl's engine SFT trainer, which knows the key and ignores it ("to be implement", verl 0.9.1).
+"""data.balance_dp_token for verl's engine SFT trainer, which knows the key and ignores it ("to be implement", verl
+0.9.1).
 
-Each rank takes every world-size-th row of a shuffled order, and all wait for the one whose rows have the most tokens. Here
-each global batch has the same rows, dealt out so that the ranks' shares are even (docs/02 has both measured, by
-tests/bench/bench_balance.py). The loss is averaged over all answer tokens of the global batch, so it and its gradient do
-not change.
+Each rank takes every world-size-th row of a shuffled order, and all wait for the one whose rows have the most tokens.
+Here each global batch has the same rows, dealt out so that the ranks' shares are even (docs/02 has both measured, by
+tests/bench/bench_balance.py). The loss is averaged over all answer tokens of the global batch, so it and its gradient
+do not change.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from torch.utils.data import DistributedSampler
 
 
 def even_shares(sizes: Sequence[int], ranks: int) -> list[list[int]]:
-    """Positions 0 … len(sizes)-1 in `ranks` shares of equal counts and nearly equal sums: the largest first, each to the
-    smallest share that still has room (Graham's rule, SIAM J. Appl. Math. 17, 1969). len(sizes) is a multiple of `ranks`."""
+    """Positions 0 … len(sizes)-1 in `ranks` shares of equal counts and nearly equal sums: the largest first, each to
+    the smallest share that still has room (Graham's rule, SIAM J. Appl. Math. 17, 1969). len(sizes) is a multiple of
+    `ranks`."""
     room = len(sizes) // ranks
     shares: list[list[int]] = [[] for _ in range(ranks)]
     smallest = [(0, rank) for rank in range(ranks)]
@@ -32,9 +34,10 @@ def even_shares(sizes: Sequence[int], ranks: int) -> list[list[int]]:
 class BalancedSampler:
     """The rows of a DistributedSampler, batch by batch the same over all ranks together, dealt out evenly.
 
-    `rows`: those of a batch on one rank. A row's size is the number of characters in its messages, which needs no tokenizer.
-    Every rank computes the same shares from the same order; nothing is communicated. The loader resumes by skipping what
-    was handed out, so a resumed run goes on with the rows that are left, whichever of the two samplers it began with.
+    `rows`: those of a batch on one rank. A row's size is the number of characters in its messages, which needs no
+    tokenizer. Every rank computes the same shares from the same order; nothing is communicated. The loader resumes by
+    skipping what was handed out, so a resumed run goes on with the rows that are left, whichever of the two samplers it
+    began with.
     """
 
     def __init__(self, sampler: DistributedSampler, rows: int):

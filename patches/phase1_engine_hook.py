@@ -1,19 +1,22 @@
-"""verl's engine SFT trainer (verl >= 0.7.1, verl/trainer/sft_trainer.py) with what TRAINER=engine needs, without a fork.
+"""verl's engine SFT trainer (verl >= 0.7.1, verl/trainer/sft_trainer.py) with what TRAINER=engine needs, without a
+fork.
 
-    PYTHONPATH=patches VERL_USE_EXTERNAL_MODULES=phase1_engine_hook python -m torch.distributed.run … -m verl.trainer.sft_trainer …
+    PYTHONPATH=patches VERL_USE_EXTERNAL_MODULES=phase1_engine_hook \\
+        python -m torch.distributed.run … -m verl.trainer.sft_trainer …
 
 verl imports the modules of VERL_USE_EXTERNAL_MODULES at the end of its own `__init__` (documented there as the place to
 register engines and platforms). This one registers
-- `PackedEngine` in verl's EngineRegistry: verl's own FSDP engine, whose forward step packs rows without padding, attends
-  by one kernel call a layer, computes the loss of answer tokens only and without their logits, and never waits for the GPU
-  within a step. The loss is verl's own `sft_loss`, to the last term.
+- `PackedEngine` in verl's EngineRegistry: verl's own FSDP engine, whose forward step packs rows without padding,
+  attends by one kernel call a layer, computes the loss of answer tokens only and without their logits, and never waits
+  for the GPU within a step. The loss is verl's own `sft_loss`, to the last term.
 - a CPU platform, so that all of it runs where there is no GPU.
 It deals the rows of a batch out evenly (phase1_balance), and it mends resuming at an epoch boundary (verl#7401), as
 phase1_verl_hook does for verl 0.7.0.
 
-Read from the environment, each set by phase1/sft_job.py: PHASE1_FUSED_LOSS (1: no logits), PHASE1_COMPILE (1: torch.compile
-each decoder layer), PHASE1_ACTIVATION_MEMORY_BUDGET (share of a compiled layer's activations to keep), PHASE1_BALANCE (1:
-even shares), PHASE1_SCHEDULE_STEPS (steps that the learning rate's schedule spans; verl takes total_training_steps).
+Read from the environment, each set by phase1/train/job.py: PHASE1_FUSED_LOSS (1: no logits), PHASE1_COMPILE (1:
+torch.compile each decoder layer), PHASE1_ACTIVATION_MEMORY_BUDGET (share of a compiled layer's activations to keep),
+PHASE1_BALANCE (1: even shares), PHASE1_SCHEDULE_STEPS (steps that the learning rate's schedule spans; verl takes
+total_training_steps).
 """
 
 from __future__ import annotations
@@ -46,12 +49,27 @@ class CpuPlatform(PlatformBase):
 
     device_name = vendor_name = "cpu"
     device_module = types.SimpleNamespace(
-        **{name: getattr(torch.cpu, name) for name in ("current_device", "device_count", "is_available", "set_device", "synchronize")},
-        **dict.fromkeys(("max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved"), lambda *args: 0),
-        **dict.fromkeys(("empty_cache", "ipc_collect", "reset_peak_memory_stats", "manual_seed", "manual_seed_all", "set_rng_state"), lambda *args: None),
+        **{
+            name: getattr(torch.cpu, name)
+            for name in ("current_device", "device_count", "is_available", "set_device", "synchronize")
+        },
+        **dict.fromkeys(
+            ("max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved"), lambda *args: 0
+        ),
+        **dict.fromkeys(
+            (
+                "empty_cache",
+                "ipc_collect",
+                "reset_peak_memory_stats",
+                "manual_seed",
+                "manual_seed_all",
+                "set_rng_state",
+            ),
+            lambda *args: None,
+        ),
         mem_get_info=lambda *args: (0, 0),
         get_device_name=lambda *args: "CPU",
-    )  # fmt: skip
+    )
 
     def is_available(self) -> bool:
         return True
@@ -92,13 +110,16 @@ class CpuPlatform(PlatformBase):
 
 
 def gloo_alone() -> None:
-    """One process group of gloo (verl names it twice, as the CPU's and as the device's), and the mean that gloo lacks."""
+    """One process group of gloo (verl names it twice, as the CPU's and as the device's), and the mean that gloo
+    lacks."""
     init, reduce = torch.distributed.init_process_group, torch.distributed.all_reduce
 
     def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> Any:
         return init("gloo", *args, **kwargs)
 
-    def all_reduce(tensor: torch.Tensor, op: Any = torch.distributed.ReduceOp.SUM, group: Any = None, async_op: bool = False) -> Any:
+    def all_reduce(
+        tensor: torch.Tensor, op: Any = torch.distributed.ReduceOp.SUM, group: Any = None, async_op: bool = False
+    ) -> Any:
         if op != torch.distributed.ReduceOp.AVG:
             return reduce(tensor, op, group, async_op)
         reduce(tensor, torch.distributed.ReduceOp.SUM, group)
@@ -117,7 +138,9 @@ from verl.workers.engine.base import EngineRegistry  # noqa: E402
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead  # noqa: E402
 
 
-@EngineRegistry.register("language_model", ["fsdp2"], device="cpu" if ON_CPU else "cuda", vendor="cpu" if ON_CPU else "nvidia")
+@EngineRegistry.register(
+    "language_model", ["fsdp2"], device="cpu" if ON_CPU else "cuda", vendor="cpu" if ON_CPU else "nvidia"
+)
 class PackedEngine(FSDPEngineWithLMHead):
     """verl's FSDP2 engine for SFT; a key with a vendor comes before verl's own, which has none."""
 
@@ -130,11 +153,15 @@ class PackedEngine(FSDPEngineWithLMHead):
             head.forward = functools.partial(head_log_probs, head)
         if COMPILE:
             if self.model_config.enable_gradient_checkpointing:
-                # The compiler recomputes within the layer: only what its backward needs (never the last product, 29% of a 7B
-                # layer's forward) and, of that, least of what costs most. A checkpoint around the layer runs all of it again.
+                # The compiler recomputes within the layer: only what its backward needs (never the last product, 29% of
+                # a 7B
+                # layer's forward) and, of that, least of what costs most. A checkpoint around the layer runs all of it
+                # again.
                 module.gradient_checkpointing_disable()
                 torch._functorch.config.activation_memory_budget = BUDGET
-            torch._dynamo.config.recompile_limit = 64  # all layers share one function; by default the ninth variant of it runs uncompiled
+            torch._dynamo.config.recompile_limit = (
+                64  # all layers share one function; by default the ninth variant of it runs uncompiled
+            )
             for layer in module.get_decoder().layers:
                 # The layer's forward and not the layer: FSDP's hooks stay outside, parameter names stay as they are.
                 layer.forward = torch.compile(layer.forward, dynamic=True)
@@ -146,13 +173,18 @@ class PackedEngine(FSDPEngineWithLMHead):
             self.optimizer_config.total_training_steps = int(steps)
         return super()._build_lr_scheduler(optimizer)
 
-    def forward_step(self, micro_batch: Any, loss_function: Any, forward_only: bool) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Loss of one micro batch: -sum of log p over answer tokens / answer tokens of the whole batch x ranks (sft_loss).
+    def forward_step(
+        self, micro_batch: Any, loss_function: Any, forward_only: bool
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Loss of one micro batch: -sum of log p over answer tokens / answer tokens of the whole batch x ranks
+        (sft_loss).
 
         Everything is laid out on the CPU, where the batch still is; the copy to the GPU and all that follows are only
         queued, so the host prepares the next micro batch while the GPU computes this one.
         """
-        inputs, labels = pack(micro_batch, self.module.device if ON_CPU else torch.device("cuda", torch.cuda.current_device()))
+        inputs, labels = pack(
+            micro_batch, self.module.device if ON_CPU else torch.device("cuda", torch.cuda.current_device())
+        )
         head = self.module.get_output_embeddings()
         head.labels = labels
         output = self.module(**inputs, use_cache=False).logits

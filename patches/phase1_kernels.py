@@ -1,13 +1,15 @@
-"""The two kernels that padding-free training needs where flash-attn is not installed: attention over packed rows, and the
-loss of a large vocabulary without its logits.
+"""The two kernels that padding-free training needs where flash-attn is not installed: attention over packed rows, and
+the loss of a large vocabulary without its logits.
 
-- `packed_attention`: causal attention within each row of a pack, by the FlashAttention-2 kernels that torch itself carries
-  (torch >= 2.10, the op behind torch.nn.attention.varlen). On a CPU the same rows go through scaled_dot_product_attention.
-- `sum_log_probs`: hidden states x head -> sum of log p(label), with both gradients computed in the forward pass, a block of
-  tokens at a time (the scheme of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989, section 3.2). 152k logits of
-  24,000 tokens are 7.3 GB in bf16 and as much again for each copy; here 4,096 tokens' logits exist at once.
+- `packed_attention`: causal attention within each row of a pack, by the FlashAttention-2 kernels that torch itself
+  carries (torch >= 2.10, the op behind torch.nn.attention.varlen). On a CPU the same rows go through
+  scaled_dot_product_attention.
+- `sum_log_probs`: hidden states x head -> sum of log p(label), with both gradients computed in the forward pass, a
+  block of tokens at a time (the scheme of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989, section 3.2).
+  152k logits of 24,000 tokens are 7.3 GB in bf16 and as much again for each copy; here 4,096 tokens' logits exist at
+  once.
 
-tests/test_kernels.py checks both against float64; tests/bench/bench_train.py does so on the GPU it measures.
+tests/train/test_kernels.py checks both against float64; tests/bench/bench_train.py does so on the GPU it measures.
 """
 
 from __future__ import annotations
@@ -26,7 +28,12 @@ BLOCK_TOKENS = 4096  # tokens whose logits exist at once: 1.2 GB in bf16 for 152
 
 # -------------------------------------------------------------------------------------------------------- attention
 def packed_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, longest: int, scale: float | None = None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    longest: int,
+    scale: float | None = None,
 ) -> torch.Tensor:
     """Causal attention of several rows packed end to end; no row sees another.
 
@@ -34,7 +41,8 @@ def packed_attention(
     end, `longest` at least the longest row. Returns (tokens, heads, size). Fewer key heads than heads: grouped queries.
     """
     if query.is_cuda:
-        # The Python wrapper of this op changed its arguments in torch 2.10, 2.11 and 2.13; the op's first twelve did not.
+        # The Python wrapper of this op changed its arguments in torch 2.10, 2.11 and 2.13; the op's first twelve did
+        # not.
         return torch.ops.aten._flash_attention_forward(
             query, key, value, cu_seqlens, cu_seqlens, longest, longest, 0.0, True, False, scale=scale
         )[0]
@@ -42,11 +50,18 @@ def packed_attention(
 
 
 @torch.compiler.disable  # else every new set of row lengths is another program to compile
-def row_by_row(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float | None) -> torch.Tensor:
+def row_by_row(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float | None
+) -> torch.Tensor:
     """`packed_attention` on a CPU."""
     ends = cu_seqlens.tolist()
     rows = (tuple(x[a:b].transpose(0, 1) for x in (query, key, value)) for a, b in zip(ends, ends[1:], strict=False))
-    return torch.cat([F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True).transpose(0, 1) for q, k, v in rows])
+    return torch.cat(
+        [
+            F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True).transpose(0, 1)
+            for q, k, v in rows
+        ]
+    )
 
 
 def transformers_attention(
@@ -62,9 +77,18 @@ def transformers_attention(
     sliding_window: int | None = None,
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
-    """`packed_attention` under the interface of transformers' ALL_ATTENTION_FUNCTIONS: tensors are (1, heads, tokens, size)."""
-    if cu_seq_lens_q is None or attention_mask is not None or dropout or (sliding_window and sliding_window < max_length_q):
-        raise ValueError("phase1_packed attends within packed rows only: cu_seq_lens_q is needed, no mask, no dropout, no sliding window")
+    """`packed_attention` under the interface of transformers' ALL_ATTENTION_FUNCTIONS: tensors are (1, heads, tokens,
+    size)."""
+    if (
+        cu_seq_lens_q is None
+        or attention_mask is not None
+        or dropout
+        or (sliding_window and sliding_window < max_length_q)
+    ):
+        raise ValueError(
+            "phase1_packed attends within packed rows only: cu_seq_lens_q is needed, no mask, no dropout, no "
+            "sliding window"
+        )
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return packed_attention(q, k, v, cu_seq_lens_q, max_length_q, scaling)[None], None
 
@@ -96,7 +120,9 @@ class SumLogProbs(torch.autograd.Function):
         return d_hidden * d_total.to(d_hidden.dtype), d_weight * d_total.to(d_weight.dtype), None, None, None
 
 
-def sum_log_probs(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, block: int = BLOCK_TOKENS) -> torch.Tensor:
+def sum_log_probs(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, block: int = BLOCK_TOKENS
+) -> torch.Tensor:
     """Sum over tokens of log softmax(hidden @ weight.T)[label], a float32 scalar.
 
     hidden (tokens, size), weight (vocabulary, size), labels int64 (tokens). The gradients are exact up to the dtype of
@@ -110,7 +136,9 @@ def log_probs_(logits: torch.Tensor, labels: torch.Tensor, gradient: bool) -> to
     if logits.is_cuda and triton is not None:
         out = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
         if len(logits):
-            _log_probs_kernel[(len(logits),)](logits, labels, out, logits.stride(0), logits.shape[1], gradient, BLOCK=8192, num_warps=16)
+            _log_probs_kernel[(len(logits),)](
+                logits, labels, out, logits.stride(0), logits.shape[1], gradient, BLOCK=8192, num_warps=16
+            )
         return out
     scores = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     normaliser = scores.logsumexp(dim=1, keepdim=True)
@@ -126,7 +154,8 @@ if triton is not None:
 
     @triton.jit
     def _log_probs_kernel(logits, labels, out, stride, entries, GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
-        """One program a row: one pass for maximum and sum together (online softmax), one more to write the derivative."""
+        """One program a row: one pass for maximum and sum together (online softmax), one more to write the
+        derivative."""
         row = tl.program_id(0).to(tl.int64)
         x = logits + row * stride
         label = tl.load(labels + row)

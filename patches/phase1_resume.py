@@ -1,5 +1,5 @@
-"""What both of verl's SFT trainers need changed alike: the next epoch after a resume at an epoch's end, no orphans, an end
-between two steps when asked to stop, and the tokens of a padded batch counted."""
+"""What both of verl's SFT trainers need changed alike: the next epoch after a resume at an epoch's end, no orphans, an
+end between two steps when asked to stop, and the tokens of a padded batch counted."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def die_with_the_launcher() -> None:
 
 
 def stop_between_steps() -> None:
-    """What torchrun was sent, it sends to its workers, 30 s before it kills them: the step at work ends, the next does not begin.
+    """What torchrun was sent, it sends to its workers, 30 s before it kills them: the step at work ends, the next does
+    not begin.
 
-    SIGTERM from a batch system, SIGINT from Ctrl-C, SIGHUP from a closed terminal. The ranks agree on it before each step, so
-    that none waits for another in vain and one preempted node ends them all.
+    SIGTERM from a batch system, SIGINT from Ctrl-C, SIGHUP from a closed terminal. The ranks agree on it before each
+    step, so that none waits for another in vain and one preempted node ends them all.
     """
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(asked, lambda number, frame: ASKED_TO_STOP.append(number))
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:
-    """In a loader's worker process: torchrun signals the whole process group, and a worker that dies of it ends the trainer
-    with a RuntimeError in the middle of its step. Workers end with the trainer, whose absence they look for."""
+    """In a loader's worker process: torchrun signals the whole process group, and a worker that dies of it ends the
+    trainer with a RuntimeError in the middle of its step. Workers end with the trainer, whose absence they look for."""
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(asked, signal.SIG_IGN)
 
@@ -48,7 +49,9 @@ class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
     """
 
     def __init__(self, *args: Any, on_cpu: bool = False, **kwargs: Any):
-        if on_cpu:  # the trainers' 8 pinned workers a loader and rank are for hosts of GPUs; rows are tokenised in the process
+        if (
+            on_cpu
+        ):  # the trainers' 8 pinned workers a loader and rank are for hosts of GPUs; rows are tokenised in the process
             kwargs |= {"num_workers": 0, "pin_memory": False, "pin_memory_device": ""}
         super().__init__(*args, worker_init_fn=leave_signals_to_the_trainer, **kwargs)
 
@@ -57,7 +60,9 @@ class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
             padded = isinstance(batch, dict) and "attention_mask" in batch
             counts = torch.tensor([int(batch["attention_mask"].sum()) if padded else 0, bool(ASKED_TO_STOP)])
             if torch.distributed.is_initialized():
-                counts = counts.to("cuda" if torch.cuda.is_available() else "cpu")  # verl 0.7.0's process group has NCCL alone
+                counts = counts.to(
+                    "cuda" if torch.cuda.is_available() else "cpu"
+                )  # verl 0.7.0's process group has NCCL alone
                 torch.distributed.all_reduce(counts)
             tokens, asked = counts.tolist()
             if asked:

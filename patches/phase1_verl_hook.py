@@ -1,6 +1,8 @@
-"""What verl 0.7.0's SFT trainer needs changed at run time, without a fork: CPU support and resuming at an epoch boundary.
+"""What verl 0.7.0's SFT trainer needs changed at run time, without a fork: CPU support and resuming at an epoch
+boundary.
 
-    PYTHONPATH=patches VERL_USE_EXTERNAL_MODULES=phase1_verl_hook python -m torch.distributed.run … -m verl.trainer.fsdp_sft_trainer …
+    PYTHONPATH=patches VERL_USE_EXTERNAL_MODULES=phase1_verl_hook \\
+        python -m torch.distributed.run … -m verl.trainer.fsdp_sft_trainer …
 
 verl imports the modules of VERL_USE_EXTERNAL_MODULES at the end of its own `__init__`, before
 `verl/trainer/fsdp_sft_trainer.py` binds its names with `from … import …`: what is replaced here is what it then binds.

@@ -1,4 +1,5 @@
-"""Files on disk: one-line errors, atomic writes, JSON without NaN, JSON Lines that survive a crash, hashes, the run stamp.
+"""Files on disk: one-line errors, atomic writes, JSON without NaN, JSON Lines that survive a crash, hashes, the run
+stamp.
 
 Every stage of the toolkit talks to the next through files, so these few functions carry the promises that a reader of
 those files relies on: a file is either whole or absent, JSON is plain JSON, and each result says how it was made.
@@ -30,8 +31,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # Versions that can move a number; what is not installed is left out of the stamp.
-STAMPED_PACKAGES = ("verl", "torch", "transformers", "vllm", "tokenizers", "safetensors", "datasets", "pandas", "pyarrow",
-                    "numpy", "scipy", "statsmodels", "wandb", "datasketch")  # fmt: skip
+STAMPED_PACKAGES = (
+    "verl",
+    "torch",
+    "transformers",
+    "vllm",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "statsmodels",
+    "wandb",
+    "datasketch",
+)
 
 
 class BadInput(Exception):
@@ -112,8 +127,8 @@ def append_line(path: str | Path, value: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def only_one(lock_path: str | Path, wait: float = 0.0) -> Iterator[bool]:
-    """Hold the kernel's lock on `lock_path`, which dies with its holder; yields False where another process still has it
-    after `wait` seconds. The file says who holds it."""
+    """Hold the kernel's lock on `lock_path`, which dies with its holder; yields False where another process still has
+    it after `wait` seconds. The file says who holds it."""
     Path(lock_path).parent.mkdir(parents=True, exist_ok=True)
     with open(lock_path, "a+") as f:
         deadline = time.monotonic() + wait
@@ -151,7 +166,9 @@ def only_writer(directory: str | Path, *leftovers: str) -> Iterator[None]:
             shutil.rmtree(path, ignore_errors=True)
         yield
     finally:
-        with contextlib.suppress(OSError):  # closing alone would not do: a worker that is still ending has the descriptor too
+        with contextlib.suppress(
+            OSError
+        ):  # closing alone would not do: a worker that is still ending has the descriptor too
             fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
@@ -164,7 +181,9 @@ def full_disk_told(fix: str) -> Iterator[None]:
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise BadInput(f"{e.filename or 'the disk of --output_dir'}: {os.strerror(e.errno)}; {fix}; nothing was replaced") from None
+        raise BadInput(
+            f"{e.filename or 'the disk of --output_dir'}: {os.strerror(e.errno)}; {fix}; nothing was replaced"
+        ) from None
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -203,7 +222,8 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
 
 @contextlib.contextmanager
 def whole_parquet(path: str | Path) -> Iterator[None]:
-    """BadInput for a Parquet file that is missing, torn, or damaged in its pages (pyarrow's OSError without an errno)."""
+    """BadInput for a Parquet file that is missing, torn, or damaged in its pages (pyarrow's OSError without an
+    errno)."""
     import pyarrow
 
     try:
@@ -273,8 +293,12 @@ def git_revision() -> str | None:
     """The toolkit's commit, with `-dirty` when tracked files differ from it; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     try:
-        described = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
-                                   capture_output=True, text=True, timeout=30)  # fmt: skip
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return described.stdout.strip() or None

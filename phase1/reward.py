@@ -20,30 +20,39 @@ from pathlib import Path
 if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
     sys.path.insert(0, root)
 
-from phase1.extraction import program_of
-from phase1.judge import Judge, JudgeConfig, Verdict, open_judge
-from phase1.problems import Problem
+from phase1.contract.extraction import program_of
+from phase1.contract.problems import Problem
+from phase1.judge.judge import Judge, JudgeConfig, Verdict, open_judge
 
 
-def compute_score(data_source: str, solution_str: str, ground_truth: str | dict, extra_info: dict | None = None, **judge_options) -> dict[str, float]:
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: str | dict, extra_info: dict | None = None, **judge_options
+) -> dict[str, float]:
     """The reward of one answer: `score` is its pass_ratio, as in the evaluation's records.
 
-    `ground_truth` is a problem's line of a raw file, or only its test_cases (HumanEval then needs extra_info["prompt"]),
-    as JSON text or object. RuntimeError when the judge itself fails: that is not the answer's fault, and a zero would
-    teach the model something false.
+    `ground_truth` is a problem's line of a raw file, or only its test_cases (HumanEval then needs
+    extra_info["prompt"]), as JSON text or object. RuntimeError when the judge itself fails: that is not the answer's
+    fault, and a zero would teach the model something false.
     """
     truth = json.loads(ground_truth) if isinstance(ground_truth, str) else ground_truth
     cases = truth.get("test_cases", truth)
     prompt = truth.get("prompt") or (extra_info or {}).get("prompt") or ""
     problem = Problem(data_source, str(truth.get("problem_id", "")), prompt, cases)
     if problem.test_type == "humaneval" and not prompt:
-        raise RuntimeError(f"{data_source}: a HumanEval answer is judged with its prompt; give it in ground_truth or extra_info")
+        raise RuntimeError(
+            f"{data_source}: a HumanEval answer is judged with its prompt; give it in ground_truth or extra_info"
+        )
     config = JudgeConfig(**{"workers": 1, **judge_options})
     verdict = judged(problem.program(program_of(solution_str, config.extraction)), cases, config)
     if verdict.error_type == "sandbox_error":
         raise RuntimeError(f"{data_source} {problem.problem_id}: the judge failed ({verdict.detail})")
     executed = verdict.error_type in ("success", "wrong_answer")
-    return {"score": verdict.pass_ratio, "pass_ratio": verdict.pass_ratio, "accepted": float(verdict.accepted), "executed": float(executed)}
+    return {
+        "score": verdict.pass_ratio,
+        "pass_ratio": verdict.pass_ratio,
+        "accepted": float(verdict.accepted),
+        "executed": float(executed),
+    }
 
 
 _open: dict[tuple[int, JudgeConfig], _Thread] = {}  # the pid, since a forked child must not use its parent's judge

@@ -1,4 +1,5 @@
-"""A page in headless Chromium, through its DevTools protocol: console messages, network requests, a measured layout, screenshots."""
+"""A page in headless Chromium, through its DevTools protocol: console messages, network requests, a measured layout,
+screenshots."""
 
 from __future__ import annotations
 
@@ -18,18 +19,42 @@ import aiohttp
 BINARY = next((b for b in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if b), None)
 
 
-def look(page: Path, width: int, height: int, screenshot: Path | None = None, script: str = "null", scheme: str = "light",
-         media: str = "screen") -> dict[str, Any]:  # fmt: skip
-    """Open `page` at `width` x `height`; returns {console, requests, value} with the value of the JavaScript `script`."""
+def look(
+    page: Path,
+    width: int,
+    height: int,
+    screenshot: Path | None = None,
+    script: str = "null",
+    scheme: str = "light",
+    media: str = "screen",
+) -> dict[str, Any]:
+    """Open `page` at `width` x `height`; returns {console, requests, value} with the value of the JavaScript
+    `script`."""
     return asyncio.run(_look(page, width, height, screenshot, script, scheme, media))
 
 
-async def _look(page: Path, width: int, height: int, screenshot: Path | None, script: str, scheme: str, media: str) -> dict[str, Any]:
+async def _look(
+    page: Path, width: int, height: int, screenshot: Path | None, script: str, scheme: str, media: str
+) -> dict[str, Any]:
     profile = tempfile.mkdtemp(prefix="chromium-")
-    arguments = [BINARY, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--remote-debugging-port=0",
-                 f"--user-data-dir={profile}", "about:blank"]  # fmt: skip
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-                               env={**os.environ, "TMPDIR": profile})  # fmt: skip
+    arguments = [
+        BINARY,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={profile}",
+        "about:blank",
+    ]
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": profile},
+    )
     try:
         port_file = Path(profile) / "DevToolsActivePort"
         deadline = time.monotonic() + 30
@@ -49,7 +74,9 @@ async def _look(page: Path, width: int, height: int, screenshot: Path | None, sc
         shutil.rmtree(profile, ignore_errors=True)
 
 
-async def _drive(socket, page: Path, width: int, height: int, screenshot: Path | None, script: str, scheme: str, media: str) -> dict[str, Any]:
+async def _drive(
+    socket, page: Path, width: int, height: int, screenshot: Path | None, script: str, scheme: str, media: str
+) -> dict[str, Any]:
     console: list[str] = []
     requests: list[str] = []
     sent = 0
@@ -74,8 +101,12 @@ async def _drive(socket, page: Path, width: int, height: int, screenshot: Path |
 
     for domain in ("Page", "Network", "Runtime", "Log"):
         await call(f"{domain}.enable")
-    await call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-    await call("Emulation.setScrollbarsHidden", hidden=True)  # else a screenshot shows them, and whether there are any depends on the platform
+    await call(
+        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+    )
+    await call(
+        "Emulation.setScrollbarsHidden", hidden=True
+    )  # else a screenshot shows them, and whether there are any depends on the platform
     await call("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
     sent += 1
     await socket.send_json({"id": sent, "method": "Page.navigate", "params": {"url": page.resolve().as_uri()}})

@@ -8,18 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.sft_runs import copied_verl, job_variables
+from tests.train.sft_runs import copied_verl, job_variables
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "data" / "samples"
 
 # Scripts are run as a user would run them, from any directory, and none may reach for the network.
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_MODE": "offline",
+    "OMP_NUM_THREADS": "1",
+}
 sys.path.insert(0, str(ROOT))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, the most first, so that neither of two test processes has a long one left at the end."""
+    """Files with slow tests first, the most first, so that neither of two test processes has a long one left at the
+    end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 

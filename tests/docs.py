@@ -24,9 +24,9 @@ PAGES = {
     "prepare_eval_data.py": ("01_*.md",),
     "prepare_sft_data.py": ("01_*.md",),
     "run_sft.sh": ("02_*.md",),
-    "phase1.sft": ("02_*.md",),
-    "phase1.sft_estimate": ("02_*.md",),
-    "phase1.sft_watch": ("03_*.md",),
+    "phase1.train": ("02_*.md",),
+    "phase1.train.estimate": ("02_*.md",),
+    "phase1.train.watch": ("03_*.md",),
     "patches/apply_verl_patch.py": ("02_*.md", "03_*.md"),
     "phase1_eval.py": ("04_*.md",),
     "phase1.judge": ("judge.md",),
@@ -79,12 +79,16 @@ def blocks(page: Path, text: str | None = None) -> Iterator[Block]:
         elif m := re.match(r"(\s*)(```+|~~~+)\s*(\w*)", line):
             fence, start, body = (m[1], m[2], m[3]), number + 1, []
             if marked is not None and m[3] not in SHELL:
-                raise ValueError(f"{page.name}:{number}: marked as runnable, but the block is {m[3] or 'of no language'}, not bash")
+                raise ValueError(
+                    f"{page.name}:{number}: marked as runnable, but the block is {m[3] or 'of no language'}, not bash"
+                )
         elif m := MARKER.match(line.strip()):
             marked = m["options"] or ""
             for option in filter(None, re.split(r"\s*;\s*", marked)):
                 if not re.fullmatch(r"after the demo|\d+ s|exit \d+", option):
-                    raise ValueError(f"{page.name}:{number}: unknown option {option!r}; known are: after the demo, N s, exit N")
+                    raise ValueError(
+                        f"{page.name}:{number}: unknown option {option!r}; known are: after the demo, N s, exit N"
+                    )
         elif line.strip() and marked is not None:
             raise ValueError(f"{page.name}:{number}: a runnable marker stands right before its block")
     if fence or marked is not None:
@@ -93,32 +97,43 @@ def blocks(page: Path, text: str | None = None) -> Iterator[Block]:
 
 def commands() -> list[str]:
     """Every command with flags of its own: root scripts, modules of phase1 that are run with -m, the patch applier."""
-    scripts = [*ROOT.glob("*.py"), *(ROOT / "patches").glob("*.py"), *(ROOT / "phase1").glob("*.py")]
-    texts = {p: p.read_text(encoding="utf-8") for p in scripts}
-    found = [p for p, text in texts.items() if "ArgumentParser(" in text and "__main__" in text]
-    names = [f"phase1.{p.stem}" if p.parent.name == "phase1" else str(p.relative_to(ROOT)) for p in found]
-    return sorted([*names, "run_eval_checkpoints.sh", "run_sft.sh"])
+    scripts = [*ROOT.glob("*.py"), *(ROOT / "patches").glob("*.py")]
+    found = [str(p.relative_to(ROOT)) for p in scripts if "ArgumentParser(" in p.read_text(encoding="utf-8")]
+    for path in (ROOT / "phase1").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if path.name == "__main__.py":
+            found.append(name.removesuffix(".__main__"))
+        elif (text := path.read_text(encoding="utf-8")) and "ArgumentParser(" in text and "__main__" in text:
+            found.append(name)
+    return sorted([*found, "run_eval_checkpoints.sh", "run_sft.sh"])
 
 
 @cache
 def flags(command: str) -> frozenset[str]:
-    """The flags that a Python command's --help names; of a shell script the flags it reads and its `${KNOB:-…}` variables."""
+    """The flags that a Python command's --help names; of a shell script the flags it reads and its `${KNOB:-…}`
+    variables."""
     if command.endswith(".sh"):
         text = (ROOT / command).read_text(encoding="utf-8")
         knobs = re.findall(r'(?<![\w])([A-Z][A-Z_0-9]+)="\$\{\1:-', text)
         return frozenset([*knobs, *re.findall(r"^\s+(--[a-z_]+)\)", text, re.MULTILINE)]) - {"--help"}
     text = _help(command)
-    subcommands = re.findall(r"^  \{([\w,-]+)\}", text, re.MULTILINE)  # positional choices too: their --help is the same once more
+    subcommands = re.findall(
+        r"^  \{([\w,-]+)\}", text, re.MULTILINE
+    )  # positional choices too: their --help is the same once more
     texts = [text, *(_help(command, name) for names in subcommands for name in names.split(","))]
     # After the description, whose example lines name others' flags.
-    lines = [line for t in texts for line in re.findall(r"^  (-.*?)(?:  |$)", t[t.rindex("\noptions:") :], re.MULTILINE)]
+    lines = [
+        line for t in texts for line in re.findall(r"^  (-.*?)(?:  |$)", t[t.rindex("\noptions:") :], re.MULTILINE)
+    ]
     return frozenset(f for line in lines for f in re.findall(r"--[\w-]+", line)) - {"--help"}
 
 
 def _help(command: str, *more: str) -> str:
     how = ["-m", command] if command.startswith("phase1.") else [command]
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    done = subprocess.run([sys.executable, *how, *more, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(
+        [sys.executable, *how, *more, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -135,7 +150,11 @@ def calls(text: str) -> Iterator[tuple[str, list[str]]]:
     for line in re.sub(r"\\\n", " ", text).splitlines():
         for part in re.split(r"\s(?:\||&&|\|\||;|#)(?:\s|$)", line):
             for name in names:
-                pattern = rf"-m {re.escape(name)}(?=\s|$)" if name.startswith("phase1.") else rf"(?:^|[\s/\"]){re.escape(name)}(?=[\s\"]|$)"
+                pattern = (
+                    rf"-m {re.escape(name)}(?=\s|$)"
+                    if name.startswith("phase1.")
+                    else rf"(?:^|[\s/\"]){re.escape(name)}(?=[\s\"]|$)"
+                )
                 if "python" in part.lower() and (m := re.search(pattern, part)):
                     yield name, re.findall(r"(?<=\s)(--[a-z][\w-]*)", part[m.end() :])
                     break

@@ -1,9 +1,11 @@
-"""Passes over two evaluations and two checkpoints with less and less room for outputs, in a tmpfs; run by test_checkpoint_night.py.
+"""Passes over two evaluations and two checkpoints with less and less room for outputs, in a tmpfs; run by
+test_checkpoint_night.py.
 
     unshare --user --map-root-user --mount python -m tests.full_disk EMPTY_DIR MODEL MANIFEST_DIR
 
-Each level starts from the same good state, in which step 100 is the best, kept by copy since its checkpoint lies on another
-file system. Then step 200 turns out better, a broken checkpoint is there to be recorded, and so many pages are left free.
+Each level starts from the same good state, in which step 100 is the best, kept by copy since its checkpoint lies on
+another file system. Then step 200 turns out better, a broken checkpoint is there to be recorded, and so many pages are
+left free.
 """
 
 import contextlib
@@ -16,10 +18,10 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from phase1.checkpoint_keep import kept_model
-from phase1.checkpoints import main
+from phase1.checkpoints.command import main
+from phase1.checkpoints.keep import kept_model
+from phase1.contract.problems import data_hashes, load_problems
 from phase1.files import fingerprint, read_json, write_json
-from phase1.problems import data_hashes, load_problems
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -27,16 +29,40 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 def write_evaluation(outputs: Path, step: int, model: Path, manifests: Path, rate: float) -> None:
     sets = {d: data_hashes(manifests, d, load_problems(manifests, d)) for d in ("codecontests_valid", "mbpp_reg")}
     folder = outputs / f"eval_step_{step}"
-    write_json(folder / "run.json", {"status": "complete", "model": {"path": str(model), "fingerprint": fingerprint(model)}, "datasets": sets})
-    write_json(folder / "summary.json", {"datasets": {d: {"exec_success_rate": rate, "accepted_at_1": rate, "total_problems": 2} for d in sets}})
+    write_json(
+        folder / "run.json",
+        {"status": "complete", "model": {"path": str(model), "fingerprint": fingerprint(model)}, "datasets": sets},
+    )
+    write_json(
+        folder / "summary.json",
+        {"datasets": {d: {"exec_success_rate": rate, "accepted_at_1": rate, "total_problems": 2} for d in sets}},
+    )
 
 
 def one_pass(checkpoints: Path, outputs: Path, manifests: Path) -> tuple[int, str]:
     """(exit code, stderr) of one start of the evaluator, in this process: starting one costs more than its work."""
-    arguments = ["checkpoints", "evaluate", "--checkpoint_dir", str(checkpoints), "--output_dir", str(outputs), "--manifest_dir", str(manifests),
-                 "--settle", "0", "--min_free_gb", "0", "--max_attempts", "9999"]  # fmt: skip
+    arguments = [
+        "checkpoints",
+        "evaluate",
+        "--checkpoint_dir",
+        str(checkpoints),
+        "--output_dir",
+        str(outputs),
+        "--manifest_dir",
+        str(manifests),
+        "--settle",
+        "0",
+        "--min_free_gb",
+        "0",
+        "--max_attempts",
+        "9999",
+    ]
     errors = io.StringIO()
-    with mock.patch.object(sys, "argv", arguments), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+    with (
+        mock.patch.object(sys, "argv", arguments),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(errors),
+    ):
         try:
             return main(), errors.getvalue()
         except OSError as e:  # as run_script turns it into one line and exit code 2
@@ -44,7 +70,8 @@ def one_pass(checkpoints: Path, outputs: Path, manifests: Path) -> tuple[int, st
 
 
 def check_whole(outputs: Path, level: int) -> None:
-    """Every JSON file is whole, no temporary one is left, and what best_checkpoint.json and best_model name can be loaded."""
+    """Every JSON file is whole, no temporary one is left, and what best_checkpoint.json and best_model name can be
+    loaded."""
     for path in outputs.rglob("*"):
         if path.suffix == ".json" and path.is_file():
             json.loads(path.read_text())

@@ -1,4 +1,5 @@
-"""What run_demo.sh left behind, when it has been run here (CI runs it before the tests): the small model really learned."""
+"""What run_demo.sh left behind, when it has been run here (CI runs it before the tests): the small model really
+learned."""
 
 import re
 
@@ -11,7 +12,9 @@ from .conftest import ROOT
 DEMO = ROOT / "outputs" / "demo"
 SETS = ["codecontests_valid", "codecontests_valid_big", "codecontests_test", "humaneval", "mbpp_reg"]
 
-pytestmark = pytest.mark.skipif(not (DEMO / "handoff" / "handoff.json").exists(), reason="bash run_demo.sh has not been run to its end here")
+pytestmark = pytest.mark.skipif(
+    not (DEMO / "handoff" / "handoff.json").exists(), reason="bash run_demo.sh has not been run to its end here"
+)
 
 
 def rates(folder: str, metric: str) -> dict[str, float]:
@@ -38,7 +41,9 @@ def test_exec_success_rises_over_at_least_three_checkpoints():
 
 def test_the_grad_norm_stands_in_the_log_of_every_step():
     log = "\n".join(p.read_text() for p in (DEMO / "logs").glob("sft_*.log"))
-    steps = {int(m[1]): float(m[2]) for m in re.finditer(r"step:(\d+) - train/loss:.*?train/grad_norm:([\d.e+-]+)", log)}
+    steps = {
+        int(m[1]): float(m[2]) for m in re.finditer(r"step:(\d+) - train/loss:.*?train/grad_norm:([\d.e+-]+)", log)
+    }
     last = max(int(s) for s in read_json(DEMO / "best_checkpoint.json")["all_checkpoints"])
     assert sorted(steps) == list(range(1, last + 1)) and all(0 < n < 1000 for n in steps.values())
 

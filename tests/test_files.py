@@ -58,7 +58,10 @@ def test_values_of_other_types_become_plain_json(tmp_path, value):
     assert isinstance(read_json(tmp_path / "a.json"), list)
 
 
-@pytest.mark.parametrize(("content", "line"), [(b'{"a": 1}\n{"a": ', 2), (b"[1]\n", 1), (b"\xff\xfe{}\n", 1), (b'\n\n{"a": 1}\nnull\n', 4), (b"\x00\n", 1)])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b'{"a": 1}\n{"a": ', 2), (b"[1]\n", 1), (b"\xff\xfe{}\n", 1), (b'\n\n{"a": 1}\nnull\n', 4), (b"\x00\n", 1)],
+)
 def test_a_bad_line_is_named_by_file_and_number(tmp_path, content, line):
     path = tmp_path / "a.jsonl"
     path.write_bytes(content)
@@ -85,13 +88,16 @@ def test_torn_json_is_one_line_that_names_the_file(tmp_path, content):
         read_json(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize(("body", "code", "message"), [
-    ("raise BadInput('f.json:3: broken; mend it')", 2, "error: f.json:3: broken; mend it\n"),
-    ("raise OSError(28, 'No space left on device', 'out.json')", 2, "error: out.json: No space left on device\n"),
-    ("raise KeyboardInterrupt", 130, "interrupted\n"),
-    ("return 1", 1, ""),
-    ("return None", 0, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("raise BadInput('f.json:3: broken; mend it')", 2, "error: f.json:3: broken; mend it\n"),
+        ("raise OSError(28, 'No space left on device', 'out.json')", 2, "error: out.json: No space left on device\n"),
+        ("raise KeyboardInterrupt", 130, "interrupted\n"),
+        ("return 1", 1, ""),
+        ("return None", 0, ""),
+    ],
+)
 def test_exit_codes_and_messages_of_a_script(body, code, message):
     program = f"from phase1.files import *\ndef main():\n    {body}\nrun_script(main)"
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -20,9 +20,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2TokenizerFast
 
-from phase1.bee import BadRecord, parse_record
+from phase1.contract.prompts import answer, chat, user_message
+from phase1.data.bee import BadRecord, parse_record
 from phase1.files import BadInput, replacing, run_script
-from phase1.prompts import answer, chat, user_message
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # Qwen2's own split; digits stand alone, so a number is copied digit by digit.
@@ -56,17 +56,28 @@ def main() -> None:
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         # Qwen2.5-Coder-Instruct's own values: an evaluation that does not pin its sampling is caught by them.
-        GenerationConfig(do_sample=True, repetition_penalty=1.1, temperature=0.7, top_p=0.8, top_k=20,
-                         bos_token_id=tokenizer.pad_token_id, pad_token_id=tokenizer.pad_token_id,
-                         eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id]).save_pretrained(directory)  # fmt: skip
+        GenerationConfig(
+            do_sample=True,
+            repetition_penalty=1.1,
+            temperature=0.7,
+            top_p=0.8,
+            top_k=20,
+            bos_token_id=tokenizer.pad_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id],
+        ).save_pretrained(directory)
     print(f"{args.output_dir}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="Hugging Face directory to write")
-    parser.add_argument("--input_jsonl", type=Path, default=Path(__file__).resolve().parent / "bee.jsonl",
-                        help="BEE records that the tokenizer learns from")  # fmt: skip
+    parser.add_argument(
+        "--input_jsonl",
+        type=Path,
+        default=Path(__file__).resolve().parent / "bee.jsonl",
+        help="BEE records that the tokenizer learns from",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
     # Shape. vLLM's CPU build serves head sizes 32, 64, 80, 96, …
     parser.add_argument("--vocab_size", type=int, default=1024, help="tokens, the special ones included")
@@ -75,8 +86,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=4, help="attention heads; hidden_size / heads is the head size")
     parser.add_argument("--kv_heads", type=int, default=2, help="key and value heads")
     parser.add_argument("--intermediate_size", type=int, default=352)
-    parser.add_argument("--initializer_range", type=float, default=0.08,
-                        help="standard deviation of the random weights; 0.02 is for models ten times as wide, this one learns slower with it")
+    parser.add_argument(
+        "--initializer_range",
+        type=float,
+        default=0.08,
+        help=(
+            "standard deviation of the random weights; 0.02 is for models ten times as wide, this one learns "
+            "slower with it"
+        ),
+    )
     return parser.parse_args()
 
 
@@ -104,8 +122,12 @@ def build_tokenizer(path: Path, vocab_size: int, directory: Path) -> Qwen2Tokeni
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(SPLIT), "isolated"), byte_level])
     bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))  # fmt: skip
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     bpe.train_from_iterator(training_texts(path), trainer)
     # model_input_names without token_type_ids: verl 0.7.0 takes those for multi_modal_inputs, and its collate then
     # fails at random (KeyError).

@@ -1,7 +1,8 @@
-"""Write the embedded data: a BEE-format JSONL with the real one's dirt, and the five evaluation sets. Same bytes every time.
+"""Write the embedded data: a BEE-format JSONL with the real one's dirt, and the five evaluation sets. Same bytes every
+time.
 
-    python data/samples/build_samples.py
-    python data/samples/build_samples.py --output_dir /tmp/samples   # elsewhere, to compare with the committed files
+python data/samples/build_samples.py
+python data/samples/build_samples.py --output_dir /tmp/samples   # elsewhere, to compare with the committed files
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ LEADS = (
     "Construct a PYTHON3 code solution to the problem outlined:\n\n",
 )
 FENCES = ("```python3", "```python3", "```python3", "```python", "```py", "```", None)
-DATASETS = {  # problems: enough for codecontests_valid's rates to mean something, the contract's order of size elsewhere
+# problems: enough for codecontests_valid's rates to mean something, the contract's order of size elsewhere
+DATASETS = {
     "codecontests_valid": 60,
     "codecontests_valid_big": 40,
     "codecontests_test": 24,
@@ -63,7 +65,9 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path(__file__).resolve().parent, help="default: beside this file")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path(__file__).resolve().parent, help="default: beside this file"
+    )
     parser.add_argument("--records", type=int, default=1800, help="clean training records, before the dirt")
     return parser.parse_args()
 
@@ -92,34 +96,56 @@ def evaluation_set(name: str, size: int, r: random.Random, keys: set[str]) -> li
 
 def contest_problem(task: Task, r: random.Random, noun: str, contest: int) -> dict:
     prompt = grammar.statement(task, r, noun)
-    tests = [grammar.stdin_and_stdout(task, [grammar.random_argument(task.kind, r) for _ in range(r.randint(1, 4))])
-             for _ in range(r.randint(5, 8))]  # fmt: skip
+    tests = [
+        grammar.stdin_and_stdout(task, [grammar.random_argument(task.kind, r) for _ in range(r.randint(1, 4))])
+        for _ in range(r.randint(5, 8))
+    ]
     cases: dict = {"type": "codecontests", "tests": [{"input": given, "output": wanted} for given, wanted in tests]}
     if r.random() < 0.3:
         cases |= {"time_limit": r.choice((1, 2)), "memory_limit_mb": 256}
-    return {"problem_id": f"Codeforces/{contest}/{r.choice(('A', 'B', 'C1', 'C2', 'D', 'G'))}", "prompt": prompt,
-            "prompt_sha256": sha256_text(prompt), "canonical_solution": grammar.program(task), "test_cases": cases}  # fmt: skip
+    return {
+        "problem_id": f"Codeforces/{contest}/{r.choice(('A', 'B', 'C1', 'C2', 'D', 'G'))}",
+        "prompt": prompt,
+        "prompt_sha256": sha256_text(prompt),
+        "canonical_solution": grammar.program(task),
+        "test_cases": cases,
+    }
 
 
 def humaneval_problem(task: Task, r: random.Random, number: int) -> dict:
     name = r.choice(grammar.FUNCTION_NAMES)
     prompt = grammar.docstring_prompt(task, r, name)
     body = "\n".join(grammar.function(task, name).splitlines()[1:]) + "\n"
-    asserts = "".join(f"    assert {equation(task, 'candidate', grammar.random_argument(task.kind, r))}\n" for _ in range(6))
-    return {"problem_id": f"SampleEval/{number}", "prompt": prompt, "prompt_sha256": sha256_text(prompt),
-            "canonical_prompt": prompt.split('"""')[1].strip(), "canonical_solution": body,
-            "test_cases": {"type": "humaneval", "test_code": f"def check(candidate):\n{asserts}", "entry_point": name}}  # fmt: skip
+    asserts = "".join(
+        f"    assert {equation(task, 'candidate', grammar.random_argument(task.kind, r))}\n" for _ in range(6)
+    )
+    return {
+        "problem_id": f"SampleEval/{number}",
+        "prompt": prompt,
+        "prompt_sha256": sha256_text(prompt),
+        "canonical_prompt": prompt.split('"""')[1].strip(),
+        "canonical_solution": body,
+        "test_cases": {"type": "humaneval", "test_code": f"def check(candidate):\n{asserts}", "entry_point": name},
+    }
 
 
 def mbpp_problem(task: Task, r: random.Random, number: int) -> dict:
     name = r.choice(grammar.FUNCTION_NAMES)
     prompt = grammar.function_prompt(task, r)
     arguments = [grammar.random_argument(task.kind, r) for _ in range(4)]
-    return {"problem_id": f"SampleMBPP/{number}", "prompt": prompt, "prompt_sha256": sha256_text(prompt),
-            "canonical_solution": grammar.function(task, name) + "\n",
-            "test_cases": {"type": "mbpp", "test_list": [f"assert {equation(task, name, a)}" for a in arguments[:3]],
-                           "test_setup_code": "", "entry_point": name,
-                           "example_call": grammar.call_of(task, name, arguments[3])}}  # fmt: skip
+    return {
+        "problem_id": f"SampleMBPP/{number}",
+        "prompt": prompt,
+        "prompt_sha256": sha256_text(prompt),
+        "canonical_solution": grammar.function(task, name) + "\n",
+        "test_cases": {
+            "type": "mbpp",
+            "test_list": [f"assert {equation(task, name, a)}" for a in arguments[:3]],
+            "test_setup_code": "",
+            "entry_point": name,
+            "example_call": grammar.call_of(task, name, arguments[3]),
+        },
+    }
 
 
 def equation(task: Task, name: str, argument: object) -> str:
@@ -140,12 +166,20 @@ def training_records(count: int, r: random.Random, keys: set[str]) -> list[dict]
         name = f"{8000 + number // 6}_{'ABCDEF'[number % 6]}. {title}"
         if r.random() < 0.15:
             name = f"p{5000 + number:05d} AtCoder Sample Contest {number:03d} - {title}"
-        record = {"name": name, "source": 2 if "_" in name else 6, "difficulty": r.randint(7, 12), "language": "PYTHON3"}
+        record = {
+            "name": name,
+            "source": 2 if "_" in name else 6,
+            "difficulty": r.randint(7, 12),
+            "language": "PYTHON3",
+        }
         if r.random() < 0.2:
             function = r.choice(grammar.FUNCTION_NAMES)
-            prompt = (f"Complete this function.\n\n{grammar.docstring_prompt(task, r, function)}" if r.random() < 0.5 else
-                      f"{grammar.function_prompt(task, r)}\n\nThe function is called {function}. Example call: "
-                      f"{grammar.call_of(task, function, grammar.random_argument(task.kind, r))}")  # fmt: skip
+            prompt = (
+                f"Complete this function.\n\n{grammar.docstring_prompt(task, r, function)}"
+                if r.random() < 0.5
+                else f"{grammar.function_prompt(task, r)}\n\nThe function is called {function}. Example call: "
+                f"{grammar.call_of(task, function, grammar.random_argument(task.kind, r))}"
+            )
             record |= {"prompt": prompt, "solution": grammar.function(task, function)}
         else:
             record["text"] = bee_text(grammar.statement(task, r, noun), grammar.program(task), r)
@@ -189,15 +223,31 @@ def dirt(records: list[dict], r: random.Random) -> list[dict]:
     spoil(8, lambda i, p, s, x: {"name": other_id(i), "text": f"{p}\n\n### Response\n"})
     spoil(8, lambda i, p, s, x: {"name": other_id(i)} | text(p, "   "))
     spoil(8, lambda i, p, s, x: {"name": other_id(i), "prompt": p, "solution": None})
-    spoil(20, lambda i, p, s, x: {"name": other_id(i)} | text(p, s.rstrip(")") + "(" * (i % 2)))  # cut off in the last line
+    spoil(
+        20, lambda i, p, s, x: {"name": other_id(i)} | text(p, s.rstrip(")") + "(" * (i % 2))
+    )  # cut off in the last line
     spoil(4, lambda i, p, s, x: {"name": other_id(i)} | text(p, s + "\x00"))
-    spoil(4, lambda i, p, s, x: {"name": other_id(i)} | text(p, "x = " + "(" * 3000 + ")" * 3000))  # too deep to compile
+    spoil(
+        4, lambda i, p, s, x: {"name": other_id(i)} | text(p, "x = " + "(" * 3000 + ")" * 3000)
+    )  # too deep to compile
     spoil(20, lambda i, p, s, x: {"name": other_id(i)} | text(p, python2(s, i)))
     spoil(12, lambda i, p, s, x: {"name": other_id(i), "language": ("PYTHON", "CPP", "JAVA")[i % 3]})
-    spoil(40, lambda i, p, s, x: {"text": p + "\n\n### Response\n\n```py\n" + s + "\n```"})  # the same, fenced otherwise
-    spoil(30, lambda i, p, s, x: {"name": other_id(i)} | text(p.replace("Print", "Output", 1).replace("Examples", "Example"), s))
-    spoil(60, lambda i, p, s, x: text(p, "import sys\n\n\ndef main():\n    " + s.replace("\n", "\n    ") + "\n\n\nmain()"))
-    spoil(6, lambda i, p, s, x: {"name": other_id(i)} | text(p + f"\n\nNote\n\n{r.choice(THINGS)} {i}", s + "\nn = 0" * 300))
+    spoil(
+        40, lambda i, p, s, x: {"text": p + "\n\n### Response\n\n```py\n" + s + "\n```"}
+    )  # the same, fenced otherwise
+    spoil(
+        30,
+        lambda i, p, s, x: (
+            {"name": other_id(i)} | text(p.replace("Print", "Output", 1).replace("Examples", "Example"), s)
+        ),
+    )
+    spoil(
+        60, lambda i, p, s, x: text(p, "import sys\n\n\ndef main():\n    " + s.replace("\n", "\n    ") + "\n\n\nmain()")
+    )
+    spoil(
+        6,
+        lambda i, p, s, x: {"name": other_id(i)} | text(p + f"\n\nNote\n\n{r.choice(THINGS)} {i}", s + "\nn = 0" * 300),
+    )
     return made
 
 
@@ -225,17 +275,35 @@ def disguises(sets: dict[str, list[dict]], r: random.Random) -> list[dict]:
             elif i % 7 == 3:
                 prompt = prompt.upper().replace(" ", "  ").replace("\n\n", "\n")
             elif i % 7 == 4:  # other examples
-                prompt = prompt.split("Examples")[0] + f"Examples\n\nInput\n\n{r.randint(1, 9)}\n\n\nOutput\n\n{r.randint(1, 9)}\n"
+                prompt = (
+                    prompt.split("Examples")[0]
+                    + f"Examples\n\nInput\n\n{r.randint(1, 9)}\n\n\nOutput\n\n{r.randint(1, 9)}\n"
+                )
             elif i % 7 == 5:
                 lead = "Please formulate a Python3 solution to the following problem:\n\n"
             elif i % 7 == 6:  # cut in half: story and task are left, Input and Output are gone
                 prompt = prompt.split("\n\nInput")[0]
-            made.append({"name": bee_name, "source": 2, "difficulty": 8, "language": "PYTHON3",
-                         "text": bee_text(prompt, solution, r, lead)})  # fmt: skip
+            made.append(
+                {
+                    "name": bee_name,
+                    "source": 2,
+                    "difficulty": 8,
+                    "language": "PYTHON3",
+                    "text": bee_text(prompt, solution, r, lead),
+                }
+            )
     for name in ("humaneval", "mbpp_reg"):
         for problem in r.sample(sets[name], 5):
-            made.append({"name": f"{6000 + len(made)}_B. In Disguise", "source": 2, "difficulty": 8, "language": "PYTHON3",
-                         "prompt": problem["prompt"], "solution": "def answer():\n    return 0"})  # fmt: skip
+            made.append(
+                {
+                    "name": f"{6000 + len(made)}_B. In Disguise",
+                    "source": 2,
+                    "difficulty": 8,
+                    "language": "PYTHON3",
+                    "prompt": problem["prompt"],
+                    "solution": "def answer():\n    return 0",
+                }
+            )
     return made
 
 

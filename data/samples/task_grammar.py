@@ -15,8 +15,53 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-NAMES = ["Amara", "Bruno", "Chiara", "Dmitri", "Edda", "Farid", "Greta", "Hugo", "Ines", "Jakub", "Katja", "Leon", "Marta", "Nils", "Olga", "Pavel", "Quentin", "Rosa", "Sven", "Tarek", "Ulla", "Viktor", "Wanda", "Yusuf", "Zoe"]  # fmt: skip
-THINGS = ["apples", "boxes", "cards", "coins", "crates", "lamps", "parcels", "pebbles", "planks", "ropes", "shells", "stamps", "stones", "tiles", "towers", "trains", "trees", "wagons"]  # fmt: skip
+NAMES = [
+    "Amara",
+    "Bruno",
+    "Chiara",
+    "Dmitri",
+    "Edda",
+    "Farid",
+    "Greta",
+    "Hugo",
+    "Ines",
+    "Jakub",
+    "Katja",
+    "Leon",
+    "Marta",
+    "Nils",
+    "Olga",
+    "Pavel",
+    "Quentin",
+    "Rosa",
+    "Sven",
+    "Tarek",
+    "Ulla",
+    "Viktor",
+    "Wanda",
+    "Yusuf",
+    "Zoe",
+]
+THINGS = [
+    "apples",
+    "boxes",
+    "cards",
+    "coins",
+    "crates",
+    "lamps",
+    "parcels",
+    "pebbles",
+    "planks",
+    "ropes",
+    "shells",
+    "stamps",
+    "stones",
+    "tiles",
+    "towers",
+    "trains",
+    "trees",
+    "wagons",
+]
 MEASURES = ["weights", "prices", "lengths", "heights", "ages", "scores", "sizes", "depths"]
 
 
@@ -66,10 +111,16 @@ LISTS = ("sorted(set(b))", "sorted(b)", "b[::-1]")  # results that are lists, pr
 STRING_FIRST = (
     Op(("reverse the string", "write the string backwards"), "s[::-1]", lambda s: s[::-1]),
     Op(("make all letters capital", "turn the string into upper case"), "s.upper()", lambda s: s.upper()),
-    Op(("sort the letters", "put the letters in alphabetical order"), "''.join(sorted(s))", lambda s: "".join(sorted(s))),
+    Op(
+        ("sort the letters", "put the letters in alphabetical order"),
+        "''.join(sorted(s))",
+        lambda s: "".join(sorted(s)),
+    ),
     Op(("skip every other letter", "skip each second letter"), "s[::2]", lambda s: s[::2]),
     Op(("put a star in front", "begin with a star"), "'*' + s", lambda s: "*" + s),
-    Op(("replace every 'a' with 'e'", "change each 'a' into 'e'"), "s.replace('a', 'e')", lambda s: s.replace("a", "e")),
+    Op(
+        ("replace every 'a' with 'e'", "change each 'a' into 'e'"), "s.replace('a', 'e')", lambda s: s.replace("a", "e")
+    ),
 )
 STRING_THEN = (
     Op(("drop the first {k}", "remove {k} from the front"), "s[{k}:]", lambda s, k: s[k:]),
@@ -120,14 +171,21 @@ class Task:
 
 def list_task(r: random.Random, noun: str = "numbers") -> Task:
     """Select from a list of integers, change each of them, then aggregate."""
-    filter_, transform, aggregate, k = r.choice(FILTERS), r.choice(TRANSFORMS), r.choice(AGGREGATES), r.choice(list(NUMBERS))
+    filter_, transform, aggregate, k = (
+        r.choice(FILTERS),
+        r.choice(TRANSFORMS),
+        r.choice(AGGREGATES),
+        r.choice(list(NUMBERS)),
+    )
     selected, changed, goal = filter_.tell(r, k), transform.tell(r, k), aggregate.tell(r, k)
-    sentence = r.choice((
-        f"{{verb}} {goal} of the {noun} {selected}, each {changed}.",
-        f"Take the {noun} {selected}, each {changed}. {{verb}} {goal} of them.",
-        f"Consider only the {noun} {selected}, each {changed}, and {{lower}} {goal} of these.",
-        f"We ask for {goal} of the {noun} {selected}, each {changed}. {{verb}} it.",
-    ))  # fmt: skip
+    sentence = r.choice(
+        (
+            f"{{verb}} {goal} of the {noun} {selected}, each {changed}.",
+            f"Take the {noun} {selected}, each {changed}. {{verb}} {goal} of them.",
+            f"Consider only the {noun} {selected}, each {changed}, and {{lower}} {goal} of these.",
+            f"We ask for {goal} of the {noun} {selected}, each {changed}. {{verb}} it.",
+        )
+    )
     line = f"b = [{transform.code} for x in a if {filter_.code.format(k=k)}]"
 
     def solve(a: list[int]) -> Any:
@@ -138,11 +196,21 @@ def list_task(r: random.Random, noun: str = "numbers") -> Task:
 
 def string_task(r: random.Random, noun: str = "string") -> Task:
     """Two steps on a lower-case string, then what is asked of it."""
-    first, then, result, k = r.choice(STRING_FIRST), r.choice(STRING_THEN), r.choice(STRING_RESULTS), r.choice(list(NUMBERS))
+    first, then, result, k = (
+        r.choice(STRING_FIRST),
+        r.choice(STRING_THEN),
+        r.choice(STRING_RESULTS),
+        r.choice(list(NUMBERS)),
+    )
     told = first.tell(r, k) + r.choice((", then ", ", after that ", "; then ", " and next ")) + then.tell(r, k)
     goal = result.tell(r, k)
-    sentence = r.choice((f"First {told}. {{verb}} {goal}.", f"Your steps: {told}. At the end {{lower}} {goal}.",
-                         f"{told[0].upper()}{told[1:]}. {{verb}} {goal}."))  # fmt: skip
+    sentence = r.choice(
+        (
+            f"First {told}. {{verb}} {goal}.",
+            f"Your steps: {told}. At the end {{lower}} {goal}.",
+            f"{told[0].upper()}{told[1:]}. {{verb}} {goal}.",
+        )
+    )
     lines = (f"s = {first.code}", f"s = {then.code.format(k=k)}")
 
     def solve(s: str) -> Any:
@@ -155,7 +223,9 @@ def pair_task(r: random.Random, noun: str = "numbers") -> Task:
     """A value of two integers, for each of several test cases."""
     left, right, join, k = r.choice(PAIR_LEFT), r.choice(PAIR_RIGHT), r.choice(PAIR_JOINS), r.choice(list(NUMBERS))
     told = join.tell(r, k, p=left.tell(r, k), q=right.tell(r, k))
-    sentence = r.choice((f"{{verb}} {told}.", f"For the two {noun} {{lower}} {told}.", f"We want {told}; {{lower}} it."))
+    sentence = r.choice(
+        (f"{{verb}} {told}.", f"For the two {noun} {{lower}} {told}.", f"We want {told}; {{lower}} it.")
+    )
     result = join.code.format(p=left.code, q=right.code.format(k=k))
 
     def solve(a: int, b: int) -> int:
@@ -189,7 +259,9 @@ def program(task: Task) -> str:
 def function(task: Task, name: str) -> str:
     """The task as a function of its argument."""
     parameters = {"list": "a", "string": "s", "pair": "a, b"}[task.kind]
-    return "\n".join((f"def {name}({parameters}):", *(f"    {line}" for line in task.lines), f"    return {task.result}"))
+    return "\n".join(
+        (f"def {name}({parameters}):", *(f"    {line}" for line in task.lines), f"    return {task.result}")
+    )
 
 
 def show(value: Any) -> str:
@@ -211,54 +283,85 @@ def statement(task: Task, r: random.Random, noun: str) -> str:
     who, thing = r.choice(NAMES), r.choice(THINGS)
     ask = task.sentence.format(verb="Print", lower="print")
     if task.kind == "list":
-        story = r.choice((
-            f"{who} has n {thing} and has written down their {noun}.",
-            f"There are n {thing} in the yard of {who}, and their {noun} are known.",
-            f"On the table {who} lines up n {thing}; we know all {noun}.",
-            f"{who} got n {thing} as a present. The {noun} of the {thing} are given.",
-            f"In a row stand n {thing}. {who} knows their {noun}.",
-            f"{who} collects {thing}. A list tells the {noun} of n of them.",
-        ))  # fmt: skip
-        reading = r.choice((
-            f"The first line contains an integer n. The second line contains n integers, the {noun}.",
-            f"First comes n, then on the next line the n {noun}.",
-            f"Line one: n, the number of {thing}. Line two: n integers, their {noun}.",
-            f"You get n on one line and the {noun} on another.",
-            f"An integer n, followed by a line with {noun}, n integers in all.",
-        ))  # fmt: skip
+        story = r.choice(
+            (
+                f"{who} has n {thing} and has written down their {noun}.",
+                f"There are n {thing} in the yard of {who}, and their {noun} are known.",
+                f"On the table {who} lines up n {thing}; we know all {noun}.",
+                f"{who} got n {thing} as a present. The {noun} of the {thing} are given.",
+                f"In a row stand n {thing}. {who} knows their {noun}.",
+                f"{who} collects {thing}. A list tells the {noun} of n of them.",
+            )
+        )
+        reading = r.choice(
+            (
+                f"The first line contains an integer n. The second line contains n integers, the {noun}.",
+                f"First comes n, then on the next line the n {noun}.",
+                f"Line one: n, the number of {thing}. Line two: n integers, their {noun}.",
+                f"You get n on one line and the {noun} on another.",
+                f"An integer n, followed by a line with {noun}, n integers in all.",
+            )
+        )
     elif task.kind == "string":
-        story = r.choice((
-            f"{who} found a string s on a box of {thing}.",
-            f"The {thing} of {who} carry a label s of small letters.",
-            f"While counting {thing}, {who} invented a game with a string s.",
-            f"{who} paints a word s on the {thing}.",
-            f"A string s is the secret of {who} and the {thing}.",
-        ))  # fmt: skip
-        reading = r.choice((
-            "The only line contains the string s.", "One line with s, which consists of letters from 'a' to 'f'.",
-            f"You get the string s that {who} has.", "A single string s.", "The input is one word s of small letters.",
-        ))  # fmt: skip
+        story = r.choice(
+            (
+                f"{who} found a string s on a box of {thing}.",
+                f"The {thing} of {who} carry a label s of small letters.",
+                f"While counting {thing}, {who} invented a game with a string s.",
+                f"{who} paints a word s on the {thing}.",
+                f"A string s is the secret of {who} and the {thing}.",
+            )
+        )
+        reading = r.choice(
+            (
+                "The only line contains the string s.",
+                "One line with s, which consists of letters from 'a' to 'f'.",
+                f"You get the string s that {who} has.",
+                "A single string s.",
+                "The input is one word s of small letters.",
+            )
+        )
     else:
-        story = r.choice((
-            f"{who} compares two piles of {thing}, one of a and one of b {thing}.",
-            f"There are a {thing} on the left and b {thing} on the right of {who}.",
-            f"{who} sold a {thing} today and b {thing} on the day before.",
-            f"For a birthday {who} gets a {thing} from an aunt and b from an uncle.",
-            f"Two integers a and b describe the {thing} of {who}.",
-        ))  # fmt: skip
-        reading = r.choice((
-            "The first line contains t, the number of test cases. Each test case is a line with a and b.",
-            "There are t test cases. First comes t, then t lines with two integers a and b.",
-            "Line one: t. Each of the next t lines holds a and b.",
-            f"You get t, followed by t lines; each has the numbers a and b of {thing}.",
-        ))  # fmt: skip
-    writing = r.choice(("Print the answer.", "The answer on one line.", f"What {who} wants to know.", "Output what is asked.",
-                        f"Write the answer of {who}."))  # fmt: skip
+        story = r.choice(
+            (
+                f"{who} compares two piles of {thing}, one of a and one of b {thing}.",
+                f"There are a {thing} on the left and b {thing} on the right of {who}.",
+                f"{who} sold a {thing} today and b {thing} on the day before.",
+                f"For a birthday {who} gets a {thing} from an aunt and b from an uncle.",
+                f"Two integers a and b describe the {thing} of {who}.",
+            )
+        )
+        reading = r.choice(
+            (
+                "The first line contains t, the number of test cases. Each test case is a line with a and b.",
+                "There are t test cases. First comes t, then t lines with two integers a and b.",
+                "Line one: t. Each of the next t lines holds a and b.",
+                f"You get t, followed by t lines; each has the numbers a and b of {thing}.",
+            )
+        )
+    writing = r.choice(
+        (
+            "Print the answer.",
+            "The answer on one line.",
+            f"What {who} wants to know.",
+            "Output what is asked.",
+            f"Write the answer of {who}.",
+        )
+    )
     if task.kind == "pair":
-        writing = r.choice(("One answer a line.", "For each test case print the answer.", "The t answers, one on each line.",
-                            f"Print the answers of {who} line by line."))  # fmt: skip
+        writing = r.choice(
+            (
+                "One answer a line.",
+                "For each test case print the answer.",
+                "The t answers, one on each line.",
+                f"Print the answers of {who} line by line.",
+            )
+        )
     given, wanted = stdin_and_stdout(task, [random_argument(task.kind, r) for _ in range(2)])
-    return (f"{story} {ask}\n\nInput\n\n{reading}\n\nOutput\n\n{writing}\n\nExamples\n\nInput\n\n{given}\n\nOutput\n\n{wanted}")  # fmt: skip
+    return (
+        f"{story} {ask}\n\nInput\n\n{reading}\n\nOutput\n\n{writing}\n\nExamples\n\nInput\n\n{given}\n\nOutput\n\n"
+        f"{wanted}"
+    )
 
 
 def call_of(task: Task, name: str, argument: Any) -> str:
@@ -276,11 +379,17 @@ def docstring_prompt(task: Task, r: random.Random, name: str) -> str:
     """A HumanEval-like prompt: signature and docstring with one example."""
     argument = random_argument(task.kind, r)
     head = function(task, name).splitlines()[0]
-    return f'{head}\n    """{task.sentence.format(verb="Return", lower="return")}\n\n    >>> {call_of(task, name, argument)}\n    {value_of(task, argument)!r}\n    """\n'
+    return (
+        f'{head}\n    """{task.sentence.format(verb="Return", lower="return")}\n\n    >>> '
+        f'{call_of(task, name, argument)}\n    {value_of(task, argument)!r}\n    """\n'
+    )
 
 
 def function_prompt(task: Task, r: random.Random) -> str:
     """An MBPP-like prompt: one sentence and no signature."""
     what = {"list": "a list a of integers", "string": "a string s", "pair": "two integers a and b"}[task.kind]
-    return (r.choice((f"Write a function of {what}.", f"Write a function that takes {what}.", f"A function gets {what}."))
-            + " " + task.sentence.format(verb="Return", lower="return"))  # fmt: skip
+    return (
+        r.choice((f"Write a function of {what}.", f"Write a function that takes {what}.", f"A function gets {what}."))
+        + " "
+        + task.sentence.format(verb="Return", lower="return")
+    )

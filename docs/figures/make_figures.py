@@ -3,8 +3,8 @@
     .venv/bin/python docs/figures/make_figures.py                        # needs outputs/demo and a Chromium
     .venv/bin/python docs/figures/make_figures.py --output_dir /tmp/new  # to look at first
 
-The pages are opened as a person would open them, and the terminal is the real output with its colours; only the folders in
-front of outputs/demo are left out. Exit 2 without demo or Chromium.
+The pages are opened as a person would open them, and the terminal is the real output with its colours; only the folders
+in front of outputs/demo are left out. Exit 2 without demo or Chromium.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ def main() -> None:
     take(terminal, args.output_dir / "terminal.png", 1060)
     take((demo / "status.html").read_text(encoding="utf-8"), args.output_dir / "status.png", 1280)
     take(report, args.output_dir / "report.png", 1280, 900)
-    take(report, args.output_dir / "report_plots.png", 1280, 900, "[...document.querySelectorAll('h2')].find(h => h.textContent == 'Plots').scrollIntoView()")
+    take(
+        report,
+        args.output_dir / "report_plots.png",
+        1280,
+        900,
+        "[...document.querySelectorAll('h2')].find(h => h.textContent == 'Plots').scrollIntoView()",
+    )
 
 
 def take(page: str, png: Path, width: int, height: int | None = None, script: str = "null") -> None:
@@ -62,8 +68,20 @@ def take(page: str, png: Path, width: int, height: int | None = None, script: st
 def last_lines(demo: Path) -> str:
     """What run_demo.sh prints at its end, with its colours."""
     checkpoints = next((demo / "checkpoints").glob("*/*/latest_checkpointed_iteration.txt")).parent
-    command = [sys.executable, "-m", "phase1.checkpoints", "status", "--checkpoint_dir", checkpoints, "--output_dir", demo,
-               "--phase0_metrics", demo / "phase0" / "metrics.json", "--phase1_metrics", demo / "eval_final" / "metrics.json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "phase1.checkpoints",
+        "status",
+        "--checkpoint_dir",
+        checkpoints,
+        "--output_dir",
+        demo,
+        "--phase0_metrics",
+        demo / "phase0" / "metrics.json",
+        "--phase1_metrics",
+        demo / "eval_final" / "metrics.json",
+    ]
     environment = {**os.environ, "COLUMNS": str(COLUMNS), "FORCE_COLOR": "1", "TERM": "xterm-256color"}
     table = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     verdict = (demo / "report" / "summary.txt").read_text(encoding="utf-8").splitlines()[0]
@@ -73,15 +91,25 @@ def last_lines(demo: Path) -> str:
 def terminal_page(text: str) -> str:
     console = Console(width=COLUMNS, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(Text.from_ansi(text))
-    form = ('<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><style>{stylesheet} body {{ background: {background}; color: {foreground};'
-            ' margin: 16px; }} pre {{ font: 13px/1.25 "DejaVu Sans Mono", monospace; margin: 0; }}</style><pre>{code}</pre>')  # fmt: skip
+    form = (
+        '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><style>{stylesheet} body {{ '
+        "background: {background}; color: {foreground};"
+        ' margin: 16px; }} pre {{ font: 13px/1.25 "DejaVu Sans Mono", monospace; margin: 0; }}</style><pre>{code}</pre>'
+    )
     return console.export_html(theme=MONOKAI, code_format=form)
 
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--demo", type=Path, default=ROOT / "outputs" / "demo", help="what run_demo.sh left (default: outputs/demo)")
-    p.add_argument("--output_dir", type=Path, default=Path(__file__).resolve().parent, help="where the PNG files go (default: docs/figures)")
+    p.add_argument(
+        "--demo", type=Path, default=ROOT / "outputs" / "demo", help="what run_demo.sh left (default: outputs/demo)"
+    )
+    p.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path(__file__).resolve().parent,
+        help="where the PNG files go (default: docs/figures)",
+    )
     return p.parse_args()
 
 

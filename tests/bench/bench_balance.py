@@ -1,9 +1,10 @@
-"""How long the slowest GPU's share of a batch is, against the mean: torch's DistributedSampler against patches/phase1_balance.py.
+"""How long the slowest GPU's share of a batch is, against the mean: torch's DistributedSampler against
+patches/phase1_balance.py.
 
-    python tests/bench/bench_balance.py --train data/sft_train.parquet --model MODEL_DIR        # MODEL_DIR: for its tokenizer
+    python tests/bench/bench_balance.py --train data/sft_train.parquet --model MODEL_DIR    # its tokenizer
 
-Every GPU waits for the one with the most tokens, so 1.35 means that a GPU waits for 26% of a step on average. Shares are made by
-characters, as in training, and measured in tokens. The order is the first epoch's.
+Every GPU waits for the one with the most tokens, so 1.35 means that a GPU waits for 26% of a step on average. Shares
+are made by characters, as in training, and measured in tokens. The order is the first epoch's.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def main() -> None:
     rows, tokenizer = Rows(args.train), AutoTokenizer.from_pretrained(args.model)
     texts = [tokenizer.apply_chat_template(m, tokenize=False) for m in rows.messages]
     tokens = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    print(f"{len(rows)} rows, {sum(tokens) / len(rows):,.0f} tokens on average, {args.batch} rows a step\n{'GPUs':>4} {'as they come':>13} {'balanced':>9}")
+    print(
+        f"{len(rows)} rows, {sum(tokens) / len(rows):,.0f} tokens on average, {args.batch} rows a step\n"
+        f"{'GPUs':>4} {'as they come':>13} {'balanced':>9}"
+    )
     for gpus in (2, 4, 8, 16):
         worst = []
         for balanced in (False, True):

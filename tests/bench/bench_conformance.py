@@ -2,12 +2,13 @@
 
     python tests/bench/bench_conformance.py                     # all of it, about three minutes on two cores
     python tests/bench/bench_conformance.py --every 10 --show 50
-    python tests/bench/bench_conformance.py --only write:fast_io        # combinations with a part; or a program by its name
+    python tests/bench/bench_conformance.py --only write:fast_io    # combinations with a part; or a program's name
 
-Programs: every way to write x every way to end, with reads and guards in turn (tests/conformance_programs.py); programs
-written by hand (tests/conformance_styles.py); answers to assert tasks (tests/conformance_asserts.py), where only the
-verdict is compared. Reference: `python3 main.py < input > output`, the judge's interpreter and environment. What
-differs on purpose is in tests/conformance_explained.py. Exit code 1: a difference that is not.
+Programs: every way to write x every way to end, with reads and guards in turn (tests/judge/conformance_programs.py);
+programs written by hand (tests/judge/conformance_styles.py); answers to assert tasks
+(tests/judge/conformance_asserts.py), where only the verdict is compared. Reference: `python3 main.py < input > output`,
+the judge's interpreter and environment. What differs on purpose is in tests/judge/conformance_explained.py. Exit code
+1: a difference that is not.
 """
 
 import argparse
@@ -20,12 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from phase1.judge import JudgeConfig
-from tests import conformance_asserts
-from tests.conformance_explained import EXPLAINED, explained
-from tests.conformance_programs import Program, combinations
-from tests.conformance_run import Difference, differences, open_judged
-from tests.conformance_styles import styles
+from phase1.judge.judge import JudgeConfig
+from tests.judge import conformance_asserts
+from tests.judge.conformance_explained import EXPLAINED, explained
+from tests.judge.conformance_programs import Program, combinations
+from tests.judge.conformance_run import Difference, differences, open_judged
+from tests.judge.conformance_styles import styles
 
 KINDS = ("stdout", "status", "stderr", "verdict")
 PARTS = ("read", "write", "end", "guard")
@@ -43,7 +44,12 @@ class Group:
     def row(self) -> str:
         unexplained = [d for d in self.found if explained(d) is None]
         counts = Counter(kind for d in unexplained for kind in d.kinds)
-        cells = [len(self.programs), *(counts[kind] for kind in KINDS), len(self.found) - len(unexplained), len(unexplained)]
+        cells = [
+            len(self.programs),
+            *(counts[kind] for kind in KINDS),
+            len(self.found) - len(unexplained),
+            len(unexplained),
+        ]
         return f"| {self.name} | " + " | ".join(map(str, cells)) + f" | {self.seconds:.0f} |"
 
 
@@ -63,25 +69,42 @@ async def assert_tasks(config: JudgeConfig) -> list[str]:
                 passes = await asyncio.to_thread(conformance_asserts.reference_passes, interpreter, answer, cases)
                 verdict = await judged.judge.judge(answer.code, cases)
                 if verdict.accepted is not passes:
-                    wrong.append(f"{cases['type']} {answer.name}: plain {'passes' if passes else 'fails'}, judge {verdict.error_type} ({verdict.detail})")
+                    wrong.append(
+                        f"{cases['type']} {answer.name}: plain {'passes' if passes else 'fails'}, judge "
+                        f"{verdict.error_type} ({verdict.detail})"
+                    )
     return wrong
 
 
 def causes(found: list[Difference]) -> list[str]:
     """Parts by how often they occur in differing combinations."""
-    counts = Counter((PARTS[i], part) for d in found for i, part in enumerate(d.program.name.split("/")) if d.program.name.count("/") == 3)
+    counts = Counter(
+        (PARTS[i], part)
+        for d in found
+        for i, part in enumerate(d.program.name.split("/"))
+        if d.program.name.count("/") == 3
+    )
     return [f"{n:5} {kind}:{part}" for (kind, part), n in counts.most_common(12)]
 
 
 def wanted(program: Program, only: str) -> bool:
     kind, _, part = only.partition(":")
-    return not only or program.name == only or (kind in PARTS and program.name.count("/") == 3 and program.name.split("/")[PARTS.index(kind)] == part)
+    return (
+        not only
+        or program.name == only
+        or (kind in PARTS and program.name.count("/") == 3 and program.name.split("/")[PARTS.index(kind)] == part)
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="take each n-th combination only")
-    parser.add_argument("--only", default="", metavar="PART|NAME", help="only combinations with this part (write:fast_io), or one program")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="PART|NAME",
+        help="only combinations with this part (write:fast_io), or one program",
+    )
     parser.add_argument("--show", type=int, default=20, help="differences to describe")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
@@ -91,7 +114,9 @@ def main() -> int:
         run("by hand", [p for p in styles() if wanted(p, args.only)], config),
     ]
     wrong = [] if args.only else asyncio.run(assert_tasks(config))
-    print("| programs | number | " + " | ".join(KINDS) + " | explained | unexplained | s |\n|" + "---|" * (len(KINDS) + 5))
+    print(
+        "| programs | number | " + " | ".join(KINDS) + " | explained | unexplained | s |\n|" + "---|" * (len(KINDS) + 5)
+    )
     for group in groups:
         print(group.row())
     if not args.only:

@@ -1,6 +1,6 @@
 """How surely prepare_sft_data.py finds evaluation problems among training records, and how much it drops without need.
 
-    python tests/bench/bench_decontaminate.py                                       # 500 made-up problems, 20,000 others
+    python tests/bench/bench_decontaminate.py    # 500 made-up problems, 20,000 others
     python tests/bench/bench_decontaminate.py --public_data DIR                     # and HumanEval, MBPP, CodeContests
 
 Each of the problems is planted in seven disguises, as BEE records that go through the parser, like everything else; the
@@ -24,8 +24,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 
 import bee_like  # noqa: E402
 
-from phase1.bee import parse_record  # noqa: E402
-from phase1.decontaminate import EvalIndex  # noqa: E402
+from phase1.data.bee import parse_record  # noqa: E402
+from phase1.data.decontaminate import EvalIndex  # noqa: E402
 
 Problem = tuple[str, str, str]  # dataset, problem_id, statement
 
@@ -33,12 +33,16 @@ Problem = tuple[str, str, str]  # dataset, problem_id, statement
 def main() -> int:
     args = parse_args()
     r = random.Random(args.seed)
-    problems = [("codecontests_valid_big", f"Codeforces/{1000 + i}/B", bee_like.statement(r)) for i in range(args.problems)]
+    problems = [
+        ("codecontests_valid_big", f"Codeforces/{1000 + i}/B", bee_like.statement(r)) for i in range(args.problems)
+    ]
     others = [bee_like.statement(r) for _ in range(args.unrelated)]
     good = report(f"{len(problems)} made-up problems", problems, others, args)
     if args.public_data:
         problems, others = published(args.public_data)
-        report(f"{len(problems)} published problems (unrelated: MBPP tasks outside of mbpp_reg)", problems, others, args)
+        report(
+            f"{len(problems)} published problems (unrelated: MBPP tasks outside of mbpp_reg)", problems, others, args
+        )
     return 0 if good else 1
 
 
@@ -62,7 +66,9 @@ def published(folder: Path) -> tuple[list[Problem], list[str]]:
 
     tasks = {int(p.problem_id.split("/")[1]): p for p in mbpp(folder)}
     chosen = [*humaneval(folder), *codecontests(folder), *(tasks[i] for i in range(11, 211))]
-    return [(p.dataset, p.problem_id, p.prompt) for p in chosen], [p.prompt for i, p in tasks.items() if not 11 <= i < 211]
+    return [(p.dataset, p.problem_id, p.prompt) for p in chosen], [
+        p.prompt for i, p in tasks.items() if not 11 <= i < 211
+    ]
 
 
 # -------------------------------------------------------------------------------------------------------- disguises
@@ -70,8 +76,12 @@ def disguises(r: random.Random) -> dict[str, Callable[[str], str]]:
     return {
         "verbatim": lambda s: s,
         "other id": lambda s: s,
-        "white space and case": lambda s: re.sub(r"\s+", lambda m: m[0].replace(" ", "  ").replace("\n\n", "\n"), s).upper(),
-        "other examples": lambda s: re.split(r"\n\n(?:Examples?|SAMPLE INPUT)\n|\n>>> ", s)[0] + f"\n\n{bee_like.examples(r)}",
+        "white space and case": lambda s: re.sub(
+            r"\s+", lambda m: m[0].replace(" ", "  ").replace("\n\n", "\n"), s
+        ).upper(),
+        "other examples": lambda s: (
+            re.split(r"\n\n(?:Examples?|SAMPLE INPUT)\n|\n>>> ", s)[0] + f"\n\n{bee_like.examples(r)}"
+        ),
         "reworded lead sentence": lambda s: reworded(s, r),
         "renamed characters": lambda s: renamed(s, r),
         "cut in half": lambda s: s[: len(s) // 2],
@@ -81,14 +91,22 @@ def disguises(r: random.Random) -> dict[str, Callable[[str], str]]:
 def reworded(statement: str, r: random.Random) -> str:
     """The statement with other words in place of its first sentence."""
     first, mark, rest = statement.partition(". ")
-    told = f"Here is an old riddle that {r.choice(bee_like.NAMES)} once told on a long {r.choice(bee_like.NOUNS)} ride. "
+    told = (
+        f"Here is an old riddle that {r.choice(bee_like.NAMES)} once told on a long {r.choice(bee_like.NOUNS)} ride. "
+    )
     return told + rest if mark else told + first
 
 
 def renamed(statement: str, r: random.Random) -> str:
-    """The statement with every character called otherwise (words with a capital inside of a sentence, in published ones)."""
-    known = set(bee_like.NAMES) & set(re.findall(r"\w+", statement)) or set(re.findall(r"(?<=[a-z,] )[A-Z][a-z]{2,}", statement))
-    other = {name: f"{r.choice('BDGKLMNPRST')}{r.choice('aeiou')}{r.choice('dlmnrst')}{r.choice('aeio')}" for name in sorted(known)}
+    """The statement with every character called otherwise (words with a capital inside of a sentence, in published
+    ones)."""
+    known = set(bee_like.NAMES) & set(re.findall(r"\w+", statement)) or set(
+        re.findall(r"(?<=[a-z,] )[A-Z][a-z]{2,}", statement)
+    )
+    other = {
+        name: f"{r.choice('BDGKLMNPRST')}{r.choice('aeiou')}{r.choice('dlmnrst')}{r.choice('aeio')}"
+        for name in sorted(known)
+    }
     return re.sub(r"\w+", lambda m: other.get(m[0], m[0]), statement)
 
 
@@ -107,8 +125,15 @@ def report(title: str, problems: list[Problem], others: list[str], args: argpars
                 rules[hit.rule if hit.problem_id == problem_id else f"{hit.rule}, as another problem"] += 1
         found = sum(rules.values())
         good &= at >= 5 or found >= args.recall * len(problems)
-        print(f"{name:<26}{found:>8}{found / len(problems):>9.1%}   {', '.join(f'{rule} {n}' for rule, n in rules.most_common())}")
-    hits = [(text, hit) for i, text in enumerate(others) if (hit := find(index, f"{50_000 + i // 6}_{'ABCDEF'[i % 6]}. Unrelated", text, r))]
+        print(
+            f"{name:<26}{found:>8}{found / len(problems):>9.1%}   "
+            f"{', '.join(f'{rule} {n}' for rule, n in rules.most_common())}"
+        )
+    hits = [
+        (text, hit)
+        for i, text in enumerate(others)
+        if (hit := find(index, f"{50_000 + i // 6}_{'ABCDEF'[i % 6]}. Unrelated", text, r))
+    ]
     print(f"{'unrelated, dropped':<26}{len(hits):>8}{len(hits) / len(others):>9.2%}   of {len(others):,}")
     for text, hit in hits[: args.show]:
         print(f"  {hit.problem_id} {hit.rule} {hit.score}: {' '.join(text.split())[:160]}")

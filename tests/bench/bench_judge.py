@@ -1,9 +1,10 @@
-"""How fast the judge is beside its rivals, measured in one run: tests a second on one core, a trivial program of 100 tests.
+"""How fast the judge is beside its rivals, measured in one run: tests a second on one core, a trivial program of 100
+tests.
 
     python tests/bench/bench_judge.py                    # both tables, about two minutes on an idle machine
     python tests/bench/bench_judge.py --rounds 20 --no_problems
     python tests/bench/bench_judge.py --before CHECKOUT  # the judge of another checkout, in turn with this one
-    python tests/bench/bench_judge.py --sandlock_python /path/to/venv/bin/python    # an environment with sandlock (PyPI)
+    python tests/bench/bench_judge.py --sandlock_python /path/to/venv/bin/python  # has sandlock (PyPI)
 
 Every rival is pinned to the same core and all take turns in each round; the best round of each counts, since noise only
 adds. `ours` includes starting the sandbox, feeding it and comparing. Floors are fork+exit+wait and nothing else, in a
@@ -27,13 +28,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from phase1.judge import JudgeConfig, judge_all, open_judge
+from phase1.judge.judge import JudgeConfig, judge_all, open_judge
 from tests import public_problems
 
 PROGRAM = "print(int(input()) * 2)\n"
 TESTS = 100
 IN_A_ROW = 5  # programs of ours a round: each starts the next one's sandbox, so that many starts are paid for
-USUAL = "import bisect, collections, copy, datetime, decimal, fractions, functools, heapq, itertools, json, math, operator, random, re, statistics, string, typing"
+USUAL = (
+    "import bisect, collections, copy, datetime, decimal, fractions, functools, heapq, itertools, json, math, "
+    "operator, random, re, statistics, string, typing"
+)
 FLOOR_USUAL, FLOOR_OURS = "floor (a): fork+exit+wait, usual libraries", "floor (b): fork+exit+wait, our fork-server's"
 FORKED = "the program, forked: no sandbox, nothing else"
 OURS = "import atexit, marshal, resource, signal, _ctypes"
@@ -88,17 +92,23 @@ print(time.perf_counter() - started)
 # Programs that end in different ways: the last two leave work for the interpreter's end.
 KINDS = {
     "trivial": PROGRAM,
-    "imports and classes": "import sys, heapq\nfrom collections import deque\nclass A:\n    def f(self): return int(sys.stdin.readline())\nprint(A().f() * 2)\n",
+    "imports and classes": (
+        "import sys, heapq\nfrom collections import deque\nclass A:\n    def f(self): return "
+        "int(sys.stdin.readline())\nprint(A().f() * 2)\n"
+    ),
     "a generator is left": "import sys\nlines = (line for line in sys.stdin)\nprint(int(next(lines)) * 2)\n",
-    "sys.stdout replaced": "import io, os, sys\nclass Out(io.IOBase):\n    def __init__(self): self.b = []\n    def write(self, t): self.b.append(t)\n"
-    "    def flush(self): os.write(1, ''.join(self.b).encode()); self.b = []\nsys.stdout = Out()\nprint(int(input()) * 2)\n",
+    "sys.stdout replaced": "import io, os, sys\nclass Out(io.IOBase):\n    def __init__(self): self.b = []\n"
+    "    def write(self, t): self.b.append(t)\n"
+    "    def flush(self): os.write(1, ''.join(self.b).encode()); self.b = []\nsys.stdout = Out()\n"
+    "print(int(input()) * 2)\n",
 }
 A_TURN = """
 import asyncio, os, sys, time
 sys.path.insert(0, {checkout!r})
-from phase1.judge import JudgeConfig, open_judge
+from phase1.judge.judge import JudgeConfig, open_judge
 os.sched_setaffinity(0, {{max(os.sched_getaffinity(0))}})
-cases = {{"type": "codecontests", "tests": [{{"input": f"{{i}}\\n", "output": f"{{i * 2}}\\n"}} for i in range({tests})]}}
+tests = [{{"input": f"{{i}}\\n", "output": f"{{i * 2}}\\n"}} for i in range({tests})]
+cases = {{"type": "codecontests", "tests": tests}}
 async def main():
     async with open_judge(JudgeConfig(workers=1)) as judge:
         await judge.judge({program!r}, cases)
@@ -111,18 +121,30 @@ asyncio.run(main())
 
 
 def against(before: str, rounds: int) -> None:
-    """Print tests/s of this checkout's judge and of another's for each of KINDS, one core, by turns; the best of each counts."""
+    """Print tests/s of this checkout's judge and of another's for each of KINDS, one core, by turns; the best of each
+    counts."""
     checkouts = {"before": before, "this": str(Path(__file__).resolve().parents[2])}
-    print("| one core, 100 tests a program | before, tests/s | this, tests/s | this / before | verdicts before, this |\n|---|---|---|---|---|")
+    print(
+        "| one core, 100 tests a program | before, tests/s | this, tests/s | this / before | verdicts before, "
+        "this |\n|---|---|---|---|---|"
+    )
     for kind, program in KINDS.items():
         best, verdicts = dict.fromkeys(checkouts, float("inf")), dict.fromkeys(checkouts, "")
         for _ in range(rounds):
             for name, checkout in checkouts.items():
                 source = A_TURN.format(checkout=checkout, program=program, programs=IN_A_ROW, tests=TESTS)
-                seconds, verdicts[name] = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.split()
+                seconds, verdicts[name] = subprocess.run(
+                    [sys.executable, "-c", source], capture_output=True, text=True, check=True
+                ).stdout.split()
                 best[name] = min(best[name], float(seconds))
         rates = {name: TESTS / seconds for name, seconds in best.items()}
-        print(f"| {kind} | {rates['before']:,.0f} | {rates['this']:,.0f} | {rates['this'] / rates['before']:.2f} | {verdicts['before']}, {verdicts['this']} |", flush=True)
+        print(
+            (
+                f"| {kind} | {rates['before']:,.0f} | {rates['this']:,.0f} | {rates['this'] / rates['before']:.2f} "
+                f"| {verdicts['before']}, {verdicts['this']} |"
+            ),
+            flush=True,
+        )
 
 
 def process_a_test(command: list[str]) -> float:
@@ -135,7 +157,11 @@ def process_a_test(command: list[str]) -> float:
 
 
 def timed_by_itself(source: str, *command: str) -> float:
-    return float(subprocess.run([*(command or (sys.executable, "-I", "-S")), "-c", source], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run(
+            [*(command or (sys.executable, "-I", "-S")), "-c", source], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def rivals(folder: Path, sandlock_python: str | None) -> dict[str, Callable[[], float]]:
@@ -145,10 +171,36 @@ def rivals(folder: Path, sandlock_python: str | None) -> dict[str, Callable[[], 
     prefix = os.path.realpath(sys.base_prefix)
     found: dict[str, Callable[[], float]] = {"bare process a test": lambda: process_a_test([*python, str(program)])}
     if bwrap := shutil.which("bwrap"):
-        command = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "--tmpfs", "/tmp", "--ro-bind", str(program), "/tmp/main.py", *python, "/tmp/main.py"]
+        command = [
+            bwrap,
+            "--unshare-all",
+            "--ro-bind",
+            "/",
+            "/",
+            "--tmpfs",
+            "/tmp",
+            "--ro-bind",
+            str(program),
+            "/tmp/main.py",
+            *python,
+            "/tmp/main.py",
+        ]
         found["bubblewrap a test"] = lambda: process_a_test(command)
     if nsjail := shutil.which("nsjail"):
-        command_ns = [nsjail, "-Mo", "-q", "--chroot", "/", "-R", prefix, "-R", str(program), "--", *python, str(program)]
+        command_ns = [
+            nsjail,
+            "-Mo",
+            "-q",
+            "--chroot",
+            "/",
+            "-R",
+            prefix,
+            "-R",
+            str(program),
+            "--",
+            *python,
+            str(program),
+        ]
         found["nsjail a test"] = lambda: process_a_test(command_ns)
     if sandlock_python:
         readable = [*(path for path in ("/usr", "/lib", "/lib64") if os.path.isdir(path)), prefix, str(folder)]
@@ -171,7 +223,10 @@ async def one_core(rounds: int, sandlock_python: str | None) -> dict[str, float]
         others = rivals(Path(folder), sandlock_python)
         best = dict.fromkeys([*others, "ours, start-up included"], float("inf"))
         async with open_judge(JudgeConfig(workers=1)) as judge:
-            print(f"sandbox: {judge.info['mode']}, interpreter {judge.info['interpreter']['version']}, {platform.platform()}, load {os.getloadavg()[0]:.1f}")
+            print(
+                f"sandbox: {judge.info['mode']}, interpreter {judge.info['interpreter']['version']}, "
+                f"{platform.platform()}, load {os.getloadavg()[0]:.1f}"
+            )
             for number in range(rounds):
                 for name, measure in others.items():
                     best[name] = min(best[name], measure())
@@ -179,13 +234,19 @@ async def one_core(rounds: int, sandlock_python: str | None) -> dict[str, float]
                 for again in range(IN_A_ROW):
                     verdict = await judge.judge(f"{PROGRAM}# round {number} {again}", cases)
                     assert verdict.accepted, verdict
-                best["ours, start-up included"] = min(best["ours, start-up included"], (time.perf_counter() - started) / IN_A_ROW)
+                best["ours, start-up included"] = min(
+                    best["ours, start-up included"], (time.perf_counter() - started) / IN_A_ROW
+                )
     return best
 
 
 def real_problems(data: Path, workers: int) -> tuple[int, float]:
-    """(tests, seconds) of the public problems: reference solutions, and for CodeContests a program that reads its input."""
-    items = [(p.problem_id, p.program(p.canonical_solution), p.test_cases) for p in [*public_problems.humaneval(data), *public_problems.mbpp(data)[:200]]]
+    """(tests, seconds) of the public problems: reference solutions, and for CodeContests a program that reads its
+    input."""
+    items = [
+        (p.problem_id, p.program(p.canonical_solution), p.test_cases)
+        for p in [*public_problems.humaneval(data), *public_problems.mbpp(data)[:200]]
+    ]
     reader = "import sys\nprint(sum(map(len, sys.stdin.read().split())))"
     items += [(p.problem_id, reader, p.test_cases) for p in public_problems.codecontests(data)]
     started = time.perf_counter()
@@ -196,9 +257,14 @@ def real_problems(data: Path, workers: int) -> tuple[int, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="turns of each rival; the best counts")
-    parser.add_argument("--sandlock_python", help="interpreter of an environment with sandlock, which comes as a library; left out without")
+    parser.add_argument(
+        "--sandlock_python",
+        help="interpreter of an environment with sandlock, which comes as a library; left out without",
+    )
     parser.add_argument("--no_problems", action="store_true", help="skip the public problems")
-    parser.add_argument("--before", metavar="CHECKOUT", help="measure only this checkout's judge and that one's, by turns")
+    parser.add_argument(
+        "--before", metavar="CHECKOUT", help="measure only this checkout's judge and that one's, by turns"
+    )
     args = parser.parse_args()
     if args.before:
         against(args.before, args.rounds)
@@ -216,7 +282,9 @@ def main() -> None:
     data = Path(__file__).resolve().parents[3] / "shared" / "data"
     if args.no_problems or not data.is_dir():
         return
-    print("\n| public problems (HumanEval, 200 of MBPP, CodeContests sample) | tests | s | tests/s |\n|---|---|---|---|")
+    print(
+        "\n| public problems (HumanEval, 200 of MBPP, CodeContests sample) | tests | s | tests/s |\n|---|---|---|---|"
+    )
     for workers in (1, 2):
         tests, seconds = min((real_problems(data, workers) for _ in range(2)), key=lambda r: r[1])
         print(f"| {workers} worker{'s' * (workers > 1)} | {tests:,} | {seconds:.1f} | {tests / seconds:,.0f} |")

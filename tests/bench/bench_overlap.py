@@ -3,10 +3,10 @@
     python tests/bench/bench_overlap.py                  # three ratios of the two, about three minutes
     python tests/bench/bench_overlap.py --memory         # instead: peak memory of phase1_eval.py at the real sets' size
 
-A stub server (tests/stub_vllm.py) answers at a settable pace, the judge is the real one, and the programs need a known CPU
-time. All three are measured in the same run through the same functions: `generate` alone, `evaluate` on stored answers
-alone, `evaluate` doing both. The original judged after each batch: its wall time is the sum of the two. Exit 1 where the
-wall time exceeds 1.10 x the longer of the two.
+A stub server (tests/generate/stub_vllm.py) answers at a settable pace, the judge is the real one, and the programs need
+a known CPU time. All three are measured in the same run through the same functions: `generate` alone, `evaluate` on
+stored answers alone, `evaluate` doing both. The original judged after each batch: its wall time is the sum of the two.
+Exit 1 where the wall time exceeds 1.10 x the longer of the two.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from phase1.evaluation import evaluate
-from phase1.generate import Backend, Sampling, generate, load_tokenizer, prompt_ids
-from phase1.judge import JudgeConfig
-from phase1.problems import EVAL_SETS, Problem, load_problems
-from phase1.progress import Display
-from phase1.vllm_servers import ask, free_ports
-from tests.stub_vllm import key
+from phase1.contract.problems import EVAL_SETS, Problem, load_problems
+from phase1.evaluate.folder import evaluate
+from phase1.generate.progress import Display
+from phase1.generate.requests import Backend, Sampling, generate, load_tokenizer, prompt_ids
+from phase1.generate.vllm_servers import ask, free_ports
+from phase1.judge.judge import JudgeConfig
+from tests.generate.stub_vllm import key
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = 8  # answers at a time that the stub works on
@@ -43,33 +43,63 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temp:
         work = Path(temp)
         model = work / "model"
-        subprocess.run([sys.executable, str(ROOT / "data" / "samples" / "build_model.py"), "--output_dir", str(model)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, str(ROOT / "data" / "samples" / "build_model.py"), "--output_dir", str(model)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         return memory(work, model) if args.memory else overlap(args, work, model)
 
 
 def overlap(args: argparse.Namespace, work: Path, model: Path) -> int:
     """A row a ratio of generation to judging."""
-    problems = [Problem("codecontests_valid", f"burn/{n}", f"Problem {n}: print the input.", {"type": "codecontests", "tests": [{"input": f"{t}\n", "output": f"{t}\n"} for t in range(5)]})
-                for n in range(args.problems)]  # fmt: skip
+    problems = [
+        Problem(
+            "codecontests_valid",
+            f"burn/{n}",
+            f"Problem {n}: print the input.",
+            {"type": "codecontests", "tests": [{"input": f"{t}\n", "output": f"{t}\n"} for t in range(5)]},
+        )
+        for n in range(args.problems)
+    ]
     sets = {"codecontests_valid": problems}
     tokenizer = load_tokenizer(model)
-    answers = {key(prompt_ids(tokenizer, p)): f"<code>\n{BURN.format(seconds=args.cpu_per_test, number=n)}</code>" for n, p in enumerate(problems)}
+    answers = {
+        key(prompt_ids(tokenizer, p)): f"<code>\n{BURN.format(seconds=args.cpu_per_test, number=n)}</code>"
+        for n, p in enumerate(problems)
+    }
     (work / "answers.json").write_text(json.dumps(answers))
     judging_estimate = args.problems * 5 * args.cpu_per_test / JudgeConfig().parallel
-    print(f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, {args.problems} programs of 5 tests of {args.cpu_per_test} s, {JudgeConfig().parallel} judge workers")
-    print("| generation : judging | generation alone s | judging alone s | both s | both / longer | serial would be s |\n|---|---|---|---|---|---|")
+    print(
+        f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores, {args.problems} "
+        f"programs of 5 tests of {args.cpu_per_test} s, {JudgeConfig().parallel} judge workers"
+    )
+    print(
+        "| generation : judging | generation alone s | judging alone s | both s | both / longer | serial would "
+        "be s |\n|---|---|---|---|---|---|"
+    )
     worst = 0.0
     for ratio in (1 / 3, 1, 3):
         seconds = judging_estimate * ratio * PLACES / args.problems
-        with stub(work, model, "--answers", str(work / "answers.json"), "--places", str(PLACES), "--seconds", str(seconds)) as url:
+        with stub(
+            work, model, "--answers", str(work / "answers.json"), "--places", str(PLACES), "--seconds", str(seconds)
+        ) as url:
             backend = Backend("vllm", urls=(url,))
             out = work / f"out_{ratio:.2f}"
             alone = timed(lambda backend=backend: generate_only(problems, model, backend))
-            both = timed(lambda out=out, backend=backend: evaluate(out, sets, model, Sampling(), backend, JudgeConfig(), 0))
+            both = timed(
+                lambda out=out, backend=backend: evaluate(out, sets, model, Sampling(), backend, JudgeConfig(), 0)
+            )
         shutil.rmtree(out / "results")
         judging = timed(lambda out=out: evaluate(out, sets, model, Sampling(), None, JudgeConfig(), 0))
         worst = max(worst, both / max(alone, judging))
-        print(f"| {ratio:.2f} | {alone:.1f} | {judging:.1f} | {both:.1f} | {both / max(alone, judging):.3f} | {alone + judging:.1f} |", flush=True)
+        print(
+            (
+                f"| {ratio:.2f} | {alone:.1f} | {judging:.1f} | {both:.1f} | {both / max(alone, judging):.3f} | "
+                f"{alone + judging:.1f} |"
+            ),
+            flush=True,
+        )
     return worst > 1.10
 
 
@@ -92,7 +122,9 @@ def stub(work: Path, model: Path, *args: str):
     """The URL of a stub server."""
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen([sys.executable, "-m", "tests.stub_vllm", "--model", str(model), "--port", str(port), *args], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.stub_vllm", "--model", str(model), "--port", str(port), *args], cwd=ROOT
+    )
     try:
         for _ in range(400):
             with contextlib.suppress(OSError):
@@ -106,10 +138,11 @@ def stub(work: Path, model: Path, *args: str):
 
 
 def memory(work: Path, model: Path) -> int:
-    """Peak memory of the evaluator over the five sets at their real sizes: 1,146 problems, 782 of them with about 130 tests.
+    """Peak memory of the evaluator over the five sets at their real sizes: 1,146 problems, 782 of them with about 130
+    tests.
 
-    Statements, tests and answers have the sizes of the public sets; every program is a short one, so that the run takes a
-    minute: what is held does not depend on how long a program runs.
+    Statements, tests and answers have the sizes of the public sets; every program is a short one, so that the run takes
+    a minute: what is held does not depend on how long a program runs.
     """
     rng = random.Random(0)
     for folder in ("manifests", "raw"):
@@ -119,14 +152,27 @@ def memory(work: Path, model: Path) -> int:
         for n in range(eval_set.size):
             if name.startswith("codecontests"):  # a tenth of them with tests of 20 kB, as large inputs are
                 size = 20_000 if n % 10 == 0 else 150
-                tests = [{"input": "1 " * (size // 2) + f"{t}\n", "output": f"{t}\n"} for t in range(rng.randint(30, 230))]
+                tests = [
+                    {"input": "1 " * (size // 2) + f"{t}\n", "output": f"{t}\n"} for t in range(rng.randint(30, 230))
+                ]
                 cases: dict = {"type": "codecontests", "tests": tests}
             elif name == "humaneval":
-                cases = {"type": "humaneval", "test_code": "def check(candidate):\n" + "    assert candidate(1) == 1\n" * 8, "entry_point": "f"}
+                cases = {
+                    "type": "humaneval",
+                    "test_code": "def check(candidate):\n" + "    assert candidate(1) == 1\n" * 8,
+                    "entry_point": "f",
+                }
             else:
-                cases = {"type": "mbpp", "test_list": ["assert f(1) == 1"] * 3, "entry_point": "f", "example_call": "f(1)"}
+                cases = {
+                    "type": "mbpp",
+                    "test_list": ["assert f(1) == 1"] * 3,
+                    "entry_point": "f",
+                    "example_call": "f(1)",
+                }
             rows.append({"problem_id": f"{name}/{n}", "prompt": f"Problem {n}. " + "word " * 300, "test_cases": cases})
-        (work / "data" / "manifests" / f"{name}_manifest.jsonl").write_text("".join(json.dumps({"problem_id": r["problem_id"]}) + "\n" for r in rows))
+        (work / "data" / "manifests" / f"{name}_manifest.jsonl").write_text(
+            "".join(json.dumps({"problem_id": r["problem_id"]}) + "\n" for r in rows)
+        )
         (work / "data" / "raw" / f"{name}_raw.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     tokenizer, answers = load_tokenizer(model), {}
     for name in EVAL_SETS:
@@ -136,21 +182,38 @@ def memory(work: Path, model: Path) -> int:
     (work / "answers.json").write_text(json.dumps(answers))
     raw = sum(p.stat().st_size for p in (work / "data" / "raw").iterdir())
     with stub(work, model, "--answers", str(work / "answers.json"), "--seconds", "0.05") as url:
-        command = [sys.executable, str(ROOT / "phase1_eval.py"), "--model_path", str(model), "--output_dir", str(work / "out"), "--vllm_url", url,
-                   "--manifest_dir", str(work / "data" / "manifests"), "--datasets", *EVAL_SETS]  # fmt: skip
+        command = [
+            sys.executable,
+            str(ROOT / "phase1_eval.py"),
+            "--model_path",
+            str(model),
+            "--output_dir",
+            str(work / "out"),
+            "--vllm_url",
+            url,
+            "--manifest_dir",
+            str(work / "data" / "manifests"),
+            "--datasets",
+            *EVAL_SETS,
+        ]
         started = time.perf_counter()
         process = subprocess.Popen(command)
         _, status, usage = os.wait4(process.pid, 0)  # of this process alone: sandboxes are children of children
         seconds = time.perf_counter() - started
     problems = sum(s.size for s in EVAL_SETS.values())
-    print(f"{problems} problems, raw files of {raw / 2**20:.0f} MiB, {seconds:.0f} s, exit {os.waitstatus_to_exitcode(status)}: evaluator's peak {usage.ru_maxrss / 1024:.0f} MiB")
+    print(
+        f"{problems} problems, raw files of {raw / 2**20:.0f} MiB, {seconds:.0f} s, exit "
+        f"{os.waitstatus_to_exitcode(status)}: evaluator's peak {usage.ru_maxrss / 1024:.0f} MiB"
+    )
     return os.waitstatus_to_exitcode(status) != 0 or usage.ru_maxrss > 1_000_000
 
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--problems", type=int, default=100, help="programs to generate and judge (default: 100)")
-    p.add_argument("--cpu_per_test", type=float, default=0.04, help="CPU seconds a test; five tests a program (default: 0.04)")
+    p.add_argument(
+        "--cpu_per_test", type=float, default=0.04, help="CPU seconds a test; five tests a program (default: 0.04)"
+    )
     p.add_argument("--memory", action="store_true", help="measure the evaluator's memory at 1,146 problems instead")
     return p.parse_args()
 

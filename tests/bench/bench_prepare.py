@@ -43,15 +43,29 @@ def main() -> None:
         manifests = bee_like.write_evaluation_sets(Path(temp) / "eval")
         size = source.stat().st_size
         bare = [sys.executable, __file__, "--model", args.model, "--tokenise", source]
-        script = [sys.executable, ROOT / "prepare_sft_data.py", "--input_jsonl", source, "--output_dir", Path(temp) / "out",
-                  "--model", args.model, "--manifest_dir", manifests, "--no_verl_check"]  # fmt: skip
+        script = [
+            sys.executable,
+            ROOT / "prepare_sft_data.py",
+            "--input_jsonl",
+            source,
+            "--output_dir",
+            Path(temp) / "out",
+            "--model",
+            args.model,
+            "--manifest_dir",
+            manifests,
+            "--no_verl_check",
+        ]
         commands = {"read and tokenise once": bare, "prepare_sft_data.py": script}
         if args.no_rival:
             del commands["read and tokenise once"]
         rows = {name: measure(command) for name, command in commands.items()}
         report = json.loads((Path(temp) / "out" / "sft_report.json").read_text())
     records = report["input_total"]
-    print(f"\n{records:,} records, {size / 1e6:.0f} MB, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"\n{records:,} records, {size / 1e6:.0f} MB, {len(os.sched_getaffinity(0))} cores, load "
+        f"{os.getloadavg()[0]:.1f}"
+    )
     print(f"{'':<26}{'wall s':>9}{'cpu s':>9}{'ms/record':>11}{'main RSS MB':>13}{'tree PSS MB':>13}")
     for name, (wall, cpu, rss, pss) in rows.items():
         print(f"{name:<26}{wall:>9.1f}{cpu:>9.1f}{1000 * wall / records:>11.3f}{rss:>13.0f}{pss:>13.0f}")
@@ -109,7 +123,9 @@ def watch(process: subprocess.Popen, peak: dict[str, float]) -> None:
         tree = [process.pid]
         for pid in tree:
             try:
-                children = [Path(f"/proc/{pid}/task/{task}/children").read_text() for task in os.listdir(f"/proc/{pid}/task")]
+                children = [
+                    Path(f"/proc/{pid}/task/{task}/children").read_text() for task in os.listdir(f"/proc/{pid}/task")
+                ]
             except OSError:  # it has ended meanwhile
                 continue
             tree += [int(child) for line in children for child in line.split()]

@@ -1,11 +1,12 @@
-"""What a 7B layer costs by how much of it is recomputed: gradient checkpointing against ACTIVATION_MEMORY_BUDGET, one GPU.
+"""What a 7B layer costs by how much of it is recomputed: gradient checkpointing against ACTIVATION_MEMORY_BUDGET, one
+GPU.
 
     TORCHINDUCTOR_FORCE_DISABLE_CACHES=1 python tests/bench/bench_recompute.py        # about five minutes, 20 GiB
 
 Six decoder layers of Qwen2.5-7B's width with packed attention, as the engine trainer's hook runs them but without FSDP,
-head and optimizer; forward and backward, the mean of three after two. TFLOP/s count 6 for each weight and token: neither
-attention nor what is recomputed. Saved: bytes held between forward and backward, of which 4.7 KiB a token and layer are
-the decoder's final norm.
+head and optimizer; forward and backward, the mean of three after two. TFLOP/s count 6 for each weight and token:
+neither attention nor what is recomputed. Saved: bytes held between forward and backward, of which 4.7 KiB a token and
+layer are the decoder's final norm.
 """
 
 from __future__ import annotations
@@ -38,16 +39,33 @@ def pack(tokens: int, generator: torch.Generator) -> dict:
     ends = torch.tensor([0, *rows]).cumsum(0).to("cuda", torch.int32)
     longest = -(-max(rows) // 512) * 512
     positions = torch.cat([torch.arange(n) for n in rows]).cuda()[None]
-    return {"input_ids": torch.randint(0, 1000, (1, tokens), device="cuda"), "position_ids": positions, "attention_mask": None,
-            "cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest, "use_cache": False}  # fmt: skip
+    return {
+        "input_ids": torch.randint(0, 1000, (1, tokens), device="cuda"),
+        "position_ids": positions,
+        "attention_mask": None,
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "use_cache": False,
+    }
 
 
 def main() -> None:
     ALL_ATTENTION_FUNCTIONS.register("phase1_packed", transformers_attention)
     torch._dynamo.config.recompile_limit = 64
     torch.set_default_dtype(torch.bfloat16)
-    config = Qwen2Config(vocab_size=1024, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE, num_hidden_layers=LAYERS, num_attention_heads=28,
-                         num_key_value_heads=4, tie_word_embeddings=False, use_sliding_window=False, attn_implementation="phase1_packed")  # fmt: skip
+    config = Qwen2Config(
+        vocab_size=1024,
+        hidden_size=HIDDEN,
+        intermediate_size=INTERMEDIATE,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        tie_word_embeddings=False,
+        use_sliding_window=False,
+        attn_implementation="phase1_packed",
+    )
     with torch.device("cuda"):
         model = Qwen2ForCausalLM(config).train()
     decoder, generator = model.model, torch.Generator().manual_seed(0)
@@ -77,7 +95,14 @@ def main() -> None:
             torch.cuda.synchronize()
             seconds = (time.time() - started) / 3
             rate = 6 * LAYERS * LAYER_WEIGHTS * tokens / seconds / 1e12
-            print(f" | {tokens} tokens: {rate:4.0f} TFLOP/s, {saved / LAYERS / tokens / 1024:5.1f} KiB saved a token and layer", end="", flush=True)
+            print(
+                (
+                    f" | {tokens} tokens: {rate:4.0f} TFLOP/s, {saved / LAYERS / tokens / 1024:5.1f} KiB saved a "
+                    "token and layer"
+                ),
+                end="",
+                flush=True,
+            )
         print(flush=True)
 
 

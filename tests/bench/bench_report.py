@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.fake_evaluations import PHASE0, WORSE, Fake, write_evaluation
+from tests.report.fake_evaluations import PHASE0, WORSE, Fake, write_evaluation
 
 
 def main() -> int:
@@ -27,20 +27,34 @@ def main() -> int:
         text = "\n# <b>&'\"" * (args.text // 9)  # characters that grow when escaped
         for name, rates, seed in (("base", PHASE0, 0), ("sft", WORSE, 1)):
             write_evaluation(root / name, Fake(rates, seed=seed, noise=0.3, text=text))  # noise: many flips
-        command = [sys.executable, str(Path(__file__).resolve().parents[2] / "generate_report.py"), "--phase0_metrics", root / "base" / "metrics.json",
-                   "--phase1_metrics", root / "sft" / "metrics.json", "--output_dir", root / "out", "--qa_html"]  # fmt: skip
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve().parents[2] / "generate_report.py"),
+            "--phase0_metrics",
+            root / "base" / "metrics.json",
+            "--phase1_metrics",
+            root / "sft" / "metrics.json",
+            "--output_dir",
+            root / "out",
+            "--qa_html",
+        ]
         for i in range(args.repeat):
             started = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             seconds, size = time.perf_counter() - started, (root / "out" / "report.html").stat().st_size
             worst_time, worst_size = max(worst_time, seconds), max(worst_size, size)
-            print(f"run {i + 1}: {seconds:.1f} s, report.html {size / 1e6:.2f} MB, qa.html {(root / 'out' / 'qa.html').stat().st_size / 1e6:.2f} MB")
+            print(
+                f"run {i + 1}: {seconds:.1f} s, report.html {size / 1e6:.2f} MB, qa.html "
+                f"{(root / 'out' / 'qa.html').stat().st_size / 1e6:.2f} MB"
+            )
     return worst_time > 20 or worst_size > 5_000_000
 
 
 def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--text", type=int, default=2000, help="characters added to every prompt, program and message (default: 2000)")
+    p.add_argument(
+        "--text", type=int, default=2000, help="characters added to every prompt, program and message (default: 2000)"
+    )
     p.add_argument("--repeat", type=int, default=3, help="runs (default: 3)")
     return p.parse_args()
 

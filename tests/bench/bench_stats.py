@@ -1,4 +1,5 @@
-"""How often does each decision of phase1/stats.py call a difference where there is none, and find one where there is?
+"""How often does each decision of phase1/report/stats.py call a difference where there is none, and find one where
+there is?
 
     python tests/bench/bench_stats.py                       # about 4 minutes on two cores
     python tests/bench/bench_stats.py --pairs 200 --resamples 300
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from phase1.stats import ALPHA, WORSE, answer, mcnemar, paired_cost, paired_mean, paired_rate
+from phase1.report.stats import ALPHA, WORSE, answer, mcnemar, paired_cost, paired_mean, paired_rate
 
 DISCORDANCE = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 BASE = 0.4  # solved share of problems that are the same on both sides
@@ -41,7 +42,8 @@ def binary_pairs(rng: np.random.Generator, n: int, discordance: float, gain: flo
 
 
 def ratio_pairs(rng: np.random.Generator, n: int, moved: float, gain: float) -> tuple[np.ndarray, np.ndarray]:
-    """pass_ratio of n problems on both sides: U-shaped, `moved` of them drawn anew, then `gain` more problems solved."""
+    """pass_ratio of n problems on both sides: U-shaped, `moved` of them drawn anew, then `gain` more problems
+    solved."""
     before = np.round(rng.beta(0.3, 0.5, n), 2)
     after = np.where(rng.random(n) < moved, np.round(rng.beta(0.3, 0.5, n), 2), before)
     return before, np.where(rng.random(n) < gain / 0.6, 1.0, after)  # 0.6: the mean distance to 1
@@ -83,7 +85,10 @@ def null_pairs(args: argparse.Namespace, rate: float, seed: int) -> np.ndarray:
     for _ in range(args.pairs):
         binary = paired_rate(*binary_pairs(rng, args.problems, rate, 0))
         options = {"resamples": args.resamples, "seed": int(rng.integers(1 << 30))}
-        ratio, cost = paired_mean(*ratio_pairs(rng, args.problems, rate, 0), **options), paired_cost(*cost_pairs(rng, args.problems, rate), **options)
+        ratio, cost = (
+            paired_mean(*ratio_pairs(rng, args.problems, rate, 0), **options),
+            paired_cost(*cost_pairs(rng, args.problems, rate), **options),
+        )
         exact = mcnemar(binary.detail["gained"], binary.detail["lost"])[0]
         hits += [exact < ALPHA, rejects(binary)[1], rejects(binary)[0], *rejects(ratio), *rejects(cost)]
     return hits
@@ -92,15 +97,31 @@ def null_pairs(args: argparse.Namespace, rate: float, seed: int) -> np.ndarray:
 def false_positives(args: argparse.Namespace, console: Console) -> float:
     """Print the table of null pairs; returns the worst rate of the decisions that the report uses."""
     worst = 0.0
-    table = Table(title=f"False positives at alpha {ALPHA} over {args.pairs} null pairs of {args.problems} problems (the report decides by the columns marked *)")
-    for column in ("discordance", "McNemar exact", "McNemar mid-p *", "Tango interval", "ratio: bootstrap", "ratio: permutation *",
-                   "cost: bootstrap", "cost: permutation *"):  # fmt: skip
+    table = Table(
+        title=(
+            f"False positives at alpha {ALPHA} over {args.pairs} null pairs of {args.problems} problems (the "
+            "report decides by the columns marked *)"
+        )
+    )
+    for column in (
+        "discordance",
+        "McNemar exact",
+        "McNemar mid-p *",
+        "Tango interval",
+        "ratio: bootstrap",
+        "ratio: permutation *",
+        "cost: bootstrap",
+        "cost: permutation *",
+    ):
         table.add_column(column, justify="right")
     for rate, shares in over_settings(args, null_pairs, list(DISCORDANCE)):
         worst = max(worst, *shares[[1, 4, 6]])
         table.add_row(f"{rate:.2f}", *(f"{s:.4f}" for s in shares))
     console.print(table)
-    console.print(f"worst false-positive rate of a decision: {worst:.4f} (limit {LIMIT}): {'holds' if worst <= LIMIT else 'FAILS'}")
+    console.print(
+        f"worst false-positive rate of a decision: {worst:.4f} (limit {LIMIT}): "
+        f"{'holds' if worst <= LIMIT else 'FAILS'}"
+    )
     return worst
 
 
@@ -111,15 +132,33 @@ def gained_pairs(args: argparse.Namespace, setting: tuple[float, float], seed: i
         ratio = paired_mean(*ratio_pairs(rng, args.problems, rate, gain), resamples=args.resamples)
         alone = answer(binary, +1)
         binary.p_holm = min(1.0, FAMILY * binary.p)  # Holm where the other rows show nothing
-        hits += [mcnemar(binary.detail["gained"], binary.detail["lost"])[0] < ALPHA and binary.change > 0, alone == "improved",
-                 answer(binary, +1) == "improved", ratio.p < ALPHA and ratio.change > 0, alone == WORSE]  # fmt: skip
+        hits += [
+            mcnemar(binary.detail["gained"], binary.detail["lost"])[0] < ALPHA and binary.change > 0,
+            alone == "improved",
+            answer(binary, +1) == "improved",
+            ratio.p < ALPHA and ratio.change > 0,
+            alone == WORSE,
+        ]
     return hits
 
 
 def power(args: argparse.Namespace, console: Console) -> None:
     """Print how often a true gain is found."""
-    table = Table(title=f"Power over {args.pairs} pairs: how often a true gain is called `improved`, alone and as one of {FAMILY} rows under Holm")
-    for column in ("gain", "discordance", "McNemar exact", "McNemar mid-p *", f"mid-p, Holm of {FAMILY}", "ratio: permutation *", "called worse"):
+    table = Table(
+        title=(
+            f"Power over {args.pairs} pairs: how often a true gain is called `improved`, alone and as one of "
+            f"{FAMILY} rows under Holm"
+        )
+    )
+    for column in (
+        "gain",
+        "discordance",
+        "McNemar exact",
+        "McNemar mid-p *",
+        f"mid-p, Holm of {FAMILY}",
+        "ratio: permutation *",
+        "called worse",
+    ):
         table.add_column(column, justify="right")
     settings = [(gain, rate) for gain in (0.05, 0.10) for rate in DISCORDANCE if rate >= max(gain, 0.1)]
     for (gain, rate), shares in over_settings(args, gained_pairs, settings):
@@ -131,7 +170,12 @@ def parse_args() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--pairs", type=int, default=2000, help="simulated evaluations a setting (default: 2000)")
     p.add_argument("--problems", type=int, default=117, help="problems an evaluation (default: 117)")
-    p.add_argument("--resamples", type=int, default=1000, help="bootstrap and permutation resamples (default: 1000; the report uses 10000)")
+    p.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        help="bootstrap and permutation resamples (default: 1000; the report uses 10000)",
+    )
     p.add_argument("--only", choices=["false_positives", "power"], help="one of the two tables")
     p.add_argument("--jobs", type=int, default=0, help="settings measured side by side (default: 0, one a core)")
     p.add_argument("--seed", type=int, default=42)

@@ -1,4 +1,5 @@
-"""The hand-off on a GPU: a 0.5B-shaped model through verify_handoff.py, with a real vLLM server under the seed's arguments.
+"""The hand-off on a GPU: a 0.5B-shaped model through verify_handoff.py, with a real vLLM server under the seed's
+arguments.
 
     python tests/bench/gpu_handoff.py --model M05 --work_dir /tmp/handoff
 
@@ -45,33 +46,60 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", required=True, help="HF directory with random weights, its tokenizer included")
     p.add_argument("--work_dir", required=True, help="where the trained model and the verdict go (3 GB)")
-    p.add_argument("--steps", type=int, default=200, help="at most; training ends when the answer is learned (default: 200)")
+    p.add_argument(
+        "--steps", type=int, default=200, help="at most; training ends when the answer is learned (default: 200)"
+    )
     args = p.parse_args()
     work = Path(args.work_dir)
-    run([sys.executable, __file__, "--train", args.model, str(work / "model"), str(args.steps)])  # its GPU memory goes with it
+    run(
+        [sys.executable, __file__, "--train", args.model, str(work / "model"), str(args.steps)]
+    )  # its GPU memory goes with it
     run([sys.executable, ROOT / "convert_fsdp_to_hf.py", "--slim", work / "model", "--verify"])
     before = gpu_memory()
     started = time.monotonic()
-    done = subprocess.run([sys.executable, ROOT / "verify_handoff.py", "--model_path", work / "model", "--base_model", args.model,
-                           "--output_dir", work / "handoff", "--max_new_tokens", "256", "--vllm_timeout", "300"])  # fmt: skip
-    print(f"verify_handoff.py: exit {done.returncode} after {time.monotonic() - started:.0f} s; GPU memory in use before {before}, after {gpu_memory()}")
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "verify_handoff.py",
+            "--model_path",
+            work / "model",
+            "--base_model",
+            args.model,
+            "--output_dir",
+            work / "handoff",
+            "--max_new_tokens",
+            "256",
+            "--vllm_timeout",
+            "300",
+        ]
+    )
+    print(
+        f"verify_handoff.py: exit {done.returncode} after {time.monotonic() - started:.0f} s; GPU memory in "
+        f"use before {before}, after {gpu_memory()}"
+    )
     checks = json.loads((work / "handoff/handoff.json").read_text())["checks"]
     print(json.dumps(next(c for c in checks if c["name"] == "vllm"), indent=1)[:3000])
     return done.returncode
 
 
 def train(start: str, folder: str, steps: str) -> None:
-    """Train the model in `start` to answer the hand-off's questions with one program; save fp32 weights, as verl does."""
+    """Train the model in `start` to answer the hand-off's questions with one program; save fp32 weights, as verl
+    does."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from phase1.handoff_checks import PROMPTS
-    from phase1.prompts import answer, chat
+    from phase1.contract.prompts import answer, chat
+    from phase1.handoff.checks import PROMPTS
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32).to(device)
-    asked = [tokenizer(tokenizer.apply_chat_template(chat(q), add_generation_prompt=True, tokenize=False), add_special_tokens=False).input_ids for q in PROMPTS]
+    asked = [
+        tokenizer(
+            tokenizer.apply_chat_template(chat(q), add_generation_prompt=True, tokenize=False), add_special_tokens=False
+        ).input_ids
+        for q in PROMPTS
+    ]
     told = tokenizer(answer(ANSWER) + tokenizer.eos_token + "\n", add_special_tokens=False).input_ids
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.0)
     recent: list[float] = []
@@ -98,7 +126,9 @@ def run(command: list) -> None:
 
 def gpu_memory() -> str:
     try:
-        return subprocess.check_output(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader"], text=True).strip()
+        return subprocess.check_output(
+            ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader"], text=True
+        ).strip()
     except OSError:
         return "unknown (no nvidia-smi)"
 

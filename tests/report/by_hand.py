@@ -1,9 +1,10 @@
 """Every number of the report's three tables from the stored result lines, without phase1 and without statsmodels.
 
 Each row of the tables is named here again, each rate counted again, each interval and p derived again another way than
-phase1/stats.py does it: closed forms where they exist (Wilson, Newcombe, Holm, the binomial sums of McNemar), Tango's
-interval as the roots of a polynomial instead of a search, equivalence from the likelihood equation itself, the bootstrap
-and the permutation test resample by resample from the documented seed. `exact_permutation_p` counts every swap.
+phase1/report/stats.py does it: closed forms where they exist (Wilson, Newcombe, Holm, the binomial sums of McNemar),
+Tango's interval as the roots of a polynomial instead of a search, equivalence from the likelihood equation itself, the
+bootstrap and the permutation test resample by resample from the documented seed. `exact_permutation_p` counts every
+swap.
 """
 
 from __future__ import annotations
@@ -25,9 +26,24 @@ Z = NormalDist().inv_cdf(1 - ALPHA / 2)
 
 # label -> table, data set, kind of figure, what one record says
 ROWS: dict[str, tuple[str, str, str, Callable[[dict], Any]]] = {
-    "exec_success_rate (valid)": ("quality", "codecontests_valid", "rate", lambda r: r["error_type"] in ("success", "wrong_answer")),
-    "exec_success_rate (valid_big)": ("quality", "codecontests_valid_big", "rate", lambda r: r["error_type"] in ("success", "wrong_answer")),
-    "exec_success_rate (test)": ("quality", "codecontests_test", "rate", lambda r: r["error_type"] in ("success", "wrong_answer")),
+    "exec_success_rate (valid)": (
+        "quality",
+        "codecontests_valid",
+        "rate",
+        lambda r: r["error_type"] in ("success", "wrong_answer"),
+    ),
+    "exec_success_rate (valid_big)": (
+        "quality",
+        "codecontests_valid_big",
+        "rate",
+        lambda r: r["error_type"] in ("success", "wrong_answer"),
+    ),
+    "exec_success_rate (test)": (
+        "quality",
+        "codecontests_test",
+        "rate",
+        lambda r: r["error_type"] in ("success", "wrong_answer"),
+    ),
     "accepted_at_1 (valid)": ("quality", "codecontests_valid", "rate", lambda r: r["accepted"]),
     "accepted_at_1 (test)": ("quality", "codecontests_test", "rate", lambda r: r["accepted"]),
     "pass_ratio_mean (valid)": ("quality", "codecontests_valid", "mean", lambda r: r["pass_ratio"]),
@@ -44,9 +60,15 @@ ROWS: dict[str, tuple[str, str, str, Callable[[dict], Any]]] = {
     "throughput": ("cost", "codecontests_valid", "per second", lambda r: 1),
     "cost_per_solved_tokens": ("cost", "codecontests_valid", "per solved", lambda r: r["gen_tokens"]),
     "cost_per_solved_judge_time": ("cost", "codecontests_valid", "per solved", lambda r: r["judge_time"]),
-}  # fmt: skip
-MORE_IS_BETTER = {**dict.fromkeys(ROWS, +1), **dict.fromkeys(("syntax_error", "runtime_error", "timeout", "avg_judge_time"), -1),
-                  "cost_per_solved_tokens": -1, "cost_per_solved_judge_time": -1, "wrong_answer": 0, "avg_gen_tokens": 0}  # fmt: skip
+}
+MORE_IS_BETTER = {
+    **dict.fromkeys(ROWS, +1),
+    **dict.fromkeys(("syntax_error", "runtime_error", "timeout", "avg_judge_time"), -1),
+    "cost_per_solved_tokens": -1,
+    "cost_per_solved_judge_time": -1,
+    "wrong_answer": 0,
+    "avg_gen_tokens": 0,
+}
 NO_REGRESSION = ("HumanEval pass@1", "MBPP_reg pass@1")
 
 
@@ -94,7 +116,9 @@ def count(phase0: Path, phase1: Path, paired: bool = True) -> dict[str, Counted]
 def read(phase: Path, dataset: str) -> list[dict] | None:
     """The records of one phase in the order of their problem ids."""
     path = phase / "results" / f"{dataset}.jsonl"
-    return sorted(map(json.loads, path.read_text().splitlines()), key=lambda r: r["problem_id"]) if path.exists() else None
+    return (
+        sorted(map(json.loads, path.read_text().splitlines()), key=lambda r: r["problem_id"]) if path.exists() else None
+    )
 
 
 def figure(rows: Sequence[dict], kind: str, value: Callable[[dict], Any]) -> float:
@@ -124,16 +148,26 @@ def _paired(row: Counted, label: str, kind: str, value: Callable[[dict], Any], x
         row.p, (row.low, row.high) = mid, tango_interval(up, down, n)
         row.detail = {"gained": up, "lost": down, "mcnemar_exact_p": exact, "mcnemar_mid_p": mid}
         if label in NO_REGRESSION:
-            row.equivalence_p = max(1 - NormalDist().cdf(tango_score(up, down, n, -MARGIN)), NormalDist().cdf(tango_score(up, down, n, MARGIN)))
+            row.equivalence_p = max(
+                1 - NormalDist().cdf(tango_score(up, down, n, -MARGIN)),
+                NormalDist().cdf(tango_score(up, down, n, MARGIN)),
+            )
     elif kind == "mean":
         row.low, row.high = bootstrap(len(x), lambda i: (after - before)[i].mean(axis=1))
         row.p = permutation_p((after - before)[after != before])
     elif kind in ("p50", "p90"):
         q = int(kind[1:])
-        row.low, row.high = bootstrap(len(x), lambda i: np.percentile(after[i], q, axis=1) - np.percentile(before[i], q, axis=1))
+        row.low, row.high = bootstrap(
+            len(x), lambda i: np.percentile(after[i], q, axis=1) - np.percentile(before[i], q, axis=1)
+        )
     elif kind == "per solved":
         solved = [np.array([r["accepted"] for r in rows], float) for rows in (x, y)]
-        row.low, row.high = bootstrap(len(x), lambda i: after[i].sum(axis=1) / solved[1][i].sum(axis=1) - before[i].sum(axis=1) / solved[0][i].sum(axis=1))
+        row.low, row.high = bootstrap(
+            len(x),
+            lambda i: (
+                after[i].sum(axis=1) / solved[1][i].sum(axis=1) - before[i].sum(axis=1) / solved[0][i].sum(axis=1)
+            ),
+        )
         row.p = swapped_costs_p(before, after, *solved)
 
 
@@ -211,7 +245,9 @@ def two_rates_score(k0: int, n0: int, k1: int, n1: int, delta: float) -> float:
     """Miettinen and Nurminen 1985: the difference less `delta` over its standard error where the two rates, `delta`
     apart, have the greatest likelihood, with their factor N / (N - 1)."""
     low, high = max(0.0, -delta) + 1e-12, min(1.0, 1 - delta) - 1e-12
-    p0 = brentq(lambda p: k0 / p - (n0 - k0) / (1 - p) + k1 / (p + delta) - (n1 - k1) / (1 - p - delta), low, high, xtol=1e-15)
+    p0 = brentq(
+        lambda p: k0 / p - (n0 - k0) / (1 - p) + k1 / (p + delta) - (n1 - k1) / (1 - p - delta), low, high, xtol=1e-15
+    )
     p1, total = p0 + delta, n0 + n1
     return (k1 / n1 - k0 / n0 - delta) / sqrt((p0 * (1 - p0) / n0 + p1 * (1 - p1) / n1) * total / (total - 1))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_evaluations import IMPROVED, PHASE0, WORSE, Fake, write_evaluation, write_original_phase0
+from tests.report.fake_evaluations import IMPROVED, PHASE0, WORSE, Fake, write_evaluation, write_original_phase0
 from tests.report.running import GOLDEN, SMALL, generate
 
 
@@ -32,6 +32,17 @@ def sides(evaluations, tmp_path):
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("golden")
-    done = generate("--phase0_metrics", "phase0/metrics.json", "--phase1_metrics", "phase1/metrics.json", "--output_dir", out, "--checkpoints", "phase1", plots=True, cwd=GOLDEN)
+    done = generate(
+        "--phase0_metrics",
+        "phase0/metrics.json",
+        "--phase1_metrics",
+        "phase1/metrics.json",
+        "--output_dir",
+        out,
+        "--checkpoints",
+        "phase1",
+        plots=True,
+        cwd=GOLDEN,
+    )
     assert done.returncode == 0, done.stderr
     return out

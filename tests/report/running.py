@@ -35,11 +35,24 @@ def generate(*arguments: object, plots: bool = False, cwd: Path | None = None) -
             patch.setattr(generate_report, "figures", lambda *_: [])
         with pytest.raises(SystemExit) as stop:
             run_script(generate_report.main)
-    return Done(stop.value.code, *(stream.buffer.getvalue().decode() for stream in (out, err) if stream.flush() is None))
+    return Done(
+        stop.value.code, *(stream.buffer.getvalue().decode() for stream in (out, err) if stream.flush() is None)
+    )
 
 
 def compare(tmp_path: Path, phase0: Path, phase1: Path, *more: object, plots: bool = False) -> Done:
-    return generate("--phase0_metrics", phase0, "--phase1_metrics", phase1, "--output_dir", tmp_path / "out", "--resamples", 200, *more, plots=plots)
+    return generate(
+        "--phase0_metrics",
+        phase0,
+        "--phase1_metrics",
+        phase1,
+        "--output_dir",
+        tmp_path / "out",
+        "--resamples",
+        200,
+        *more,
+        plots=plots,
+    )
 
 
 def table_rows(text: str) -> dict[str, list[str]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from phase1 import report_inputs
-from phase1.report_inputs import read_side
+from phase1.report import inputs as report_inputs
+from phase1.report.inputs import read_side
 from tests.report.running import compare
 
 
@@ -56,10 +56,19 @@ def test_other_problems_and_stale_metrics_are_mismatches(sides):
     row |= {"problem_id": "humaneval/other", "prompt_sha256": "e" * 64}
     again = json.loads(lines[1]) | {"prompt_sha256": "f" * 64}
     path.write_text("".join([json.dumps(row) + "\n", json.dumps(again) + "\n", *lines[2:-1]]))
-    found = [f.text for f in report_inputs.comparability(*(read_side(n, [d / "metrics.json"]) for n, d in (("Phase 0", base), ("Phase 1", better))))
-             if f.kind == "mismatch"]  # fmt: skip
+    found = [
+        f.text
+        for f in report_inputs.comparability(
+            *(read_side(n, [d / "metrics.json"]) for n, d in (("Phase 0", base), ("Phase 1", better)))
+        )
+        if f.kind == "mismatch"
+    ]
     text = " ".join(found)
-    assert "2 only in Phase 0, 1 only in Phase 1" in text and "asked in other words" in text and "the records beside it 29" in text
+    assert (
+        "2 only in Phase 0, 1 only in Phase 1" in text
+        and "asked in other words" in text
+        and "the records beside it 29" in text
+    )
 
 
 def test_equal_runs_have_nothing_to_say(evaluations):

@@ -1,4 +1,5 @@
-"""Expected ranges, anomalies, flips, exception messages, training logs and rows: what the report shows beside the tables."""
+"""Expected ranges, anomalies, flips, exception messages, training logs and rows: what the report shows beside the
+tables."""
 
 from __future__ import annotations
 
@@ -7,21 +8,26 @@ import sys
 import pandas as pd
 import pytest
 
-from phase1 import report_inputs
+from phase1.contract.prompts import answer, chat
+from phase1.contract.records import Record
 from phase1.files import BadInput
-from phase1.prompts import answer, chat
-from phase1.report_figures import PHASES, figures
-from phase1.report_flips import flips, top_exceptions
-from phase1.report_inputs import check_train_data, read_side, read_train_log
-from phase1.report_tables import fill_rows
-from phase1.report_verdict import Evidence, check_anomalies, check_expected
-from phase1.results import Record
+from phase1.report import inputs as report_inputs
+from phase1.report.figures import PHASES, figures
+from phase1.report.flips import flips, top_exceptions
+from phase1.report.inputs import check_train_data, read_side, read_train_log
+from phase1.report.tables import fill_rows
+from phase1.report.verdict import Evidence, check_anomalies, check_expected
 from tests.report.running import SMALL, compare
 
 
 def test_expected_ranges_and_anomalies_of_a_worse_model(evaluations):
     phase0, phase1 = read_side("Phase 0", [evaluations["base"]]), read_side("Phase 1", [evaluations["worse"]])
-    evidence = Evidence(phase0, phase1, fill_rows(phase0, phase1, resamples=200), [flips(phase0.datasets[d], phase1.datasets[d]) for d in SMALL])
+    evidence = Evidence(
+        phase0,
+        phase1,
+        fill_rows(phase0, phase1, resamples=200),
+        [flips(phase0.datasets[d], phase1.datasets[d]) for d in SMALL],
+    )
     places = {(r["dataset"], r["metric"]): r["verdict"] for r in check_expected(evidence)}
     assert places["codecontests_valid", "exec_success_rate"] == "wrong direction"
     assert places["humaneval", "accepted_at_1"] == "fell out of the range"
@@ -36,14 +42,20 @@ def test_what_only_one_phase_measured_is_no_data_and_both_phases_stand_in_the_le
     del phase0.datasets["codecontests_valid"], phase1.datasets["humaneval"]
     phase0.datasets["humaneval"].values["accepted_at_1"] = 0.0
     evidence = Evidence(phase0, phase1, [])
-    assert {r["dataset"]: r["verdict"] for r in check_expected(evidence)} == {"codecontests_valid": "no data", "humaneval": "no data", "mbpp_reg": "as expected"}
+    assert {r["dataset"]: r["verdict"] for r in check_expected(evidence)} == {
+        "codecontests_valid": "no data",
+        "humaneval": "no data",
+        "mbpp_reg": "as expected",
+    }
     assert all(name in figures(evidence)[0][1] for name, _ in PHASES)
 
 
 def test_the_anomaly_of_no_change_shows_the_loss_curve(evaluations):
     side = read_side("Phase 0", [evaluations["base"]])
     log = {"train/loss": [(i, 1.0) for i in range(40)]}
-    found = {a["name"]: a for a in check_anomalies(Evidence(side, side, fill_rows(side, side, resamples=200), train_log=log))}
+    found = {
+        a["name"]: a for a in check_anomalies(Evidence(side, side, fill_rows(side, side, resamples=200), train_log=log))
+    }
     assert "(flat)" in " ".join(found["no metric changed by 1 pp"]["evidence"])
 
 
@@ -54,20 +66,31 @@ def test_flips_and_transitions_count_every_common_problem_once(evaluations):
     assert len(f.fixed) - len(f.broken) == solved[1] - solved[0]
     assert sum(f.transitions.values()) == f.pairs == 40
     for t in f.types:
-        assert sum(n for (x, _), n in f.transitions.items() if x == t) == sum(r.error_type == t for r in a.records.values())
+        assert sum(n for (x, _), n in f.transitions.items() if x == t) == sum(
+            r.error_type == t for r in a.records.values()
+        )
 
 
 def test_messages_that_differ_in_numbers_and_names_count_as_one():
     def failed(detail: str, error_type: str = "runtime_error") -> Record:
         return Record("d", detail, "", "", "", "stop", 0, 0, 0.0, 0.0, 0, error_type=error_type, detail=detail)
 
-    records = [failed(f"Traceback\nKeyError: '{k}' in row {k}") for k in range(3)] + [failed(""), failed("invalid syntax (line 3)", "syntax_error")]
-    assert top_exceptions(records) == [("KeyError: '…' in row N", 3), ("(runtime_error without a message)", 1), ("SyntaxError: invalid syntax (line N)", 1)]
+    records = [failed(f"Traceback\nKeyError: '{k}' in row {k}") for k in range(3)] + [
+        failed(""),
+        failed("invalid syntax (line 3)", "syntax_error"),
+    ]
+    assert top_exceptions(records) == [
+        ("KeyError: '…' in row N", 3),
+        ("(runtime_error without a message)", 1),
+        ("SyntaxError: invalid syntax (line N)", 1),
+    ]
 
 
 def test_training_logs_of_verl_and_json_lines_are_read_and_a_resumed_step_counts_once(tmp_path):
-    (tmp_path / "a.log").write_text("noise\r\x1b[32mstep:1 - train/loss:2.5 - train/lr(1e-3):0.02 - train/grad_norm:1.5e+00\nEpoch 1:  3%|##\n"
-                                    "(rank0) step:2 - train/loss:np.float64(2.25) - train/grad_norm:nan\nstep:2 - val/loss:3.0\n")  # fmt: skip
+    (tmp_path / "a.log").write_text(
+        "noise\r\x1b[32mstep:1 - train/loss:2.5 - train/lr(1e-3):0.02 - train/grad_norm:1.5e+00\nEpoch 1:  3%|##\n"
+        "(rank0) step:2 - train/loss:np.float64(2.25) - train/grad_norm:nan\nstep:2 - val/loss:3.0\n"
+    )
     (tmp_path / "b.jsonl").write_text('{"step": 2, "train/loss": 2.0}\n{"step": 3, "train/loss": 1.5, "torn\n')
     series = read_train_log([tmp_path / "a.log", tmp_path / "b.jsonl"])
     assert series["train/loss"] == [(1, 2.5), (2, 2.0)] and series["val/loss"] == [(2, 3.0)]
@@ -78,23 +101,37 @@ def test_training_logs_of_verl_and_json_lines_are_read_and_a_resumed_step_counts
 
 
 def test_training_rows_are_compiled_and_compared_with_the_evaluations_form(tmp_path):
-    rows = [chat("u", answer("print(1)")), chat("u", answer("print 1")), chat("u", "print(2)"), [{"role": "system", "content": "other"}, *chat("u", answer("x = 1"))[1:]]]
+    rows = [
+        chat("u", answer("print(1)")),
+        chat("u", answer("print 1")),
+        chat("u", "print(2)"),
+        [{"role": "system", "content": "other"}, *chat("u", answer("x = 1"))[1:]],
+    ]
     pd.DataFrame({"messages": rows}).to_parquet(tmp_path / "t.parquet")
     found = check_train_data(tmp_path / "t.parquet")
-    assert (found["rows"], found["not_compiling"], found["without_code_tag"], found["other_system_prompt"]) == (4, 1, 1, 1)
+    assert (found["rows"], found["not_compiling"], found["without_code_tag"], found["other_system_prompt"]) == (
+        4,
+        1,
+        1,
+        1,
+    )
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(BadInput, match="bad.parquet"):
         check_train_data(tmp_path / "bad.parquet")
 
 
-@pytest.mark.parametrize("row", [None, "text", [{"role": "assistant", "content": None}], [{"r": "assistant", "c": "x"}]])
+@pytest.mark.parametrize(
+    "row", [None, "text", [{"role": "assistant", "content": None}], [{"r": "assistant", "c": "x"}]]
+)
 def test_a_training_row_that_is_no_conversation_is_named(tmp_path, row):
     pd.DataFrame({"messages": [row]}).to_parquet(tmp_path / "t.parquet")
     with pytest.raises(BadInput, match="t.parquet: row 1: messages"):
         check_train_data(tmp_path / "t.parquet")
 
 
-def test_a_training_row_that_kills_the_compiler_is_a_warning_of_the_report_which_lives_on(evaluations, tmp_path, monkeypatch):
+def test_a_training_row_that_kills_the_compiler_is_a_warning_of_the_report_which_lives_on(
+    evaluations, tmp_path, monkeypatch
+):
     """A real interpreter with a small stack, so that the nesting that overflows it is the same on every version."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nulimit -s 256\nexec {sys.executable} "$@"\n')
@@ -106,5 +143,8 @@ def test_a_training_row_that_kills_the_compiler_is_a_warning_of_the_report_which
     assert (found["sampled"], found["compiled"], found["not_compiling"]) == (3, 1, 1)
     done = compare(tmp_path, evaluations["base"], evaluations["worse"], "--train_data", tmp_path / "t.parquet")
     assert done.returncode == 0, done.stderr
-    assert "training row 2 ended Python's compiler (SIGSEGV): look at it and drop it; the 1 sampled rows after it were not compiled" in done.stdout
+    assert (
+        "training row 2 ended Python's compiler (SIGSEGV): look at it and drop it; the 1 sampled rows after it "
+        "were not compiled"
+    ) in done.stdout
     assert "1 of 1 sampled training answers (of 3) do not compile; first: SyntaxError" in done.stdout

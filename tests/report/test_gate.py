@@ -34,12 +34,22 @@ def test_the_gate(evaluations, tmp_path, rule, passes):
 
 @pytest.mark.parametrize(
     "content, named",
-    [("[[rule", "not valid TOML"), ("x = 1", "no [[rule]]"), (RULE + "minimum = 1", "'minimum'"), (RULE, "no limit"),
-     ("[[rule]]\nmin = 1.0", "dataset and metric"), ('[[rule]]\nverdict = ["worse"]\nmin = 1.0', "or verdict alone"),
-     ('[[rule]]\nverdict = ["worse"]\nmetric = "accepted_at_1"\nmin = 1.0', "or verdict alone"), (RULE + 'min = "high"', "min = 'high'"), (RULE + "min = nan", "min = nan"),
-     (RULE + 'answer = ["improvd"]', "'improvd' is none of improved"), ('[[rule]]\nverdict = ["improvd"]', "'improvd' is none of improved"),
-     (RULE + "answer = [1]", "answer 1 is none of"), (None, "no such file")],
-)  # fmt: skip
+    [
+        ("[[rule", "not valid TOML"),
+        ("x = 1", "no [[rule]]"),
+        (RULE + "minimum = 1", "'minimum'"),
+        (RULE, "no limit"),
+        ("[[rule]]\nmin = 1.0", "dataset and metric"),
+        ('[[rule]]\nverdict = ["worse"]\nmin = 1.0', "or verdict alone"),
+        ('[[rule]]\nverdict = ["worse"]\nmetric = "accepted_at_1"\nmin = 1.0', "or verdict alone"),
+        (RULE + 'min = "high"', "min = 'high'"),
+        (RULE + "min = nan", "min = nan"),
+        (RULE + 'answer = ["improvd"]', "'improvd' is none of improved"),
+        ('[[rule]]\nverdict = ["improvd"]', "'improvd' is none of improved"),
+        (RULE + "answer = [1]", "answer 1 is none of"),
+        (None, "no such file"),
+    ],
+)
 def test_a_bad_gate_file_is_one_line_and_exit_2(evaluations, tmp_path, content, named):
     if content is not None:
         (tmp_path / "rules.toml").write_text(content)

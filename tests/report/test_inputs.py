@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 
-from tests.fake_evaluations import IMPROVED, Fake, write_evaluation
 from tests.report import by_hand
+from tests.report.fake_evaluations import IMPROVED, Fake, write_evaluation
 from tests.report.running import compare, table_rows
 
 
@@ -19,17 +19,32 @@ def test_the_original_phase_0_is_read_without_records_and_compared(evaluations, 
     done = compare(tmp_path, evaluations["original"], tmp_path / "sft" / "metrics.json")
     assert done.returncode == 0, done.stderr
     rows = table_rows((tmp_path / "out" / "comparison_table.md").read_text())
-    contract = {"exec_success_rate (valid)": "65.8%", "exec_success_rate (valid_big)": "67.0%", "exec_success_rate (test)": "60.0%",
-                "accepted_at_1 (valid)": "1.7%", "accepted_at_1 (test)": "3.0%", "pass_ratio_mean (valid)": "0.143", "HumanEval pass@1": "87.2%",
-                "MBPP_reg pass@1": "58.5%", "syntax_error": "0.9%", "runtime_error": "23.9%", "timeout": "9.4%", "wrong_answer": "64.1%",
-                "avg_gen_tokens": "264.0", "avg_judge_time": "7.69 s", "throughput": "0.13 prob/s"}  # fmt: skip
+    contract = {
+        "exec_success_rate (valid)": "65.8%",
+        "exec_success_rate (valid_big)": "67.0%",
+        "exec_success_rate (test)": "60.0%",
+        "accepted_at_1 (valid)": "1.7%",
+        "accepted_at_1 (test)": "3.0%",
+        "pass_ratio_mean (valid)": "0.143",
+        "HumanEval pass@1": "87.2%",
+        "MBPP_reg pass@1": "58.5%",
+        "syntax_error": "0.9%",
+        "runtime_error": "23.9%",
+        "timeout": "9.4%",
+        "wrong_answer": "64.1%",
+        "avg_gen_tokens": "264.0",
+        "avg_judge_time": "7.69 s",
+        "throughput": "0.13 prob/s",
+    }
     assert {k: rows[k][0] for k in contract} == contract
     assert "unpaired" in rows["exec_success_rate (valid)"][-1] and "improved" in rows["exec_success_rate (valid)"][-1]
     assert "per-problem records are missing" in rows["pass_ratio_mean (valid)"][-1]
     assert rows["cost_per_solved_judge_time"][0] == "-"
     data = json.loads((tmp_path / "out" / "comparison_data.json").read_text())
     accepted = next(r for r in data["rows"] if r["label"] == "accepted_at_1 (valid)")
-    assert accepted["interval0"] == pytest.approx(by_hand.wilson(2, 117))  # 1.7% of 117 is two problems: rounded, not cut off
+    assert accepted["interval0"] == pytest.approx(
+        by_hand.wilson(2, 117)
+    )  # 1.7% of 117 is two problems: rounded, not cut off
     assert "cannot be checked" in done.stdout
 
 
@@ -48,7 +63,13 @@ def test_values_that_are_missing_null_or_nan_show_as_a_dash_and_unknown_ones_are
     rows = table_rows(text)
     for label in ("pass_ratio_p90 (valid)", "avg_judge_time", "exec_success_rate (valid)", "syntax_error"):
         assert rows[label][0] == "-" and rows[label][2] == "-", label
-    assert "extra_set" in text and "empty_set is empty" in text and "config in" in text and "generated_at in" in text and "no summary.json" in text
+    assert (
+        "extra_set" in text
+        and "empty_set is empty" in text
+        and "config in" in text
+        and "generated_at in" in text
+        and "no summary.json" in text
+    )
 
 
 def test_of_several_files_the_newest_a_data_set_wins_and_the_report_says_so(sides):
@@ -56,9 +77,13 @@ def test_of_several_files_the_newest_a_data_set_wins_and_the_report_says_so(side
     old, new = base.parent / "phase0_old", base.parent / "phase0_new"
     for directory, share, day in ((old, 0.25, "01"), (new, 0.75, "02")):
         directory.mkdir()
-        (directory / "metrics.json").write_text(json.dumps({"humaneval": {"total_problems": 30, "accepted_at_1": share}}))
+        (directory / "metrics.json").write_text(
+            json.dumps({"humaneval": {"total_problems": 30, "accepted_at_1": share}})
+        )
         (directory / "summary.json").write_text("{}")
-        (directory / "run.json").write_text(json.dumps({"status": "complete", "finished": f"2027-01-{day}T00:00:00+00:00"}))
+        (directory / "run.json").write_text(
+            json.dumps({"status": "complete", "finished": f"2027-01-{day}T00:00:00+00:00"})
+        )
     os.utime(old / "metrics.json", (2e9, 2e9))  # copied later: run.json knows better
     done = compare(base.parent, base.parent / "phase0_*" / "metrics.json", better / "metrics.json", "--allow_mismatch")
     assert done.returncode == 0, done.stderr
@@ -104,9 +129,19 @@ def test_torn_or_missing_input_is_one_line_that_names_the_file_and_exit_2(sides,
 
 @pytest.mark.parametrize(
     "field, value",
-    [("pass_ratio", float("nan")), ("judge_time", float("inf")), ("gen_tokens", "12"), ("pass_ratio", [1]), ("accepted", "yes"), ("error_type", None),
-     ("prompt", None), ("completion", None), ("problem_id", 7), ("first_failed_case", [1, 2])],
-)  # fmt: skip
+    [
+        ("pass_ratio", float("nan")),
+        ("judge_time", float("inf")),
+        ("gen_tokens", "12"),
+        ("pass_ratio", [1]),
+        ("accepted", "yes"),
+        ("error_type", None),
+        ("prompt", None),
+        ("completion", None),
+        ("problem_id", 7),
+        ("first_failed_case", [1, 2]),
+    ],
+)
 def test_a_record_that_cannot_be_counted_is_one_line_that_names_it_and_its_field(sides, field, value):
     base, better = sides
     path = better / "results" / "humaneval.jsonl"

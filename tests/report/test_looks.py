@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from phase1.looks import looks, note_looks
+from phase1.evaluate.looks import looks, note_looks
 from tests.report.running import compare
 
 
 @pytest.fixture
 def looked(sides) -> tuple[Path, Path]:
-    """The base model and step 500 were looked at once each; step 500 was resumed, and judged again by a relative path."""
+    """The base model and step 500 were looked at once each; step 500 was resumed, and judged again by a relative
+    path."""
     base, better = sides
     note_looks(base, ["humaneval", "mbpp_reg"], None, Path("/models/base"), None)
     for folder in (better, better, Path(f"{better}/../{better.name}")):
@@ -35,7 +36,10 @@ def test_a_second_checkpoint_that_was_looked_at_is_a_warning(looked, tmp_path):
     base, better = looked
     note_looks(tmp_path / "eval_step_1000", ["humaneval"], 1000, Path("/ckpt/global_step_1000"), 5)
     done = compare(tmp_path, base / "metrics.json", better / "metrics.json")
-    assert "warning: humaneval is test-only, but 2 checkpoints were evaluated on it (/models/base, step 1000, step 500)" in done.stdout
+    assert (
+        "warning: humaneval is test-only, but 2 checkpoints were evaluated on it (/models/base, step 1000, step 500)"
+        in done.stdout
+    )
 
 
 def test_the_same_step_at_its_kept_copy_is_one_checkpoint(looked, tmp_path):
@@ -45,4 +49,7 @@ def test_the_same_step_at_its_kept_copy_is_one_checkpoint(looked, tmp_path):
 
 
 def test_where_no_log_lies_the_report_says_that_it_does_not_know(sides):
-    assert looks(sides, ["humaneval", "codecontests_valid"]) == (["humaneval: how often it was looked at is not known, no test_set_uses.jsonl beside the evaluations says so"], [])
+    assert looks(sides, ["humaneval", "codecontests_valid"]) == (
+        ["humaneval: how often it was looked at is not known, no test_set_uses.jsonl beside the evaluations says so"],
+        [],
+    )

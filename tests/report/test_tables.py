@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from phase1.metrics import write_metrics
-from phase1.results import read_records
+from phase1.contract.records import read_records
+from phase1.evaluate.metrics import write_metrics
 from tests.conftest import ROOT
 from tests.report import by_hand
 from tests.report.running import GOLDEN, generate, table_rows
@@ -27,7 +27,14 @@ def reports(golden, tmp_path_factory) -> dict[bool, Path]:
     bare = tmp_path_factory.mktemp("bare")
     for name in ("metrics.json", "summary.json", "run.json"):
         shutil.copy(GOLDEN / "phase0" / name, bare)
-    done = generate("--phase0_metrics", bare / "metrics.json", "--phase1_metrics", GOLDEN / "phase1" / "metrics.json", "--output_dir", bare / "report")
+    done = generate(
+        "--phase0_metrics",
+        bare / "metrics.json",
+        "--phase1_metrics",
+        GOLDEN / "phase1" / "metrics.json",
+        "--output_dir",
+        bare / "report",
+    )
     assert done.returncode == 0, done.stderr
     return {True: golden, False: bare / "report"}
 
@@ -40,7 +47,10 @@ def test_the_stored_metrics_are_what_the_evaluator_derives_from_the_stored_recor
     """The report takes its values from metrics.json and summary.json, so these too must follow from the records."""
     for phase in ("phase0", "phase1"):
         stored = {name: json.loads((GOLDEN / phase / name).read_text()) for name in ("metrics.json", "summary.json")}
-        write_metrics(tmp_path / phase, {d: list(read_records(GOLDEN / phase / "results" / f"{d}.jsonl")) for d in stored["metrics.json"]})
+        write_metrics(
+            tmp_path / phase,
+            {d: list(read_records(GOLDEN / phase / "results" / f"{d}.jsonl")) for d in stored["metrics.json"]},
+        )
         assert {name: json.loads((tmp_path / phase / name).read_text()) for name in stored} == stored
 
 
@@ -53,16 +63,24 @@ def close(x: float | None) -> object:
 @pytest.mark.parametrize("label", by_hand.ROWS)
 def test_every_number_of_the_data_file_equals_one_computed_by_hand(reports, label, paired):
     hand = BY_HAND[paired][label]
-    row = next(r for r in json.loads((reports[paired] / "comparison_data.json").read_text())["rows"] if r["label"] == label)
+    row = next(
+        r for r in json.loads((reports[paired] / "comparison_data.json").read_text())["rows"] if r["label"] == label
+    )
     relative = hand.change / hand.before if hand.before else None
-    assert [row[k] for k in ("phase0", "phase1", "change", "relative_change")] == [close(x) for x in (hand.before, hand.after, hand.change, relative)]
+    assert [row[k] for k in ("phase0", "phase1", "change", "relative_change")] == [
+        close(x) for x in (hand.before, hand.after, hand.change, relative)
+    ]
     for seen, counted in ((row["interval0"], hand.before_interval), (row["interval1"], hand.after_interval)):
         assert seen == (counted and pytest.approx(counted, abs=1e-8))
     c = row["comparison"]
     assert (c is None) == (hand.low is None)
     if c is None:
         return
-    assert (c["paired"], c["change"], c["n"]) == (paired, close(hand.change), len(by_hand.read(GOLDEN / "phase1", row["dataset"])))
+    assert (c["paired"], c["change"], c["n"]) == (
+        paired,
+        close(hand.change),
+        len(by_hand.read(GOLDEN / "phase1", row["dataset"])),
+    )
     assert (c["low"], c["high"]) == (pytest.approx(hand.low, abs=1e-7), pytest.approx(hand.high, abs=1e-7))
     assert (c["p"], c["p_holm"], c["tost_p"]) == (close(hand.p), close(hand.holm), close(hand.equivalence_p))
     assert {k: c["detail"][k] for k in hand.detail} == pytest.approx(hand.detail)
@@ -86,7 +104,15 @@ def written(label: str, value: float | None, signed: bool = False) -> str:
     if value is None:
         return "-"
     table, _, kind, _ = by_hand.ROWS[label]
-    digits, unit = (1, " pp" if signed else "%") if kind == "rate" else (3, "") if table == "quality" else (1, "") if "tokens" in label else (2, " s")
+    digits, unit = (
+        (1, " pp" if signed else "%")
+        if kind == "rate"
+        else (3, "")
+        if table == "quality"
+        else (1, "")
+        if "tokens" in label
+        else (2, " s")
+    )
     text = f"{value * 100 if kind == 'rate' else value:.{digits}f}{' prob/s' if kind == 'per second' else unit}"
     return "+" + text if signed and not text.startswith("-") else text
 
@@ -100,7 +126,11 @@ def cells_by_hand(label: str, paired: bool) -> list[str]:
     change = written(label, hand.change, signed=True)
     if by_hand.ROWS[label][0] == "errors" and by_hand.MORE_IS_BETTER[label]:
         change = f"{hand.change / hand.before * 100:+.1f}% relative"
-    interval = "-" if hand.low is None else f"{written(label, hand.low, True).split(' ')[0]} to {written(label, hand.high, True)}"
+    interval = (
+        "-"
+        if hand.low is None
+        else f"{written(label, hand.low, True).split(' ')[0]} to {written(label, hand.high, True)}"
+    )
     found = [written(label, hand.before), written(label, hand.after), change, interval]
     if hand.holm is None:
         return [*found, "-"]
@@ -113,7 +143,8 @@ def cells_by_hand(label: str, paired: bool) -> list[str]:
 
 
 def compared(cells: list[str]) -> list[str]:
-    """The cells that hold figures and answer: without the seed's expectation, without the reason where nothing is tested."""
+    """The cells that hold figures and answer: without the seed's expectation, without the reason where nothing is
+    tested."""
     *kept, answer = [c for i, c in enumerate(cells) if not (i == 3 and c in EXPECTED_ONLY)]
     return [*kept, "-" if answer.startswith("- (") else answer]
 
@@ -121,7 +152,9 @@ def compared(cells: list[str]) -> list[str]:
 @pytest.mark.parametrize("paired", [True, False], ids=["records", "aggregates"])
 @pytest.mark.parametrize("label", by_hand.ROWS)
 def test_every_number_of_the_three_tables_is_written_as_computed_by_hand(reports, label, paired):
-    assert compared(table_rows((reports[paired] / "comparison_table.md").read_text())[label]) == cells_by_hand(label, paired)
+    assert compared(table_rows((reports[paired] / "comparison_table.md").read_text())[label]) == cells_by_hand(
+        label, paired
+    )
 
 
 def test_the_page_shows_the_same_cells_as_the_markdown(golden):
@@ -129,7 +162,10 @@ def test_the_page_shows_the_same_cells_as_the_markdown(golden):
     tables = page[page.index("<h2>Quality</h2>") : page.index("<h2>Plots</h2>")]
     rows = {}
     for row in re.findall(r"<tr>(<td>.*?)</tr>", tables, re.DOTALL):
-        label, *cells = [" ".join(unescape(re.sub("<[^>]+>", " ", cell)).split()) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)]
+        label, *cells = [
+            " ".join(unescape(re.sub("<[^>]+>", " ", cell)).split())
+            for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
+        ]
         rows[label] = [re.sub("[()]", "", c) for c in cells]
     markdown = table_rows((golden / "comparison_table.md").read_text())
     assert rows == {label: [re.sub("[()]", "", c) for c in cells] for label, cells in markdown.items()}
@@ -152,14 +188,29 @@ def test_the_data_file_says_how_it_was_made(golden):
 
 def test_the_count_by_hand_uses_nothing_of_what_it_checks():
     imports = re.findall(r"^(?:from|import) (\S+)", Path(by_hand.__file__).read_text(), re.MULTILINE)
-    assert imports and not [i for i in imports if i.split(".")[0] in ("phase1", "statsmodels", "generate_report", "tests")]
+    assert imports and not [
+        i for i in imports if i.split(".")[0] in ("phase1", "statsmodels", "generate_report", "tests")
+    ]
 
 
 def test_every_field_of_the_data_file_stands_in_the_reports_page(golden):
     data = json.loads((golden / "comparison_data.json").read_text())
     text = "\n".join(page.read_text() for page in sorted((ROOT / "docs").glob("*05_*.md")))
     first = data["rows"][0]
-    parts = (data, data["verdict"], data["findings"][0], first, first["comparison"], first["comparison"]["detail"], data["expected"][0], data["stamp"],
-             data["anomalies"][0], data["overview"][0], *data["flips"].values(), *data["transitions"].values(), *data["exceptions"].values())  # fmt: skip
+    parts = (
+        data,
+        data["verdict"],
+        data["findings"][0],
+        first,
+        first["comparison"],
+        first["comparison"]["detail"],
+        data["expected"][0],
+        data["stamp"],
+        data["anomalies"][0],
+        data["overview"][0],
+        *data["flips"].values(),
+        *data["transitions"].values(),
+        *data["exceptions"].values(),
+    )
     missing = {key for part in parts for key in part if not re.search(rf"`{key}`", text)}
     assert not missing

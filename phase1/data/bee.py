@@ -1,0 +1,136 @@
+"""Records of BEE-spoke-data/code_contests_instruct: find statement and solution in them, and say what is wrong with a
+solution.
+
+A record is one JSON object a line (contract 2): `name`, `source`, `language` and `text`, which holds the prompt and the
+fenced response; or `prompt` and `solution`; or `description` and `solution`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+
+from phase1.data.python2 import python2_need
+from phase1.data.python2_names import mentions_python2
+
+# "In Python3, your task is to solve the following problem: " and its kin: one sentence that names Python and ends in a
+# colon. Sentence marks may not stand before the colon, so a statement's own first sentence is left alone.
+_LEAD = re.compile(
+    r"\A\s*(?=[^\n]{0,240}\b(?:problem|task|challenge|question|exercise)\b)"
+    r"[^\n.:!?]{0,160}\bpython(?:\s?3)?(?:\.\d+)?\b[^\n.:!?]{0,160}:\s*",
+    re.IGNORECASE,
+)
+_RESPONSE = re.compile(r"^###[ \t]*Response:?[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_PROMPT = re.compile(r"\A\s*###[ \t]*Prompt:?[ \t]*\n", re.IGNORECASE)
+_OPENING = re.compile(r"^[ \t]*```[ \t]*[\w+.#-]*[ \t]*\n", re.MULTILINE)
+_LINE_END = re.compile(r"\r+\n|\r")
+_CLOSING = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
+
+
+class BadRecord(Exception):
+    """A record without a prompt and a response; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class BeeRecord:
+    """One training problem with one solution. `statement` is bare: no lead sentence, no fence, no section marks."""
+
+    name: str
+    source: int | None  # 2 = Codeforces, …: the CodeContests enum
+    language: str
+    statement: str
+    solution: str  # empty where the record has none
+
+
+def parse_record(row: dict) -> BeeRecord:
+    """The record in one JSON object; BadRecord where there is no statement or no place for a solution."""
+    statement, solution = _pair(row)
+    statement = _LEAD.sub("", statement, count=1).strip()
+    if not statement:
+        raise BadRecord("the statement is empty")
+    try:
+        statement.encode(), solution.encode()
+    except (
+        UnicodeEncodeError
+    ) as e:  # JSON can write half a character (\ud800), which neither tokenizer nor Parquet takes
+        raise BadRecord(f"half a character in it: {e.object[e.start]!r}") from None
+    name, source, language = row.get("name"), row.get("source"), row.get("language")
+    return BeeRecord(
+        name=name if isinstance(name, str) else "",
+        source=source if isinstance(source, int) else None,
+        language=language.strip() if isinstance(language, str) else "",
+        statement=statement,
+        solution=code_of(solution),
+    )
+
+
+def _pair(row: dict) -> tuple[str, str]:
+    """Statement and response of a record, every line of them ended by "\\n".
+
+    This is the only place where line ends are made one: decontamination, duplicates, --verify_solutions and the Parquet
+    files all see what it gives.
+    """
+    for key in ("prompt", "description"):
+        if key in row and "solution" in row:
+            statement, solution = row[key], row["solution"]
+            if not isinstance(statement, str) or not isinstance(solution, str | None):
+                raise BadRecord(f"{key} and solution must be strings")
+            return _PROMPT.sub("", _newlines(statement)), _newlines(solution or "")
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise BadRecord("it holds neither prompt and solution, nor description and solution, nor text")
+    parts = _RESPONSE.split(_newlines(text), maxsplit=1)
+    if len(parts) == 1:
+        raise BadRecord("text has no ### Response line")
+    return _PROMPT.sub("", parts[0]), parts[1]
+
+
+def _newlines(text: str) -> str:
+    """`text` with "\\n" for each CRLF, lone CR, and CR CR LF (a CRLF file that was written in text mode once more)."""
+    return _LINE_END.sub("\n", text) if "\r" in text else text
+
+
+def code_of(response: str) -> str:
+    """The program in a response: its longest fenced block (an unclosed one takes the rest), else all of it.
+
+    Blank lines around it are dropped, indentation is kept, trailing blanks of the last line are cut.
+    """
+    blocks = []
+    at = 0
+    while opening := _OPENING.search(response, at):
+        closing = _CLOSING.search(response, opening.end())
+        at = closing.end() if closing else len(response)
+        blocks.append(response[opening.end() : closing.start() if closing else at])
+    code = max(blocks, key=len) if blocks else response
+    return re.sub(r"\A(?:[ \t]*\n)+", "", code).rstrip()
+
+
+# -------------------------------------------------------------------------------------------------- what Python it is
+_PYTHON2_SYNTAX = re.compile(
+    r"""^[ \t]*(?:[^#'"\n]*[:;][ \t]*)?          # at the start of a line, or behind a colon or semicolon
+        (?: print[ \t]+[^\s=(.,\[] | print[ \t]*>> | exec[ \t]+['"\w]
+          | raise[ \t]+\w+[ \t]*, | except[ \t]+[\w.]+[ \t]*,[ \t]*\w+[ \t]*: )
+      | ^[ \t]*print[ \t]*\(.*\)[ \t]*(?:%|,[ \t]*$)
+      | \bprint[ \t]*$ | <> | \b\d+L\b | \b0[0-7]+\b | `""",
+    re.MULTILINE | re.VERBOSE,
+)
+
+
+def python_fault(code: str) -> str | None:
+    """Why `code` is no Python 3 program: "python2", "syntax_error", or None. Parses and compiles, never executes.
+
+    What compiles under Python 3 is "python2" where it needs what only Python 2 has when it runs
+    (phase1/data/python2.py).
+
+    Very deep nesting can overflow the C stack of some interpreters and kill the process: call this in a worker whose
+    death the caller survives. Source: the rules of lib2to3's fixers that change meaning, cut to contest programs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "\d" in a string, `1 is 1`: warnings, not faults
+        try:
+            compile(code, "solution.py", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, MemoryError, RecursionError, UnicodeError):
+            return "python2" if _PYTHON2_SYNTAX.search(code) else "syntax_error"
+        # Parsing again and walking the tree cost as much as all the rest, so only where there is something to look for.
+        return "python2" if mentions_python2(code) and python2_need(code) else None

@@ -1,0 +1,146 @@
+"""Keep evaluation problems out of training: by id, by the statement's hash, and by what share of its word n-grams
+occurs.
+
+The original project's overlap filter had a regular expression that matched nothing. Here each rule says which problem
+it found and how sure it is, and the tests fail if a rule drops nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from phase1.data.public_sets import SOURCES
+
+# As ids are spelled here. AtCoder and Aizu are one: what is published mixes up their numbers, and names keep problems
+# apart.
+JUDGES = {number: name.lower().replace("aizu", "atcoder") for number, name in SOURCES.items()}
+CODEFORCES = re.compile(r"\A\s*0*(\d{1,5})[_\-/ ]?([a-z]\d{0,2})(?![a-z0-9])", re.IGNORECASE)
+# AtCoder's and Aizu's problems share one numbering in CodeContests: "p02537 AtCoder Regular Contest … - Title".
+NUMBERED = re.compile(r"\A\s*(p\d{5})(?!\d)", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
+# From the examples on, in normalised words: other numbers there do not make another problem. "For example, 47 is lucky"
+# is a sentence of the statement.
+_EXAMPLES = re.compile(
+    r"(?<! for)(?<! in)(?<! the) (?:(?:sample|example)s? (?:\d+ )?(?:test case "
+    r")?(?:inputs?|outputs?|\d+)|examples? input) .*\Z"
+)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A training record is this evaluation problem: the rule that says so, and its score (1.0 = certain)."""
+
+    dataset: str
+    problem_id: str
+    rule: str  # id | statement | ngrams
+    score: float
+
+
+def id_key(problem_id: str) -> str | None:
+    """The comparable form of an evaluation set's id: "Codeforces/1575/G" and "1575_G" give "codeforces/1575/g".
+
+    None for ids that name no contest problem ("HumanEval/0", "mbpp/11"): those are matched by their text alone.
+    """
+    head, _, rest = problem_id.partition("/")
+    if head.lower() in {"humaneval", "mbpp"}:
+        return None
+    if not rest:
+        return name_key(problem_id, None)
+    judge = head.lower().replace("aizu", "atcoder")
+    source = next((number for number, name in JUDGES.items() if name == judge), None)
+    return name_key(rest, source) if source else None
+
+
+def name_key(name: str, source: int | None) -> str | None:
+    """The comparable form of a BEE record's name: "1283_D. Christmas Trees" from source 2 gives "codeforces/1283/d".
+
+    Names without a known source count as Codeforces' where they look like it. Other judges go by source and name.
+    """
+    if source in (2, None) and (m := CODEFORCES.match(name)):
+        return f"codeforces/{int(m[1])}/{m[2].lower()}"
+    if m := NUMBERED.match(name):
+        return m[1].lower()
+    words = " ".join(_WORD.findall(name.lower()))
+    return f"{JUDGES[source]}/{words}" if source in JUDGES and words else None
+
+
+def words_of(statement: str) -> list[str]:
+    """The statement's words in lower case, without punctuation and without everything from its examples on."""
+    text = " ".join(_WORD.findall(statement.lower()))
+    cut = _EXAMPLES.sub("", f"{text} ")
+    return (cut if len(cut) >= 24 else text).split()
+
+
+def statement_hash(words: list[str]) -> bytes:
+    return hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class EvalIndex:
+    """The evaluation problems, ready to be found in training records.
+
+    n-grams that more than `common` problems share are phrases of the trade ("the first line contains a single
+    integer") and count for none of them.
+    """
+
+    def __init__(self, problems: Iterable[tuple[str, str, str]], n: int = 8, threshold: float = 0.6, common: int = 2):
+        """`problems`: (dataset, problem_id, statement), statement "" where only the id is known."""
+        self.n = n
+        self.threshold = threshold
+        self._find_text = functools.lru_cache(maxsize=256)(self._search_text)  # a problem's solutions come together
+        self.ids: dict[str, tuple[str, str]] = {}
+        self.statements: dict[bytes, tuple[str, str]] = {}
+        self.problems: list[tuple[str, str, int]] = []  # dataset, id, number of n-grams that count
+        grams: list[set[tuple[str, ...]]] = []
+        for dataset, problem_id, statement in problems:
+            if key := id_key(problem_id):
+                self.ids.setdefault(key, (dataset, problem_id))
+            words = words_of(statement)
+            known = self.statements.setdefault(statement_hash(words), (dataset, problem_id)) if words else None
+            # A statement that stands in three sets counts once: its n-grams are no phrases of the trade.
+            grams.append(set(self._grams(words)) if known == (dataset, problem_id) else set())
+            self.problems.append((dataset, problem_id, 0))
+        shared = Counter(g for s in grams for g in s)
+        self.common = {g for g, count in shared.items() if count > common}
+        self.grams: dict[tuple[str, ...], list[int]] = {}
+        for i, s in enumerate(grams):
+            own = s - self.common
+            self.problems[i] = (*self.problems[i][:2], len(own))
+            for g in own:
+                self.grams.setdefault(g, []).append(i)
+
+    def _grams(self, words: list[str]) -> Iterable[tuple[str, ...]]:
+        return zip(*(words[i:] for i in range(self.n)), strict=False)
+
+    def find(self, name: str, source: int | None, statement: str) -> Hit | None:
+        """The evaluation problem that a training record is, by the surest rule; None for an unrelated record."""
+        key = name_key(name, source)
+        if key in self.ids:
+            return Hit(*self.ids[key], "id", 1.0)
+        return self._find_text(statement)
+
+    def _search_text(self, statement: str) -> Hit | None:
+        words = words_of(statement)
+        if found := self.statements.get(statement_hash(words)):
+            return Hit(*found, "statement", 1.0)
+        return self._find_ngrams(words)
+
+    def _find_ngrams(self, words: list[str]) -> Hit | None:
+        """Containment either way: of the problem in the record, or of the record in the problem (a part of it)."""
+        own = set(self._grams(words))
+        shared: Counter[int] = Counter()
+        for g in own & self.grams.keys():
+            shared.update(self.grams[g])
+        # Three n-grams at least: ten words in a row, which no two authors write by chance.
+        hits = {problem: count for problem, count in shared.items() if count >= 3}
+        if not hits:
+            return None
+        rare = len(own - self.common)
+        best, count = max(hits.items(), key=lambda h: (h[1] / min(self.problems[h[0]][2], rare), -h[0]))
+        dataset, problem_id, size = self.problems[best]
+        score = count / min(size, rare)
+        return Hit(dataset, problem_id, "ngrams", round(score, 4)) if score >= self.threshold else None

@@ -1,0 +1,1 @@
+"""Problems to completions: transformers or vLLM servers behind one protocol."""

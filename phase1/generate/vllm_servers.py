@@ -1,0 +1,301 @@
+"""vLLM servers of our own: one a GPU (or a tensor-parallel group), started in parallel, stopped without a trace.
+
+    with vllm_servers(ServerConfig(model_path, log_dir=out / "logs")) as servers:     # ready to answer here
+        servers[0].url                                                               # http://127.0.0.1:PORT
+
+Each runs under a keeper (phase1/generate/vllm_keeper.py) in a session of its own, with its own port, log file and GPUs.
+Eight servers and one queue rather than one server with data parallelism: `LLM(data_parallel_size)` raises, and offline
+data parallelism hangs when one rank ends early (vllm#16588, vllm#22575).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phase1.files import BadInput
+
+KEEPER = Path(__file__).with_name("vllm_keeper.py")
+GRACE = 20.0  # seconds a server has to end after SIGTERM; one took 0.6 s on an H100
+TAIL = 12  # log lines shown of a server that failed
+DIRECT = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # a cluster's http_proxy does not know our 127.0.0.1
+
+
+class ServerFailed(BadInput):
+    """No server could be started; the message ends with the last lines of a log."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How to serve one model. `num_servers` 0: as many as the visible GPUs allow, one where there are none."""
+
+    model_path: Path
+    log_dir: Path
+    num_servers: int = 0
+    tensor_parallel_size: int = 1
+    dtype: str = "bfloat16"
+    max_model_len: int = 6144
+    max_num_seqs: int = 256  # requests that a server works on at a time
+    gpu_memory_utilization: float = 0.90
+    batch_invariant: bool = False
+    start_timeout: float = 900.0  # seconds until all must answer; a 7B from a cold disk takes minutes
+    python: str = sys.executable  # the interpreter that has vLLM; may be another environment's
+    more_args: tuple[str, ...] = ()
+
+
+@dataclass
+class Server:
+    """One running server. `ready_after`: seconds from its start until it answered /health, None before."""
+
+    url: str
+    log: Path
+    gpus: str
+    process: subprocess.Popen = field(repr=False)
+    started: float = field(default_factory=time.monotonic)
+    ready_after: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def last_lines(self, n: int = TAIL) -> list[str]:
+        """The last lines of its log that are not empty."""
+        with contextlib.suppress(OSError), open(self.log, "rb") as f:
+            f.seek(max(0, os.fstat(f.fileno()).st_size - 16384))
+            return [line for line in f.read().decode(errors="replace").splitlines() if line.strip()][-n:]
+        return []
+
+
+@contextlib.contextmanager
+def vllm_servers(config: ServerConfig, say: Callable[[str], None] = print) -> Iterator[list[Server]]:
+    """Servers that answer; stopped on leaving. ServerFailed when none could be started."""
+    servers = start_servers(config)
+    try:
+        yield wait_ready(servers, config.start_timeout, say)
+    finally:
+        stop_servers(servers)
+
+
+# -------------------------------------------------------------------------------------------------------- start, stop
+def start_servers(config: ServerConfig) -> list[Server]:
+    """Start every server of `config` and return at once; each is loading, `wait_ready` waits. BadInput names what is
+    missing."""
+    groups = gpu_groups(visible_gpus(), config)
+    config.log_dir.mkdir(parents=True, exist_ok=True)
+    servers = []
+    try:
+        for number, (gpus, port) in enumerate(zip(groups, free_ports(len(groups)), strict=True)):
+            log = config.log_dir / f"vllm_{number}.log"
+            command = [sys.executable, "-I", "-S", str(KEEPER), str(GRACE), *server_command(config, port)]
+            with open(log, "wb") as out:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    cwd=config.log_dir,
+                    env=environment(config, gpus, len(groups)),
+                    start_new_session=True,
+                )
+            servers.append(Server(f"http://127.0.0.1:{port}", log, gpus, process))
+    except BaseException:
+        stop_servers(servers)
+        raise
+    return servers
+
+
+def wait_ready(servers: list[Server], timeout: float, say: Callable[[str], None] = print) -> list[Server]:
+    """The servers that answer /health, once every one of them answers or has failed; says every 15 s how far they are.
+
+    A server that failed is left out with a warning: seven GPUs of a night's eight are better than none. ServerFailed
+    when none is left.
+    """
+    deadline, spoke = time.monotonic() + timeout, time.monotonic()
+    while loading := [s for s in servers if s.alive and s.ready_after is None]:
+        for s in loading:
+            with contextlib.suppress(OSError):
+                ask(s.url + "/health", timeout=5)
+                s.ready_after = time.monotonic() - s.started
+                say(f"vLLM: {s.url} on {s.gpus} answers after {s.ready_after:.0f} s")
+        if time.monotonic() > deadline:
+            break
+        if time.monotonic() - spoke > 15:
+            spoke = time.monotonic()
+            waiting = next((s for s in servers if s.alive and s.ready_after is None), loading[0])
+            answering = sum(s.ready_after is not None for s in servers)
+            say(
+                f"vLLM: {answering} of {len(servers)} ready; {waiting.log.name}: "
+                f"{(waiting.last_lines(1) or ['nothing yet'])[0][-150:]}"
+            )
+        time.sleep(0.25)
+    ready = [s for s in servers if s.alive and s.ready_after is not None]
+    failures = [why_failed(s, timeout) for s in servers if s not in ready]
+    if not ready:
+        raise ServerFailed(failures[0])
+    for failure in failures:
+        say(f"warning: going on without one server: {failure}")
+    return ready
+
+
+def stop_servers(servers: list[Server]) -> None:
+    """Stop all of them together; returns when no process of theirs is left."""
+    for s in servers:
+        with contextlib.suppress(OSError):
+            if s.process.stdin:
+                s.process.stdin.close()
+    for s in servers:
+        try:
+            s.process.wait(GRACE + 15)
+        except subprocess.TimeoutExpired:  # its keeper hangs: the kernel's death signal stops the server
+            s.process.kill()
+            s.process.wait()
+
+
+def why_failed(server: Server, timeout: float) -> str:
+    """One line for what happened, then the last lines of the log."""
+    code = server.process.poll()
+    what = f"did not answer within {timeout:.0f} s" if code is None else f"ended with code {code} before it answered"
+    return "\n    ".join(
+        [f"{server.log}: the vLLM server on {server.gpus} {what}; its last lines:", *server.last_lines()]
+    )
+
+
+# ------------------------------------------------------------------------------------------- command, environment, GPUs
+def server_command(config: ServerConfig, port: int) -> list[str]:
+    """vLLM's OpenAI server by module: the `vllm` console command looks for a distribution of that very name."""
+    return [
+        config.python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(config.model_path),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dtype",
+        config.dtype,
+        "--max-model-len",
+        str(config.max_model_len),
+        "--max-num-seqs",
+        str(config.max_num_seqs),
+        "--tensor-parallel-size",
+        str(config.tensor_parallel_size),
+        "--gpu-memory-utilization",
+        str(config.gpu_memory_utilization),
+        # Without this the model's own generation_config.json gives the defaults: Qwen's has a penalty of 1.1.
+        "--generation-config",
+        "vllm",
+        # Cached prefixes make an answer's arithmetic depend on what was asked before it.
+        "--no-enable-prefix-caching",
+        "--disable-uvicorn-access-log",
+        *config.more_args,
+    ]
+
+
+def environment(config: ServerConfig, gpus: str, servers: int) -> dict[str, str]:
+    """The server's environment; what the user has set already stays."""
+    env = dict(os.environ)
+    if config.python != sys.executable:  # another environment: our own paths would shadow its packages
+        for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+            env.pop(name, None)
+    defaults = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",  # the model is a directory
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # where flashinfer is absent vLLM 0.26 dies on it; greedy needs no sampler
+        "VLLM_LOGGING_COLOR": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if gpus == "the CPU":
+        # Left to itself each server binds its threads to the same cores as the others.
+        defaults |= {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // servers)),
+        }
+    else:
+        env["CUDA_VISIBLE_DEVICES"] = gpus.removeprefix("GPU ")
+    if config.batch_invariant:
+        env["VLLM_BATCH_INVARIANT"] = "1"
+    return defaults | env
+
+
+def vllm_version(python: str) -> str | None:
+    """The version of vLLM that this interpreter has, without importing it; None where it has none. BadInput: no
+    interpreter."""
+    code = (
+        "import importlib.metadata as m, importlib.util as u\n"
+        "names = [n for n in m.packages_distributions().get('vllm', []) if n.startswith('vllm')] if "
+        "u.find_spec('vllm') else []\n"
+        "print(m.version(names[0]) if names else '')"
+    )
+    try:
+        env = {k: v for k, v in os.environ.items() if python == sys.executable or k != "PYTHONPATH"}
+        answer = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120, env=env, check=True)
+    except (OSError, subprocess.SubprocessError) as e:
+        raise BadInput(f"--vllm_python {python}: not a working interpreter ({e})") from None
+    return answer.stdout.strip() or None
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; none without nvidia-smi. Imports no torch."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [g.strip() for g in named.split(",") if g.strip() and g.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        asked = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=60
+        )
+    except subprocess.TimeoutExpired:
+        raise BadInput("nvidia-smi does not answer; name the GPUs to use in CUDA_VISIBLE_DEVICES") from None
+    return asked.stdout.split() if asked.returncode == 0 else []
+
+
+def gpu_groups(gpus: list[str], config: ServerConfig) -> list[str]:
+    """The GPUs of each server, "GPU 0" or "GPU 2,3"; "the CPU" where there are none."""
+    size, wanted = config.tensor_parallel_size, config.num_servers
+    if not gpus:
+        return ["the CPU"] * (wanted or 1)
+    count = wanted or len(gpus) // size
+    if count < 1 or count * size > len(gpus):
+        raise BadInput(
+            f"--num_servers {wanted or 'auto'} with --tensor_parallel_size {size} needs {max(1, count) * size} "
+            f"GPUs, {len(gpus)} are visible"
+        )
+    return ["GPU " + ",".join(gpus[i * size : (i + 1) * size]) for i in range(count)]
+
+
+def free_ports(n: int) -> list[int]:
+    """`n` different ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+def authorization() -> dict[str, str]:
+    """The header that a server wants which was started with VLLM_API_KEY; ours inherit that variable."""
+    return {"Authorization": f"Bearer {key}"} if (key := os.environ.get("VLLM_API_KEY")) else {}
+
+
+def ask(url: str, body: dict | None = None, timeout: float = 300.0) -> dict:
+    """One blocking request: the JSON answer, {} for an empty one. OSError (urllib's errors are) when there is none."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **authorization()})
+    with DIRECT.open(request, timeout=timeout) as response:
+        return json.loads(response.read() or b"{}")

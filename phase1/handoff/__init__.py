@@ -1,0 +1,1 @@
+"""The hand-off to Phase 3: checks, checklist, GRPO configuration, model card."""

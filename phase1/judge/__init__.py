@@ -1,0 +1,1 @@
+"""A program and tests in, a verdict out: tasks, sandbox, comparison."""

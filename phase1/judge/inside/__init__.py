@@ -1,0 +1,1 @@
+"""What runs inside the sandbox, and only there. These modules import nothing of ours."""

@@ -1,0 +1,219 @@
+"""Start-up probes: each guarantee of the sandbox is *tried*, by a program that does its worst, and recorded true or
+false.
+
+A version string proves nothing: a masked /proc, a kernel without user namespaces or a root that limits do not bind look
+the same from outside. `probe(sandbox)` takes well under a second; its result goes into run.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import tempfile
+from pathlib import Path
+
+from phase1.judge.launcher import ENVIRONMENT, SHM_BYTES, TMP_BYTES
+from phase1.judge.outcomes import PROCESSES, Task
+from phase1.judge.sandbox import CompileFailed, LocalSandbox, SandboxFailed
+
+ESSENTIAL = ("file_system", "network", "processes", "tree_kill")  # without these nothing is judged unless --unsafe
+HIDDEN = ("/etc/passwd", "/etc/shadow", "/root", "/home", "/var", "/sys", "/run", "/proc/1/root", "/proc/kcore")
+MEANING = {
+    "file_system": "host files are out of reach, nothing but /tmp and /dev/shm can be written",
+    "network": "no TCP, no UDP, no abstract or file socket of the host",
+    "processes": f"a program cannot hold more than {PROCESSES} processes, nor see or signal others",
+    "tree_kill": "a detached daemon is dead before the next test",
+    "memory_process": "a process cannot take more than its memory limit",
+    "memory_all": "all processes of a test together cannot either",
+    "disk": f"files are bounded ({(TMP_BYTES + SHM_BYTES) >> 20} MiB a sandbox)",
+    "user_namespaces": "no new user namespace, so no way to more privilege over kernel interfaces",
+    "supervisor": "the process that runs the tests cannot be traced, read or killed",
+    "environment": "no variable of the judge's environment is visible",
+}
+
+_PROGRAMS = {
+    "file_system": """
+import os
+for path in {hidden}:
+    try:
+        (os.listdir if os.path.isdir(path) else open)(path)
+        print("read", path)
+    except OSError:
+        pass
+for folder in "/", "/usr", "/usr/lib", "/dev", "/etc", "/proc", "/proc/sys/kernel", "/packages", {home!r}:
+    try:
+        open(folder + "/phase1-probe", "w")
+        print("wrote in", folder)
+    except OSError:
+        pass
+for path in "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/1/oom_score_adj":
+    try:
+        os.close(os.open(path, os.O_WRONLY))
+        print("opened for writing", path)
+    except OSError:
+        pass
+""",
+    "network": """
+import socket
+addresses = (socket.AF_INET, ("127.0.0.1", {port})), (socket.AF_UNIX, {abstract!r}), (socket.AF_UNIX, {named!r})
+for family, address in addresses:
+    try:
+        socket.create_connection(address, 1) if family == socket.AF_INET else socket.socket(family).connect(address)
+        print("connected to", address)
+    except OSError:
+        pass
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 9))
+    print("sent a packet")
+except OSError:
+    pass
+""",
+    "processes": """
+import os, time
+children = 0
+try:
+    while children < {many}:
+        if os.fork() == 0:
+            time.sleep(20)
+            os._exit(0)
+        children += 1
+    print("made", children, "processes")
+except OSError:
+    pass
+try:
+    os.kill({pid}, 0)
+    print("can signal the judge")
+except OSError:
+    pass
+""",
+    "tree_kill": """
+import os, signal, time
+if input() == "start":
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(30)
+        os._exit(0)
+    os.wait()
+    print("daemon started")
+else:
+    for pid in range(2, 300):
+        try:
+            if pid != os.getpid():
+                os.kill(pid, 0)
+                print("alive:", pid)
+        except OSError:
+            pass
+""",
+    "memory_process": """
+try:
+    data = b"x" * (160 << 20)  # written to: room that is only reserved counts nowhere
+    print("took 160 MiB under a limit of 128")
+except MemoryError:
+    pass
+""",
+    "memory_all": """
+import os, time
+for _ in range(7):
+    if os.fork() == 0:
+        data = bytearray(b"x") * (64 << 20)
+        time.sleep(1)
+        os._exit(0)
+for _ in range(7):
+    if os.wait()[1] != 0:
+        break
+else:
+    print("seven processes took 448 MiB under a limit of 128")
+""",
+    "disk": """
+import os
+written = 0
+for folder in "/tmp", "/dev/shm":
+    try:
+        for number in range(50):
+            with open(f"{{folder}}/{{number}}", "wb", 0) as f:
+                for _ in range(8):
+                    written += f.write(bytes(1 << 20))
+    except OSError:
+        pass
+if written > {disk}:
+    print("wrote", written, "bytes")
+""",
+    "user_namespaces": """
+import ctypes, os
+libc = ctypes.CDLL(None)
+if libc.unshare(0x10000000) == 0:
+    print("unshare made a user namespace")
+""",
+    "supervisor": """
+import ctypes, os, signal
+for path in "/proc/1/mem", "/proc/1/environ", "/proc/1/fd/3":
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+        print("opened", path)
+    except OSError:
+        pass
+if ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0:
+    print("traces PID 1")
+if os.getppid() == 1:
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP:
+        os.kill(1, number)
+""",
+    "environment": """
+import os
+for name in sorted(set(os.environ) - set({variables})):
+    print("sees", name)
+""",
+}
+
+
+async def probe(sandbox: LocalSandbox) -> dict[str, str]:
+    """Try every guarantee; returns {name: ""} where it holds and what was seen where it does not."""
+    secret = secrets.token_hex(8)
+    with tempfile.TemporaryDirectory(prefix="phase1-probe-") as folder, socket.socket() as tcp:
+        os.chmod(folder, 0o755)
+        canary = Path(folder, "canary")
+        canary.write_text(secret)
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        with socket.socket(socket.AF_UNIX) as abstract, socket.socket(socket.AF_UNIX) as named:
+            abstract.bind(f"\0phase1-{secret}")
+            abstract.listen()
+            named.bind(f"{folder}/socket")
+            named.listen()
+            os.chmod(f"{folder}/socket", 0o777)
+            shown = [target for _, target in sandbox.plan["mounts"]]
+            hidden = [p for p in (str(canary), *HIDDEN) if not any(target.startswith(p + "/") for target in shown)]
+            known = {
+                "hidden": hidden,
+                "home": str(Path(__file__).resolve().parent),
+                "port": tcp.getsockname()[1],
+                "abstract": f"\0phase1-{secret}",
+                "named": f"{folder}/socket",
+                "many": PROCESSES + 40,
+                "pid": os.getpid(),
+                "disk": TMP_BYTES + SHM_BYTES + (8 << 20),
+                "variables": [*ENVIRONMENT, "PWD", "LC_CTYPE", "SHLVL", "_", "OLDPWD"],
+            }
+            seen = await asyncio.gather(
+                *(_try(sandbox, name, program.format(**known)) for name, program in _PROGRAMS.items())
+            )
+    return dict(zip(_PROGRAMS, seen, strict=True))
+
+
+async def _try(sandbox: LocalSandbox, name: str, program: str) -> str:
+    inputs = ["start\n", "look\n"] if name == "tree_kill" else [""]
+    memory = (128 if name.startswith("memory") else 512) << 20
+    try:
+        runs = [run async for run in sandbox.run(Task(program, "stdin", len(inputs), 10.0, memory, inputs=inputs))]
+    except (SandboxFailed, CompileFailed) as e:
+        return f"the probe did not run: {e}"
+    if name == "tree_kill" and runs[0].output != b"daemon started\n":
+        return f"the probe's daemon did not start: {runs[0].detail}"
+    last = runs[-1]
+    if name.startswith("memory") and last.verdict == "runtime_error" and "memory limit" in last.detail:
+        return ""
+    return last.output.decode(errors="replace").strip() or (last.detail if last.verdict else "")

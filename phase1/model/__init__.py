@@ -1,0 +1,1 @@
+"""What a model directory holds: tensors, shapes, FSDP shards, tokenizer and chat template."""

@@ -1,0 +1,330 @@
+"""Does a difference between two evaluations of the same problems mean anything? Intervals, paired tests, four answers.
+
+Values and tests come from scipy and statsmodels. Written out here is what neither has, the score interval for a paired
+difference of rates (Tango 1998), and what statsmodels has wrong, the score of an unpaired one (`score_z`). How often
+each decision is wrong when nothing differs, and how often it finds a true difference, is measured by
+tests/bench/bench_stats.py.
+
+Convention: `before` is Phase 0, `after` Phase 1, a change is after minus before, rates are 0-1, alpha is two-sided.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import acos, copysign, cos, isfinite, pi, sqrt
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+from scipy import stats as st
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import (
+    confint_proportions_2indep,
+    proportion_confint,
+    test_proportions_2indep,
+)
+
+ALPHA = 0.05
+RESAMPLES = 10_000
+SEED = 42
+MIN_SOLVED = 10  # fewer solved problems than this make a cost per solved problem jump at random
+
+IMPROVED, WORSE, EQUIVALENT, NOT_SHOWN = "improved", "worse", "equivalent", "not shown"
+ROSE, FELL = "rose", "fell"  # for rows of which no direction is the better one
+
+
+@dataclass
+class Comparison:
+    """One difference. `low`, `high`: interval of the change at 1 - alpha; `p` is what the decision rests on, None:
+    there is none."""
+
+    method: str
+    paired: bool
+    n: int  # pairs; of two unpaired samples the smaller
+    change: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None  # filled in by `holm` over the family
+    tost_p: float | None = None  # of "differs by margin or more"; below alpha: equivalent
+    margin: float | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def decisive_p(self) -> float | None:
+        return self.p if self.p_holm is None else self.p_holm
+
+
+# --------------------------------------------------------------------------------------------------- single figures
+def wilson(count: int, n: int, alpha: float = ALPHA) -> tuple[float, float] | None:
+    """Wilson's score interval of a rate; None for n = 0."""
+    if n == 0:
+        return None
+    low, high = proportion_confint(count, n, alpha=alpha, method="wilson")
+    return float(low), float(high)
+
+
+# ------------------------------------------------------------------------------------------------ paired yes-no data
+def mcnemar(gained: int, lost: int) -> tuple[float, float]:
+    """Two-sided p of McNemar's test on the discordant pairs: exact and mid-p (Fagerland, Lydersen, Laake 2013)."""
+    k, m = min(gained, lost), gained + lost
+    if m == 0:
+        return 1.0, 1.0
+    cdf, pmf = st.binom.cdf(k, m, 0.5), st.binom.pmf(k, m, 0.5)
+    return min(1.0, float(2 * cdf)), min(1.0, float(2 * cdf - pmf))
+
+
+def tango_z(gained: int, lost: int, n: int, delta: float) -> float:
+    """Score statistic of H0: change = delta, for |delta| < 1 (Tango 1998, Stat. Med. 17:891, eq. 8-10)."""
+    a = 2 * n
+    b = -gained - lost + (2 * n - gained + lost) * delta
+    c = -lost * delta * (1 - delta)
+    q = (sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)  # the lost share at the constrained maximum of the likelihood
+    variance = n * (2 * q + delta * (1 - delta))
+    distance = gained - lost - n * delta
+    if variance <= 1e-12 * n:
+        return 0.0 if abs(distance) < 1e-9 * n else float(np.copysign(np.inf, distance))
+    return distance / sqrt(variance)
+
+
+def tango_interval(gained: int, lost: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Score interval of the paired change of a rate; honest also where no pair is discordant. n >= 1."""
+    z = st.norm.ppf(1 - alpha / 2)
+    estimate, edge = (gained - lost) / n, 1 - 1e-9
+
+    def bound(sign: int) -> float:
+        inner = min(max(estimate, -edge), edge)
+        if tango_z(gained, lost, n, sign * edge) * sign > -z:  # not even the edge is excluded
+            return float(sign)
+        if sign * (sign * edge - inner) <= 0:
+            return float(sign)
+        return float(optimize.brentq(lambda d: tango_z(gained, lost, n, d) + sign * z, inner, sign * edge, xtol=1e-10))
+
+    return bound(-1), bound(+1)
+
+
+def paired_rate(
+    before: Sequence[bool], after: Sequence[bool], margin: float | None = None, alpha: float = ALPHA
+) -> Comparison:
+    """McNemar's mid-p test and Tango's interval; with `margin` also the equivalence test (TOST by Tango's score)."""
+    b, a = np.asarray(before, bool), np.asarray(after, bool)
+    n, gained, lost = len(b), int((a & ~b).sum()), int((b & ~a).sum())
+    exact, mid = mcnemar(gained, lost)
+    low, high = tango_interval(gained, lost, n, alpha)
+    tost = None
+    if margin is not None:
+        tost = max(st.norm.sf(tango_z(gained, lost, n, -margin)), st.norm.cdf(tango_z(gained, lost, n, margin)))
+    return Comparison(
+        "McNemar mid-p, Tango interval",
+        True,
+        n,
+        (gained - lost) / n,
+        low,
+        high,
+        mid,
+        tost_p=_float(tost),
+        margin=margin,
+        detail={"gained": gained, "lost": lost, "mcnemar_exact_p": exact, "mcnemar_mid_p": mid},
+    )
+
+
+# -------------------------------------------------------------------------------------------------- paired numbers
+def paired_mean(
+    before: Sequence[float], after: Sequence[float], alpha: float = ALPHA, resamples: int = RESAMPLES, seed: int = SEED
+) -> Comparison:
+    """Change of the mean: interval by the paired bootstrap, p by the paired permutation test.
+
+    A percentile bootstrap alone calls too many null pairs different when few pairs differ (bench_stats.py), so the
+    decision rests on the permutation test, which is exact when the two phases are interchangeable.
+    """
+    d = np.asarray(after, float) - np.asarray(before, float)
+    moved = d[d != 0]  # pairs that do not differ have no label to swap; leaving them out changes no p
+    interval = _bootstrap((d,), np.mean, alpha, resamples, seed)
+    p = 1.0 if len(moved) < 2 else _permutation((moved,), lambda v, axis=-1: np.sum(v, axis=axis), resamples, seed)
+    return Comparison(
+        "paired permutation, bootstrap interval",
+        True,
+        len(d),
+        float(d.mean()),
+        *interval,
+        p,
+        detail={"resamples": resamples, "seed": seed},
+    )
+
+
+def paired_percentile(
+    before: Sequence[float],
+    after: Sequence[float],
+    q: float,
+    alpha: float = ALPHA,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Comparison:
+    """Change of the q-th percentile (0-100) with its paired bootstrap interval, and no p: swapping the phases of pairs
+    that went from all failed to all passed leaves two equal mixtures, whose percentiles jump between 0 and 1, so a
+    permutation test is blind to the largest change there is."""
+    x, y = np.asarray(before, float), np.asarray(after, float)
+
+    def difference(u: np.ndarray, v: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.percentile(v, q, axis=axis) - np.percentile(u, q, axis=axis)
+
+    interval = _bootstrap((x, y), difference, alpha, resamples, seed)
+    return Comparison(
+        "bootstrap interval",
+        True,
+        len(x),
+        float(difference(x, y)),
+        *interval,
+        detail={"resamples": resamples, "seed": seed},
+    )
+
+
+def paired_cost(
+    cost0: Sequence[float],
+    solved0: Sequence[bool],
+    cost1: Sequence[float],
+    solved1: Sequence[bool],
+    alpha: float = ALPHA,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Comparison | None:
+    """Change of the cost per solved problem, sum(cost) / sum(solved); None below MIN_SOLVED solved on either side."""
+    cost, solved = np.concatenate([cost0, cost1]).astype(float), np.concatenate([solved0, solved1]).astype(float)
+    n = len(cost0)
+    if min(solved[:n].sum(), solved[n:].sum()) < MIN_SOLVED:
+        return None
+
+    def difference(i: np.ndarray, j: np.ndarray, axis: int = -1) -> np.ndarray:
+        i, j = i.astype(int), j.astype(int)  # a problem's cost and its verdict move together, so indices are resampled
+        with np.errstate(divide="ignore", invalid="ignore"):
+            change = cost[j].sum(axis) / solved[j].sum(axis) - cost[i].sum(axis) / solved[i].sum(axis)
+        return np.round(
+            change, 9
+        )  # else a swap of equal pairs is a rounding error away from what was seen, not a tie with it
+
+    pairs = (np.arange(n), np.arange(n) + n)
+    interval = _bootstrap(pairs, difference, alpha, resamples, seed)
+    p = _permutation(pairs, difference, resamples, seed)
+    return Comparison(
+        "paired permutation, bootstrap interval",
+        True,
+        n,
+        float(difference(*pairs)),
+        *interval,
+        p,
+        detail={"resamples": resamples, "seed": seed},
+    )
+
+
+def _bootstrap(
+    data: tuple, statistic: Callable, alpha: float, resamples: int, seed: int
+) -> tuple[float | None, float | None]:
+    if len(data[0]) < 2:
+        return None, None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy warns of degenerate data; the interval is then the point itself
+        ci = st.bootstrap(
+            data,
+            statistic,
+            n_resamples=resamples,
+            paired=True,
+            vectorized=True,
+            batch=1000,
+            method="percentile",
+            confidence_level=1 - alpha,
+            random_state=seed,
+        ).confidence_interval
+    return _float(ci.low), _float(ci.high)
+
+
+def _permutation(data: tuple, statistic: Callable, resamples: int, seed: int) -> float:
+    result = st.permutation_test(
+        data,
+        statistic,
+        permutation_type="samples",
+        vectorized=True,
+        batch=1000,
+        n_resamples=resamples - 1,
+        random_state=seed,
+    )
+    return float(result.pvalue)
+
+
+# ---------------------------------------------------------------------------------------------------- only aggregates
+def unpaired_rate(
+    count0: int, n0: int, count1: int, n1: int, margin: float | None = None, alpha: float = ALPHA
+) -> Comparison | None:
+    """Score test and Newcombe's interval for two rates of which only the counts are known; None without problems."""
+    if not n0 or not n1:
+        return None
+    low, high = confint_proportions_2indep(count1, n1, count0, n0, method="newcomb", compare="diff", alpha=alpha)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 0 of n against 0 of m: no variance, p is nan
+        p = _float(test_proportions_2indep(count1, n1, count0, n0, compare="diff", method="score").pvalue)
+    tost = None
+    if margin is not None:
+        below, above = (score_z(count0, n0, count1, n1, delta) for delta in (-margin, margin))
+        tost = float(max(st.norm.sf(below), st.norm.cdf(above)))
+    return Comparison(
+        "unpaired score test, Newcombe interval",
+        False,
+        min(n0, n1),
+        count1 / n1 - count0 / n0,
+        float(low),
+        float(high),
+        1.0 if p is None else p,
+        tost_p=tost,
+        margin=margin,
+    )
+
+
+def score_z(count0: int, n0: int, count1: int, n1: int, delta: float) -> float:
+    """Score statistic of H0: rate 1 - rate 0 = delta, for 0 < |delta| < 1 (Miettinen and Nurminen 1985, Stat. Med.
+    4:213, appendix I). statsmodels' score_test_proportions_2indep has a wrong coefficient for delta != 0
+    (statsmodels#10269)."""
+    n, count = n0 + n1, count0 + count1
+    c2 = ((n1 + 2 * n0) * delta - n - count) / (3 * n)
+    c1 = ((n0 * delta - n - 2 * count0) * delta + count) / n
+    c0 = count0 * delta * (1 - delta) / n
+    q = c2**3 - c1 * c2 / 2 + c0 / 2
+    p = copysign(sqrt(max(0.0, c2**2 - c1 / 3)), q)
+    angle = acos(min(1.0, max(-1.0, q / p**3))) if p else pi / 2
+    rate0 = min(
+        max(2 * p * cos((pi + angle) / 3) - c2, 0.0, -delta), 1.0, 1 - delta
+    )  # at the constrained maximum of the likelihood
+    rate1 = rate0 + delta
+    variance = (rate1 * (1 - rate1) / n1 + rate0 * (1 - rate0) / n0) * n / (n - 1)
+    return (count1 / n1 - count0 / n0 - delta) / sqrt(variance)
+
+
+# -------------------------------------------------------------------------------------------------------- decisions
+def holm(family: Sequence[Comparison | None]) -> None:
+    """Fill in `p_holm` of every comparison of the family that has a p (Holm 1979)."""
+    tested = [c for c in family if c is not None and c.p is not None]
+    if tested:
+        for c, p in zip(tested, multipletests([c.p for c in tested], method="holm")[1], strict=True):
+            c.p_holm = float(p)
+
+
+def answer(c: Comparison | None, better: int, alpha: float = ALPHA) -> str:
+    """What a comparison shows: improved, worse, equivalent or not shown; rose or fell where `better` is 0.
+
+    `better` is +1 where a rise is good, -1 where a fall is. Equivalence is only asked of rows with a margin, and wins:
+    within the margin is all that a no-regression row wants.
+    """
+    if c is None:
+        return NOT_SHOWN
+    if c.tost_p is not None and c.tost_p < alpha:
+        return EQUIVALENT
+    p = c.decisive_p
+    if p is None or p >= alpha or c.change == 0:
+        return NOT_SHOWN
+    if better == 0:
+        return ROSE if c.change > 0 else FELL
+    return IMPROVED if c.change * better > 0 else WORSE
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if value is not None and isfinite(value) else None

@@ -1,0 +1,1 @@
+"""What is checked before a training run touches a GPU."""

@@ -1,0 +1,106 @@
+"""The early warning: a checkpoint worse than Phase 0 is said once, and what cannot be compared hides nothing else."""
+
+import time
+
+import pytest
+
+from phase1.checkpoints import one_pass as checkpoint_night
+from phase1.checkpoints.choose import against_phase0
+from phase1.files import read_json, write_json
+
+from .fake_evaluations import IMPROVED, PHASE0, WORSE, Fake, write_evaluation, write_original_phase0
+from .test_checkpoints import cut, make_checkpoint, run_script
+
+SIZES = {"codecontests_valid": 117, "mbpp_reg": 200}
+
+
+@pytest.mark.parametrize("original", [True, False])
+def test_a_checkpoint_worse_than_phase_0_exits_1_once_with_the_numbers_and_runs_the_command(tmp_path, original):
+    """Against records (paired), and against the original project's aggregates."""
+    make_checkpoint(tmp_path / "ck pt", 1500)
+    phase0 = write_original_phase0(tmp_path / "phase0") if original else tmp_path / "phase0" / "metrics.json"
+    if not original:
+        write_evaluation(phase0.parent, Fake(PHASE0, SIZES))
+    for step, rates in ((500, IMPROVED), (1000, WORSE)):
+        write_evaluation(tmp_path / "out puts" / f"eval_step_{step}", Fake(rates, SIZES, seed=step, step=step))
+    args = [
+        "--steps",
+        "1",
+        "--keep_best",
+        "0",
+        "--phase0_metrics",
+        phase0,
+        "--on_regression",
+        'echo "$PHASE1_STEP $PHASE1_REGRESSION" >>"$PHASE1_OUTPUT_DIR/told"',
+    ]
+    run = run_script(tmp_path, *args)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert (
+        "step 1000 is worse than Phase 0: codecontests_valid: exec_success_rate" in run.stderr
+        and "mbpp_reg: accepted_at_1" in run.stderr
+    )
+    assert ("unpaired" in run.stderr) is original and "step 500" not in run.stderr
+    told = (tmp_path / "out puts" / "told").read_text()
+    assert told.startswith("1000 step 1000 is worse than Phase 0") and told.count("\n") == 1
+    again = run_script(tmp_path, *args)  # said once: cron looks every ten minutes
+    assert (again.returncode, again.stderr) == (0, "") and (tmp_path / "out puts" / "told").read_text() == told
+
+
+def test_an_evaluation_that_cannot_be_compared_with_phase_0_does_not_silence_the_warning_about_another(tmp_path):
+    make_checkpoint(tmp_path / "ck pt", 3000)
+    write_evaluation(tmp_path / "phase0", Fake(PHASE0, SIZES))
+    for step in (500, 1000, 1500):
+        write_evaluation(tmp_path / "out puts" / f"eval_step_{step}", Fake(WORSE, SIZES, seed=step, step=step))
+    cut(tmp_path / "out puts" / "eval_step_1000" / "metrics.json", 40)
+    (tmp_path / "out puts" / "regressions.json").write_text("[1]")
+    run = run_script(
+        tmp_path, "--steps", "1", "--keep_best", "0", "--phase0_metrics", tmp_path / "phase0" / "metrics.json"
+    )
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert "step 500 is worse" in run.stderr and "step 1500 is worse" in run.stderr and "step 1000: " in run.stderr
+    assert sorted(read_json(tmp_path / "out puts" / "regressions.json")) == ["1500", "500"]
+
+
+def test_what_was_measured_otherwise_is_not_held_against_phase_0(tmp_path):
+    make_checkpoint(tmp_path / "ck pt", 1500)
+    write_evaluation(tmp_path / "phase0", Fake(PHASE0, SIZES))
+    write_evaluation(
+        tmp_path / "out puts" / "eval_step_500", Fake(WORSE, SIZES, step=500, run={"prompts_sha256": "other"})
+    )
+    run = run_script(
+        tmp_path, "--steps", "1", "--keep_best", "0", "--phase0_metrics", tmp_path / "phase0" / "metrics.json"
+    )
+    assert run.returncode == 0 and "not compared with Phase 0" in run.stderr and "prompts_sha256" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("exit 3", "exited with 3"), ("sleep 60; true", "is still running after 0.2 s and was killed")],
+)
+def test_a_command_that_fails_or_hangs_is_said_and_does_not_hold_the_pass_up(capsys, monkeypatch, command, said):
+    monkeypatch.setattr(checkpoint_night, "COMMAND_TIMEOUT", 0.2)
+    started = time.monotonic()
+    checkpoint_night.call(command, {})
+    assert said in capsys.readouterr().err and time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("total", [None, 0, "missing"])
+@pytest.mark.parametrize("lacking", ["phase0", "eval_step_500"])
+def test_a_rate_without_records_and_without_a_number_of_problems_is_said_not_to_be_compared(tmp_path, lacking, total):
+    """On either side; the other data set is compared all the same."""
+    if lacking == "phase0":
+        write_original_phase0(tmp_path / "phase0")
+    else:
+        write_evaluation(tmp_path / "phase0", Fake(PHASE0, SIZES))
+    write_evaluation(tmp_path / "eval_step_500", Fake(WORSE, SIZES, step=500))
+    (tmp_path / lacking / "results" / "mbpp_reg.jsonl").unlink(missing_ok=True)
+    for name in ("metrics.json", "summary.json"):
+        content = read_json(tmp_path / lacking / name)
+        entry = (content["datasets"] if name == "summary.json" else content)["mbpp_reg"]
+        entry.pop("total_problems", None)
+        if total != "missing":
+            entry["total_problems"] = total
+        write_json(tmp_path / lacking / name, content)
+    worse, unknown = against_phase0(tmp_path / "phase0" / "metrics.json", tmp_path / "eval_step_500")
+    assert unknown == ["mbpp_reg: accepted_at_1 has neither records nor a number of problems on both sides"]
+    assert len(worse) == 1 and worse[0].startswith("codecontests_valid: exec_success_rate ")

@@ -1,0 +1,95 @@
+"""The comparison rules, case by case: the table of what each mode accepts."""
+
+import pytest
+
+from phase1.judge.compare import MODES, same_output
+
+AC, WA = True, False
+# name: (expected, actual, tokens, verl, sandboxfusion, exact)
+TABLE = {
+    "same": ("1 2\n3\n", "1 2\n3\n", AC, AC, AC, AC),
+    "no newline at the end": ("1\n", "1", AC, AC, AC, WA),
+    "CRLF": ("1\n2\n", "1\r\n2\r\n", AC, WA, AC, WA),
+    "trailing space": ("1\n2\n", "1 \n2 \n", AC, WA, AC, WA),
+    "double space": ("1 2\n", "1  2\n", AC, WA, WA, WA),
+    "blank line inserted": ("1\n2\n", "1\n\n2\n", AC, WA, WA, WA),
+    "one line or two": ("1 2\n", "1\n2\n", AC, WA, WA, WA),
+    "other case": ("YES\n", "Yes\n", WA, WA, AC, WA),
+    "float within 1e-7 in a row": ("0.5 1.5\n", "0.50000001 1.5\n", AC, WA, WA, WA),
+    "float within 1e-7 alone": ("0.5\n", "0.50000001\n", AC, WA, AC, WA),
+    "big integer off by one": ("1000000000000000000\n", "1000000000000000001\n", WA, WA, AC, WA),
+    "nan and inf": ("nan inf\n", "nan inf\n", AC, AC, AC, AC),
+    "missing token": ("1 2 3\n", "1 2\n", WA, WA, WA, WA),
+    "extra token": ("1 2\n", "1 2 3\n", WA, WA, WA, WA),
+    "nothing": ("1\n", "", WA, WA, WA, WA),
+    "nothing for nothing": ("", "", AC, AC, AC, AC),
+    "blank for nothing": ("", "\n\n", AC, AC, AC, WA),
+    "leading space": ("1\n", " 1\n", AC, WA, AC, WA),
+    "form feed and tab": ("1 2\n", "1\t\x0c2\n", AC, WA, WA, WA),
+}
+
+
+@pytest.mark.parametrize(("name", "mode"), [(n, m) for n in TABLE for m in MODES])
+def test_table(name, mode):
+    expected, actual, *accepted = TABLE[name]
+    assert same_output(expected.encode(), actual.encode(), mode) is accepted[MODES.index(mode)]
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "accepted"),
+    [
+        ("0.333333", "0.3333335", AC),
+        ("0.333333", "0.333335", WA),
+        ("1000000.0", "1000000.5", AC),  # relative
+        ("1000000.0", "1000002.0", WA),
+        ("0.0", "0.0000009", AC),  # absolute
+        ("0.0", "0.000002", WA),
+        ("2.0", "2", AC),
+        ("2", "2.0", WA),  # an expected integer is text
+        ("1e9", "1000000000", AC),
+        ("-0.0", "0.0", AC),
+        ("1.5", "abc", WA),
+        ("1.5", "nan", WA),
+        ("1.5", "inf", WA),
+        ("inf", "1e999", WA),
+        ("1.0e400", "1.0e401", WA),
+        ("nan", "NaN", WA),
+        ("1.5", "0x1.8p0", WA),
+        ("1.5", "1_.5", WA),
+        ("0.1", "1" * 5000, WA),
+        ("007", "7", WA),
+        (".5", "0.5", AC),
+        ("5.", "5", AC),
+    ],
+)
+def test_only_an_expected_decimal_has_a_tolerance(expected, actual, accepted):
+    assert same_output(expected.encode(), actual.encode()) is accepted
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bytes_that_are_not_utf8_are_compared(mode):
+    assert same_output(b"\xff\xfe\n", b"\xff\xfe\n", mode)
+    assert not same_output(b"ab\n", b"\xff\n", mode)
+
+
+def test_bytes_that_are_not_utf8_differ_as_bytes():
+    assert not same_output(b"\xff\n", b"\xfe\n")
+
+
+def test_unicode_spaces_are_no_separators():
+    assert not same_output(b"1 2", "1\u00a02".encode())
+
+
+def test_a_long_output_takes_no_time_to_speak_of():
+    data = b"123456 789.25\n" * 400_000
+    assert same_output(data, data.replace(b"\n", b" \n"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "actual",
+    ["1" * 1_000_000 + "x", "1" * 500_000 + "." + "1" * 500_000 + "x", "1e" + "1" * 1_000_000 + "_", "." * 1_000_000],
+)
+def test_a_megabyte_that_is_nearly_a_number_takes_no_time_to_speak_of(mode, actual):
+    assert not same_output(b"0.5", actual.encode(), mode)
+    assert not same_output(actual.encode(), b"0.5", mode)

@@ -1,0 +1,354 @@
+"""The preflight of run_sft.sh: each line has a case that makes it fail or warn, before torch loads."""
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from phase1.contract.prompts import answer, chat
+from phase1.train.preflight.checks import CHECKS
+from phase1.train.preflight.machine import Gpu, gpu_memory, shards, visible
+from tests.train.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft
+
+# What a case breaks: variables of the run, or a function (env, tmp_path) that changes them and the files they name.
+Break = dict[str, str] | Callable[[dict[str, str], Path], None]
+OPEN: list[socket.socket] = []  # until the test session ends
+
+
+def rows(*last: list[dict[str, str | None]], count: int = 64, side: str = "TRAIN", column: str = "messages") -> Break:
+    """Another file, of so many good rows, these among them at the end."""
+
+    def change(env: dict[str, str], tmp_path: Path) -> None:
+        env[f"{side}_FILE"] = str(tmp_path / "other.parquet")
+        pd.DataFrame({column: [MESSAGES] * (count - len(last)) + list(last)}).to_parquet(env[f"{side}_FILE"])
+
+    return change
+
+
+def turns(*roles: str) -> Break:
+    return rows([{"role": role, "content": role} for role in roles])
+
+
+def ending(content: str | None) -> Break:
+    return rows([*MESSAGES[:2], {"role": "assistant", "content": content}])
+
+
+def model_file(name: str, content: str | bytes | int | None) -> Break:
+    """A file of the model's folder with this content; None: removed, a number: cut by so many bytes."""
+
+    def change(env: dict[str, str], tmp_path: Path) -> None:
+        path = Path(env["MODEL_PATH"], name)
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(
+                path.read_bytes()[:-content]
+                if isinstance(content, int)
+                else content.encode()
+                if isinstance(content, str)
+                else content
+            )
+
+    return change
+
+
+def torn_training_file(env: dict[str, str], tmp_path: Path) -> None:
+    Path(env["TRAIN_FILE"]).write_bytes(Path(env["TRAIN_FILE"]).read_bytes()[:-20])
+
+
+def rows_as_json(env: dict[str, str], tmp_path: Path) -> None:
+    pd.DataFrame({"messages": [json.dumps(MESSAGES)] * 64}).to_parquet(env["TRAIN_FILE"])
+
+
+def larger_than_the_gpus(env: dict[str, str], tmp_path: Path) -> None:
+    shape = {
+        "hidden_size": 3584,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+    }
+    Path(env["MODEL_PATH"], "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"], **shape}))
+    env |= {"DEVICE": "cuda", "PATH": pretend_gpus(tmp_path, 2)}
+
+
+def port_in_use(env: dict[str, str], tmp_path: Path) -> None:
+    taken = socket.socket()
+    taken.bind(("", 0))
+    taken.listen()
+    OPEN.append(taken)
+    env |= TWO_NODES | {"MASTER_PORT": str(taken.getsockname()[1])}
+
+
+def without_wandb(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
+    env |= {"LOGGER": "console,wandb", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
+
+
+def without_platforms(env: dict[str, str], tmp_path: Path) -> None:
+    shutil.rmtree(env["PYTHONPATH"] + "/verl/plugin")
+
+
+HUGE = json.dumps({"w": {"dtype": "F32", "shape": [10**13], "data_offsets": [0, 0]}}).encode()
+TWO_NODES = {"NNODES": "2", "NPROC": "1", "MASTER_ADDR": "127.0.0.1"}
+# the check that fails, what is broken, how, a piece of the line that must name it
+CASES: list[tuple[str, str, Break, str]] = [
+    ("batch", "a size that does not divide", {"TRAIN_BATCH_SIZE": "10"}, "data.train_batch_size=10"),
+    ("batch", "a size that is no number", {"TRAIN_BATCH_SIZE": "many"}, "TRAIN_BATCH_SIZE"),
+    ("train", "no file", {"TRAIN_FILE": "/nowhere/train.parquet"}, "/nowhere/train.parquet"),
+    ("train", "a torn file", torn_training_file, "/train.parquet: not a whole"),
+    ("train", "rows as JSON strings", rows_as_json, "/train.parquet: needs a column messages"),
+    ("train", "another column name", rows(column="conversation"), "/other.parquet: needs a column messages"),
+    ("messages", "turns that begin with the answer", turns("assistant", "user"), "/other.parquet, row 64"),
+    ("messages", "turns that end with a question", turns("system", "user"), "/other.parquet, row 64"),
+    ("messages", "no turns", turns(), "/other.parquet, row 64"),
+    ("messages", "an empty answer", ending(" "), "/other.parquet, row 64: an empty answer"),
+    ("messages", "content that is null", ending(None), "/other.parquet, row 64: a turn's content"),
+    ("schedule", "fewer rows than a batch", rows(count=7), "/other.parquet: 7 rows"),
+    ("schedule", "more steps than the epochs have", {"TOTAL_STEPS": "17"}, "EPOCHS to 3"),
+    ("schedule", "a save every 0 steps", {"SAVE_FREQ": "0"}, "SAVE_FREQ"),
+    ("val", "fewer rows than a micro batch a process", rows(count=3, side="VAL"), "/other.parquet: 3 rows"),
+    ("model", "no folder", {"MODEL_PATH": "/nowhere/model"}, "/nowhere/model"),
+    ("model", "no tokenizer", model_file("tokenizer.json", None), "no tokenizer"),
+    (
+        "model",
+        "a torn tokenizer",
+        model_file("tokenizer.json", '{"version": "1.0", "mod'),
+        "tokenizer.json: cannot be loaded",
+    ),
+    ("model", "no chat template", model_file("tokenizer_config.json", "{}"), "chat template"),
+    ("model", "no weights", model_file("model.safetensors", None), "weights"),
+    ("model", "weights cut short", model_file("model.safetensors", 1), "model.safetensors: not a whole"),
+    (
+        "model",
+        "weights that are a pointer of Git LFS",
+        model_file("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4000\n"),
+        "model.safetensors: not a whole",
+    ),
+    (
+        "model",
+        "a shard that the index names and is not there",
+        model_file(
+            "model.safetensors.index.json", '{"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}'
+        ),
+        "lacks model-2.safetensors",
+    ),
+    ("precision", "masters in fp16", {"MODEL_DTYPE": "fp16"}, "MODEL_DTYPE=fp16"),
+    ("devices", "fewer GPUs than processes", {"DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "0"}, "GPUs for 2 processes"),
+    ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
+    ("disk", "a full one", model_file("model.safetensors", struct.pack("<Q", len(HUGE)) + HUGE), "MAX_CKPT_TO_KEEP"),
+    ("port", "one in use", port_in_use, "choose another"),
+    ("port", "one that is none", TWO_NODES | {"MASTER_PORT": "http"}, "MASTER_PORT=http"),
+    ("wandb", "not installed", without_wandb, "pip install wandb"),
+]
+ENGINE_CASES: list[tuple[str, str, Break, str]] = [
+    ("batch", "packs shorter than a row", {"MAX_TOKENS_PER_GPU": "2048"}, "data.max_token_len_per_gpu=2048"),
+    (
+        "batch",
+        "a size that does not divide by the processes",
+        {"NPROC": "3"},
+        "data.train_batch_size=8 does not divide by 3",
+    ),
+    ("batch", "a size that is no number", {"TRAIN_BATCH_SIZE": "many"}, "TRAIN_BATCH_SIZE"),
+    ("val", "fewer rows than a batch", rows(count=7, side="VAL"), "needs 8"),
+    ("kernels", "flash attention that is not installed", {"ATTENTION": "flash_attention_2"}, "pip install flash-attn"),
+    ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
+    ("trainer", "a verl without platforms", without_platforms, "requirements-latest.txt"),
+]
+
+
+def each(cases: list[tuple[str, str, Break, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("check", "broken", "named"),
+        [(c, b, n) for c, _, b, n in cases],
+        ids=[f"{c}: {what}" for c, what, _, _ in cases],
+    )
+
+
+@each(CASES)
+def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named):
+    if isinstance(broken, dict):
+        env |= broken
+    else:
+        broken(env, tmp_path)
+    done = run_sft(env)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert any(line.startswith(f"fail  {check} ") and named in line for line in done.stderr.splitlines()), done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "was imported" not in done.stdout + done.stderr
+    assert not Path(env["CKPT_DIR"]).exists() and not Path(env["OUTPUT_DIR"]).exists()
+
+
+@each(ENGINE_CASES)
+def test_preflight_of_the_engine_trainer_refuses_too(env, engine_verl, tmp_path, check, broken, named):
+    env["PYTHONPATH"] = str(shutil.copytree(engine_verl, tmp_path / "site"))
+    test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named)
+
+
+def test_every_check_has_a_case_that_fails_or_warns():
+    warn_only = {"time"}  # hours are for people to judge
+    assert {check for check, *_ in CASES + ENGINE_CASES} | warn_only == set(CHECKS)
+
+
+def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
+    shape = {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151936,
+    }
+    Path(env["MODEL_PATH"], "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"], **shape}))
+    report = {
+        "tokens": {"p100": 3900},
+        "padding_share_at_max_length": 0.815,
+        "stamp": {"arguments": {"max_length": 4096}},
+    }
+    Path(env["TRAIN_FILE"]).with_name("sft_report.json").write_text(json.dumps(report))
+    env |= {"DEVICE": "cuda", "PATH": pretend_gpus(tmp_path)}
+    said = run_sft(env, "--dry_run").stderr
+    assert "warn  time " in said and "GPU hours" in said and "82% of it on padding" in said
+    (tmp_path / "bin" / "nvidia-smi").unlink()
+    env["PATH"] = pretend_gpus(tmp_path, name="NVIDIA Voodoo2")
+    assert "the peak of NVIDIA Voodoo2 is not in the table" in run_sft(env, "--dry_run").stderr
+
+
+def test_rows_in_another_form_than_the_evaluations_are_warned_about(env):
+    said = run_sft(env, "--dry_run").stderr
+    assert "warn  messages  64 of 64 rows without the evaluation's system prompt, 64 answers without <code>" in said
+    rows = [chat("Add 1 and 2.", answer("print(3)"))] * 64
+    pd.DataFrame({"messages": rows}).to_parquet(env["TRAIN_FILE"])
+    assert "pass  messages" in run_sft(env, "--dry_run").stderr
+
+
+def test_rows_that_are_cut_are_counted_and_those_left_without_an_answer(env, tmp_path):
+    def words(*counts):
+        return [{"role": r, "content": "w " * n} for r, n in zip(("system", "user", "assistant"), counts, strict=True)]
+
+    rows = [words(1, 1, 1)] * 61 + [
+        words(10, 10, 29),
+        words(10, 10, 30),
+        words(10, 42, 30),
+    ]  # 15 tokens of ChatML a row
+    pd.DataFrame({"messages": rows}).to_parquet(env["TRAIN_FILE"])
+    said = run_sft(env | {"MAX_LENGTH": "64"}, "--dry_run").stderr
+    assert (
+        f"warn  train     64 rows in {env['TRAIN_FILE']}; 2 have more than 64 tokens and lose their end, 1 of "
+        "them before the answer begins"
+    ) in said
+    assert "pass  train" in run_sft(env | {"MAX_LENGTH": "128"}, "--dry_run").stderr
+
+
+def test_memory_counts_with_the_gpus_that_share_one_copy(env, engine_verl):
+    env |= {"TRAINER": "engine", "PYTHONPATH": str(engine_verl), "NNODES": "2", "NPROC": "8", "MASTER_ADDR": "10.0.0.1"}
+    assert shards(job_of(env)) == 16
+    for given, counted in ((8, 8), (-1, 16), (64, 16)):
+        assert shards(job_of(env, f"engine.fsdp_size={given}")) == counted
+
+
+def test_memory_counts_with_a_compiler_only_where_there_is_one(env, engine_verl, tmp_path, monkeypatch):
+    shape = {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "intermediate_size": 4864,
+        "vocab_size": 151936,
+    }
+    Path(env["MODEL_PATH"], "config.json").write_text(json.dumps(shape))
+    monkeypatch.setenv("PATH", pretend_gpus(tmp_path))
+    env |= {"DEVICE": "cuda"}
+    said = {
+        t: [gpu_memory(job_of(env | {"TRAINER": t, "PYTHONPATH": str(engine_verl), "COMPILE": c})) for c in ("0", "1")]
+        for t in ("fsdp", "engine")
+    }
+    assert said["fsdp"][0] == said["fsdp"][1] and said["engine"][0] != said["engine"][1]
+
+
+def test_memory_is_looked_up_on_the_gpus_that_will_be_used():
+    gpus = tuple(Gpu("H100", 80.0, free) for free in (1.0, 70.0, 79.0))
+    assert visible(gpus, None) == visible(gpus, "GPU-5a1c") == gpus
+    assert [g.free for g in visible(gpus, "2, 1")] == [79.0, 70.0]
+
+
+def test_an_unreachable_wandb_is_warned_about(env):
+    done = run_sft(
+        env | {"LOGGER": "wandb", "WANDB_API_KEY": "k", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"},
+        "--dry_run",
+    )
+    assert "warn  wandb     127.0.0.1 cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({}, "pass  kernels   attention: torch's own variable-length FlashAttention-2; loss: fused"),
+        (
+            {"FUSED_LOSS": "0"},
+            "warn  kernels   attention: torch's own variable-length FlashAttention-2; loss: log-softmax",
+        ),
+        ({"ATTENTION": "sdpa"}, "warn  kernels   attention: sdpa with a dense mask"),
+        ({"TRAINER": "fsdp"}, "flash-attn is not installed"),
+    ],
+)
+def test_the_preflight_says_which_kernels_will_run(env, engine_verl, tmp_path, knobs, said):
+    env |= {"PYTHONPATH": f"{engine_verl}:{tmp_path}", "DEVICE": "cuda", "PATH": pretend_gpus(tmp_path)} | knobs
+    (tmp_path / "triton").mkdir()  # CPU builds of torch come without it
+    (tmp_path / "triton" / "__init__.py").touch()
+    assert said in run_sft(env, "--dry_run").stderr
+
+
+def test_unpatched_verl_is_refused_with_the_command_that_patches_it(env, patched_verl, tmp_path):
+    site = shutil.copytree(patched_verl, tmp_path / "site")
+    patch(site, "--revert")
+    done = run_sft(env | {"PYTHONPATH": str(site)})
+    assert done.returncode == 2
+    assert f"patch it: {sys.executable} {ROOT}/patches/apply_verl_patch.py" in done.stderr.splitlines()[-1]
+
+
+def test_a_verl_without_the_trainer_is_refused(env, patched_verl, tmp_path):
+    site = shutil.copytree(patched_verl, tmp_path / "site")
+    (site / "verl" / "version" / "version").write_text("0.9.1")
+    (site / "verl" / "trainer" / "fsdp_sft_trainer.py").unlink()
+    done = run_sft(env | {"PYTHONPATH": str(site), "TRAINER": "fsdp"})
+    assert done.returncode == 2 and "pip install verl==0.7.0" in done.stderr
+
+
+def test_bf16_masters_are_warned_about_and_allowed(env):
+    done = run_sft(env | {"MODEL_DTYPE": "bf16"}, "--dry_run")
+    assert (
+        done.returncode == 0
+        and "warn  precision" in done.stderr
+        and "model.fsdp_config.model_dtype=bf16" in done.stdout
+    )
+
+
+@pytest.mark.parametrize("override", ["optim.lr==3", "no_equals_sign", "trainer.project_name=a,b"])
+def test_an_override_that_hydra_cannot_read_is_named(env, override):
+    done = run_sft(env, "--dry_run", override)
+    assert done.returncode == 2 and repr(override) in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_an_unknown_flag_is_refused(env):
+    assert run_sft(env, "--smokey").returncode == 2
+
+
+def test_a_second_run_into_the_same_folder_is_refused_while_the_first_lives(env):
+    Path(env["CKPT_DIR"]).mkdir()
+    with subprocess.Popen(
+        ["flock", f"{env['CKPT_DIR']}/.train_node0.lock", "sleep", "60"], start_new_session=True
+    ) as holder:
+        while subprocess.run(["flock", "-n", f"{env['CKPT_DIR']}/.train_node0.lock", "true"]).returncode == 0:
+            pass
+        done = run_sft(env | {"LOCK_WAIT": "0"})
+        os.killpg(holder.pid, 9)
+    assert done.returncode == 2 and env["CKPT_DIR"] in done.stderr and "another training run" in done.stderr

@@ -1,0 +1,251 @@
+"""run_sft.sh with TRAINER=engine: the real verl 0.9.1 and transformers 5 on a CPU, FSDP2, the demo's base model, 48
+rows, 12 steps.
+
+Runs in .venv-latest, which run_tests.sh makes; skipped where it is missing. Its own copy of the fixture data keeps each
+run to 12 steps of 8 short rows; most of a run's time is verl's import.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.train.sft_runs import Run, addition
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS, STEPS_PER_EPOCH = 12, 6
+LATEST = Path(os.environ.get("VENV_LATEST", ROOT / ".venv-latest"))
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("training"),
+    pytest.mark.skipif(
+        not list(LATEST.glob("ready-*")),
+        reason=f"{LATEST} is missing: REQUIREMENTS=requirements-latest-cpu.txt VENV={LATEST} bash setup_cpu.sh",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory, base_model) -> dict[str, str]:
+    """Two epochs of six steps by two processes; packs of 300 tokens, so that a step has several of them."""
+    folder = tmp_path_factory.mktemp("engine SFT")
+    rng = random.Random(0)
+    for name, rows in (("train", 48), ("val", 8)):
+        pd.DataFrame({"messages": [addition(rng) for _ in range(rows)]}).to_parquet(folder / f"{name}.parquet")
+    return {
+        **os.environ,
+        "PYTHON": str(LATEST / "bin" / "python"),
+        "PYTHONPATH": "",
+        "TRAINER": "engine",
+        "MODEL_PATH": str(base_model),
+        "TRAIN_FILE": str(folder / "train.parquet"),
+        "VAL_FILE": str(folder / "val.parquet"),
+        "MAX_LENGTH": "256",
+        "MAX_TOKENS_PER_GPU": "300",
+        "TRAIN_BATCH_SIZE": "8",
+        "LR": "1e-2",
+        "EPOCHS": "2",
+        "SAVE_FREQ": "3",
+        "TEST_FREQ": "6",
+        "LOGGER": "console",
+        "DEVICE": "cpu",
+        "NPROC": "2",
+    }
+
+
+def exact(run: Run) -> dict[int, tuple[float, float, float]]:
+    """(loss, gradient norm, learning rate) of each step."""
+    lines = (run.output_dir / "train_metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if "train/loss" in row]
+    return {row["step"]: (row["train/loss"], row["train/grad_norm"], row["train/lr"]) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def whole(env, tmp_path_factory) -> Run:
+    return Run(env, tmp_path_factory.mktemp("whole") / "ckpt").wait()
+
+
+@pytest.fixture(scope="module")
+def single(env, tmp_path_factory) -> Run:
+    return Run(env | {"NPROC": "1"}, tmp_path_factory.mktemp("single") / "ckpt").wait()
+
+
+def test_training_ends_with_exit_0_at_its_last_step_and_learns(whole):
+    assert whole.process.returncode == 0, whole.output
+    record = json.loads((whole.ckpt_dir / "train_run.json").read_text())
+    assert (record["status"], record["final_step"], record["shape"]["trainer"]) == ("complete", STEPS, "engine")
+    losses = [loss for loss, _, _ in exact(whole).values()]
+    assert len(losses) == STEPS and sum(losses[-3:]) < 0.5 * sum(losses[:3])
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU: apt-get install g++"
+)
+@pytest.mark.parametrize("knobs", [{}, {"ACTIVATION_MEMORY_BUDGET": "0.3"}], ids=["recomputed", "0.3 kept"])
+def test_a_compiled_run_computes_the_same_whatever_it_recomputes(env, whole, tmp_path, knobs):
+    """Two processes, so that weights are sharded again between a layer's forward and its backward."""
+    run = Run(env | {"COMPILE": "1", "TOTAL_STEPS": "3"} | knobs, tmp_path / "ckpt").wait()
+    assert run.process.returncode == 0, run.output
+    plain = exact(whole)
+    for step, (loss, norm, _) in exact(run).items():
+        assert (loss, norm) == pytest.approx(plain[step][:2], rel=1e-4)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_checkpoint_holds_what_the_contract_lists(whole, single, world):
+    whole = (single, whole)[world - 1]
+    kinds = [f"{kind}_world_size_{world}" for kind in ("model", "optim", "extra_state")]
+    shards = {f"{kind}_rank_{rank}.pt" for kind in kinds for rank in range(world)} | {
+        f"data_{rank}.pt" for rank in range(world)
+    }
+    assert {p.name for p in whole.ckpt_dir.glob("global_step_*")} == {f"global_step_{s}" for s in (3, 6, 9, 12)}
+    for folder in whole.ckpt_dir.glob("global_step_*"):
+        assert {p.name for p in folder.iterdir()} >= shards | {"fsdp_config.json", "huggingface"}
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+            p.name for p in (folder / "huggingface").iterdir()
+        }
+
+
+def test_two_processes_log_what_one_process_logs_for_the_same_global_batch(whole, single):
+    assert single.process.returncode == 0, single.output
+    one, two = exact(single), exact(whole)
+    assert list(one) == list(two) == list(range(1, STEPS + 1))
+    for step in one:
+        assert two[step] == pytest.approx(one[step], rel=2e-3)
+
+
+def test_loss_and_gradient_are_those_of_full_logits_and_transformers_attention(env, single, tmp_path):
+    """Without the fused loss and with transformers' own attention: other kernels, the same numbers."""
+    plain = Run(
+        env | {"NPROC": "1", "FUSED_LOSS": "0", "ATTENTION": "sdpa", "TOTAL_STEPS": "3"}, tmp_path / "ckpt"
+    ).wait()
+    assert plain.process.returncode == 0, plain.output
+    for step, values in exact(plain).items():
+        assert values == pytest.approx(exact(single)[step], rel=1e-3)  # the schedule spans both epochs in either
+
+
+def test_an_untied_head_under_two_processes_has_the_loss_and_gradient_of_full_logits_in_one(env, base_model, tmp_path):
+    """A 7B's head is a parameter of its own, which FSDP gathers; verl's own fused kernels fail there."""
+    untied = tmp_path / "model"
+    shutil.copytree(base_model, untied)
+    config, weights = json.loads((untied / "config.json").read_text()), load_file(untied / "model.safetensors")
+    (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    save_file(
+        weights | {"lm_head.weight": weights["model.embed_tokens.weight"].flip(0).contiguous()},
+        untied / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    runs = [
+        Run(
+            env | {"MODEL_PATH": str(untied), "TOTAL_STEPS": "3"} | knobs, tmp_path / name, outputs=f"outputs_{name}"
+        ).wait()
+        for name, knobs in (("fused", {}), ("plain", {"NPROC": "1", "FUSED_LOSS": "0", "ATTENTION": "sdpa"}))
+    ]
+    assert [run.process.returncode for run in runs] == [0, 0], runs[0].output + runs[1].output
+    fused, plain = map(exact, runs)
+    assert list(fused) == [1, 2, 3]
+    for step, values in fused.items():
+        assert values == pytest.approx(plain[step], rel=2e-3)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_finished_job_started_again_trains_nothing(whole, single, world):
+    whole = (single, whole)[world - 1]
+    again = Run(whole.env, whole.ckpt_dir).wait()
+    assert again.process.returncode == 0 and "nothing is trained" in again.output
+
+
+@pytest.mark.parametrize(("last", "world"), [(3, 1), (3, 2), (STEPS_PER_EPOCH, 1), (STEPS_PER_EPOCH, 2)])
+def test_an_interrupted_run_goes_on_with_the_losses_of_the_uninterrupted_one(env, whole, single, tmp_path, last, world):
+    """In the middle of an epoch and at its end, where verl itself trains nothing and exits 0 (verl#7401)."""
+    before = whole if world == 2 else single
+    ckpt_dir = tmp_path / "ckpt"
+    shutil.copytree(before.ckpt_dir, ckpt_dir)
+    for folder in ckpt_dir.glob("global_step_*"):
+        if int(folder.name[12:]) > last:
+            shutil.rmtree(folder)
+    (ckpt_dir / "latest_checkpointed_iteration.txt").write_text(str(last))
+    resumed = Run(env | {"NPROC": str(world)}, ckpt_dir).wait()
+    assert resumed.process.returncode == 0, resumed.output
+    expected = {s: v for s, v in exact(before).items() if s > last}
+    assert exact(resumed) == expected
+
+
+def test_a_checkpoint_without_one_ranks_loader_state_gives_way_to_the_one_before(env, whole, tmp_path):
+    ckpt_dir = tmp_path / "ckpt"
+    shutil.copytree(whole.ckpt_dir, ckpt_dir)
+    (ckpt_dir / "global_step_12" / "data_1.pt").unlink()
+    said = subprocess.run(
+        [ROOT / "run_sft.sh", "--dry_run"], env=env | {"CKPT_DIR": str(ckpt_dir)}, capture_output=True, text=True
+    )
+    assert "no whole data_1.pt: going on from global_step_9" in said.stderr
+
+
+def test_a_changed_schedule_is_refused_by_name(env, whole):
+    done = subprocess.run(
+        [ROOT / "run_sft.sh", "--dry_run"],
+        env=env | {"CKPT_DIR": str(whole.ckpt_dir), "LR": "1e-3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "optim.lr was 0.01, is 0.001" in done.stderr
+
+
+def two_nodes(env: dict[str, str], ckpt_dir: Path) -> list[Run]:
+    """torchrun's rendezvous at MASTER_ADDR:MASTER_PORT, a process on each node, a shared checkpoint folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = env | {"NPROC": "1", "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [Run(nodes | {"NODE_RANK": str(rank)}, ckpt_dir, outputs=f"outputs{rank}") for rank in (0, 1)]
+
+
+def test_two_nodes_on_one_machine_train_and_resume(env, single, tmp_path):
+    for total in ("3", "6"):
+        runs = [run.wait() for run in two_nodes(env | {"TOTAL_STEPS": total}, tmp_path / "ckpt")]
+        assert [run.process.returncode for run in runs] == [0, 0], runs[0].output + runs[1].output
+    assert set(exact(runs[0])) == set(range(1, 7))
+    for step, values in exact(runs[0]).items():
+        assert values == pytest.approx(exact(single)[step], rel=2e-3)
+
+
+def test_one_preempted_node_ends_the_others_between_two_steps(env, tmp_path):
+    runs = two_nodes(env | {"EPOCHS": "1000", "SAVE_FREQ": "2"}, tmp_path / "ckpt")
+    while "step:5 " not in runs[0].log() and runs[0].process.poll() is None:
+        time.sleep(0.1)
+    runs[1].process.send_signal(signal.SIGTERM)
+    for run in runs:
+        assert run.wait().process.returncode not in (0, 2)
+        assert "RuntimeError" not in run.output, run.output  # of a collective whose other end went away
+    assert "steps after it are lost" in runs[0].output.splitlines()[-1]
+    assert "the first node says" in runs[1].output.splitlines()[-1]
+    assert not runs[0].outlived_by(seconds=60)
+
+
+def test_asked_to_stop_it_ends_its_step_and_says_what_is_lost(env, tmp_path):
+    stopped = Run(env | {"EPOCHS": "1000", "SAVE_FREQ": "2"}, tmp_path / "ckpt")
+    while "step:5 " not in stopped.log() and stopped.process.poll() is None:
+        time.sleep(0.1)
+    stopped.process.send_signal(signal.SIGTERM)
+    stopped.wait()
+    assert stopped.process.returncode not in (0, 2)
+    assert "steps after it are lost" in stopped.output and "run the same command again" in stopped.output
+    assert not stopped.outlived_by(seconds=60)
+
+
+def test_the_smoke_test_takes_ten_steps_and_saves_twice(env, tmp_path):
+    asked = {"TRAIN_BATCH_SIZE", "SAVE_FREQ", "TEST_FREQ", "NPROC", "LOGGER"}  # what --smoke sets unless told otherwise
+    smoke = Run({k: v for k, v in env.items() if k not in asked} | {"LR": "1e-3"}, tmp_path / "ckpt", "--smoke").wait()
+    assert smoke.process.returncode == 0, smoke.output
+    assert {p.name for p in smoke.ckpt_dir.glob("global_step_*")} == {"global_step_5", "global_step_10"}
+    assert "step 10 of 10 is saved" in smoke.output
