@@ -41,8 +41,9 @@ from phase1.evaluate.table import show
 from phase1.evaluate.wandb_log import log_evaluation
 from phase1.files import BadInput, fingerprint, only_one, read_json, run_script, run_stamp, write_json
 from phase1.generate.requests import Backend, Sampling, context_limit
-from phase1.generate.vllm_servers import ServerConfig, visible_gpus, vllm_version
+from phase1.generate.vllm_servers import ServerConfig, vllm_version
 from phase1.judge.judge import JudgeConfig, add_judge_arguments, config_from
+from phase1.machine import usable_gpus
 
 HERE = Path(__file__).resolve().parent
 
@@ -394,7 +395,7 @@ def choose_backend(args: argparse.Namespace, target: Target) -> Backend:
     python = os.path.abspath(shutil.which(args.vllm_python) or args.vllm_python) if args.vllm_python else sys.executable
     wanted = args.backend
     if wanted == "auto":
-        possible = args.vllm_url or ((args.vllm_python or visible_gpus()) and vllm_version(python))
+        possible = args.vllm_url or ((args.vllm_python or usable_gpus()) and vllm_version(python))
         wanted = "vllm" if possible else "transformers"
     base = training_model(args.checkpoint_dir)
     if args.batch_invariant and wanted == "transformers":
@@ -456,7 +457,7 @@ def leave_cores(judge: JudgeConfig, backend: Backend) -> JudgeConfig:
     them."""
     if judge.workers or judge.reserve_cores or not backend.servers:
         return judge
-    servers = backend.servers.num_servers or max(1, len(visible_gpus()) // backend.servers.tensor_parallel_size)
+    servers = backend.servers.num_servers or max(1, len(usable_gpus()) // backend.servers.tensor_parallel_size)
     return replace(judge, reserve_cores=min(2 * servers, judge.parallel // 2))
 
 

@@ -6,8 +6,7 @@ import re
 import pytest
 
 from phase1.files import read_json
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 DEMO = ROOT / "outputs" / "demo"
 SETS = ["codecontests_valid", "codecontests_valid_big", "codecontests_test", "humaneval", "mbpp_reg"]

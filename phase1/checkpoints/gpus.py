@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 
 from phase1.files import BadInput
+from phase1.machine import has_driver, list_gpus, visible_devices
 
 
 def choose_gpus(gpus: list[int] | None, max_used_mib: int, force: bool, passed_on: Sequence[str]) -> dict[str, str]:
@@ -16,14 +14,16 @@ def choose_gpus(gpus: list[int] | None, max_used_mib: int, force: bool, passed_o
     BadInput when one of them holds more than `max_used_mib`, which `force` allows. Nothing is asked where no NVIDIA
     driver is installed, or where vLLM servers elsewhere generate (--vllm_url).
     """
-    if gpus is None and (not shutil.which("nvidia-smi") or any(w.split("=")[0] == "--vllm_url" for w in passed_on)):
+    if gpus is None and (not has_driver() or any(w.split("=")[0] == "--vllm_url" for w in passed_on)):
         return {}
-    used = memory_used()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not has_driver():
+        raise BadInput("--gpus: nvidia-smi is not installed here; leave --gpus out on a machine without NVIDIA GPUs")
+    used = {gpu.index: gpu.used_mib for gpu in list_gpus()}
+    visible = visible_devices()
     if gpus is not None:
         wanted = gpus
     elif visible is not None:  # indices, empty: none; a UUID is not looked up, its owner chose it by name
-        wanted = [int(v) for v in visible.split(",") if v.strip().isdecimal()]
+        wanted = [int(device) for device in visible if device.isdecimal()]
     else:
         wanted = list(used)
     if unknown := [g for g in wanted if g not in used]:
@@ -36,17 +36,3 @@ def choose_gpus(gpus: list[int] | None, max_used_mib: int, force: bool, passed_o
         )
     # nvidia-smi counts by bus id, CUDA by speed unless told otherwise.
     return {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-
-
-def memory_used() -> dict[int, int]:
-    """MiB in use on each GPU, by nvidia-smi's index."""
-    command = ["nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        return {int(i): int(m) for i, m in (line.split(",") for line in answer.splitlines() if line.strip())}
-    except FileNotFoundError:
-        raise BadInput(
-            "--gpus: nvidia-smi is not installed here; leave --gpus out on a machine without NVIDIA GPUs"
-        ) from None
-    except (OSError, ValueError, subprocess.SubprocessError) as e:
-        raise BadInput(f"{' '.join(command)}: {e}; see that the driver works") from None

@@ -13,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phase1.files import BadInput
+from phase1.machine import free_ports, usable_gpus
 
 KEEPER = Path(__file__).with_name("vllm_keeper.py")
 GRACE = 20.0  # seconds a server has to end after SIGTERM; one took 0.6 s on an H100
@@ -93,7 +92,7 @@ def vllm_servers(config: ServerConfig, say: Callable[[str], None] = print) -> It
 def start_servers(config: ServerConfig) -> list[Server]:
     """Start every server of `config` and return at once; each is loading, `wait_ready` waits. BadInput names what is
     missing."""
-    groups = gpu_groups(visible_gpus(), config)
+    groups = gpu_groups(usable_gpus(), config)
     config.log_dir.mkdir(parents=True, exist_ok=True)
     servers = []
     try:
@@ -250,21 +249,6 @@ def vllm_version(python: str) -> str | None:
     return answer.stdout.strip() or None
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; none without nvidia-smi. Imports no torch."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [g.strip() for g in named.split(",") if g.strip() and g.strip() != "-1"]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    try:
-        asked = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=60
-        )
-    except subprocess.TimeoutExpired:
-        raise BadInput("nvidia-smi does not answer; name the GPUs to use in CUDA_VISIBLE_DEVICES") from None
-    return asked.stdout.split() if asked.returncode == 0 else []
-
-
 def gpu_groups(gpus: list[str], config: ServerConfig) -> list[str]:
     """The GPUs of each server, "GPU 0" or "GPU 2,3"; "the CPU" where there are none."""
     size, wanted = config.tensor_parallel_size, config.num_servers
@@ -277,15 +261,6 @@ def gpu_groups(gpus: list[str], config: ServerConfig) -> list[str]:
             f"GPUs, {len(gpus)} are visible"
         )
     return ["GPU " + ",".join(gpus[i * size : (i + 1) * size]) for i in range(count)]
-
-
-def free_ports(n: int) -> list[int]:
-    """`n` different ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
 
 
 def authorization() -> dict[str, str]:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from phase1.files import BadInput, finite, now, read_json, run_script, write_json, write_text
+from phase1.machine import known_gpus
 from phase1.train.estimate import ModelShape, peak_tflops
 from phase1.train.health import Health, metric_rows
 from phase1.train.preflight.data import model_folder
-from phase1.train.preflight.machine import gpu_table
 
 STEP_LINE = re.compile(r"step:(\d+) - ([a-z]\S*:\S+(?: - \S+:\S+)*)\s*$")
 NAMES = {"train/lr(1e-3)": ("train/lr", 1e-3)}  # verl 0.7.0's spelling -> the engine trainer's, and the factor
@@ -146,7 +146,7 @@ class Rate:
             shape = ModelShape.of(folder) if folder else None
         except BadInput:
             shape = None
-        gpus = gpu_table(os.environ.get("PATH", "")) if os.environ.get("DEVICE") != "cpu" else ()
+        gpus = known_gpus() if os.environ.get("DEVICE") != "cpu" else ()
         peak = peak_tflops(gpus[0].name) if gpus else None
         return cls(shape, peak and peak * 1e12 * run["world_size"], arguments["data.train_batch_size"])
 

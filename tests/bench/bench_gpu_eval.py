@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from phase1.data import public_sets as eval_sources
 from phase1.files import read_json, read_jsonl
-from phase1.generate.vllm_servers import visible_gpus
+from phase1.machine import usable_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {
@@ -200,7 +200,7 @@ def sample_gpu(samples: list[tuple[float, float]], stop: threading.Event) -> Non
         import pynvml
 
         pynvml.nvmlInit()
-        gpus = [pynvml.nvmlDeviceGetHandleByIndex(int(i)) for i in visible_gpus()]
+        gpus = [pynvml.nvmlDeviceGetHandleByIndex(int(i)) for i in usable_gpus()]
 
         def read() -> list[float]:
             return [pynvml.nvmlDeviceGetUtilizationRates(g).gpu for g in gpus]
@@ -213,7 +213,7 @@ def sample_gpu(samples: list[tuple[float, float]], stop: threading.Event) -> Non
                 [
                     "nvidia-smi",
                     "-i",
-                    ",".join(visible_gpus()),
+                    ",".join(usable_gpus()),
                     "--query-gpu=utilization.gpu",
                     "--format=csv,noheader,nounits",
                 ],

@@ -7,9 +7,8 @@ import pytest
 from phase1.checkpoints import one_pass as checkpoint_night
 from phase1.checkpoints.choose import against_phase0
 from phase1.files import read_json, write_json
-
-from .fake_evaluations import IMPROVED, PHASE0, WORSE, Fake, write_evaluation, write_original_phase0
-from .test_checkpoints import cut, make_checkpoint, run_script
+from tests.checkpoints.test_checkpoints import cut, make_checkpoint, run_script
+from tests.report.fake_evaluations import IMPROVED, PHASE0, WORSE, Fake, write_evaluation, write_original_phase0
 
 SIZES = {"codecontests_valid": 117, "mbpp_reg": 200}
 

@@ -19,8 +19,7 @@ from phase1.checkpoints.attempts import Gone, hold, look_again
 from phase1.checkpoints.find import files_id, find_checkpoints, settled
 from phase1.checkpoints.keep import remove
 from phase1.files import BadInput, fingerprint, only_one, read_json, write_json
-
-from .conftest import ROOT, first_problems
+from tests.conftest import ROOT, first_problems
 
 pytestmark = pytest.mark.xdist_group("night")
 

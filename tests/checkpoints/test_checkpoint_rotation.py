@@ -15,8 +15,7 @@ import psutil
 import pytest
 
 from phase1.files import read_json
-
-from .conftest import ROOT, first_problems
+from tests.conftest import ROOT, first_problems
 
 DEMO = ROOT / "outputs" / "demo"
 SMALL = ["--max_new_tokens", "96", "--dtype", "float32", "--batch_size", "32"]

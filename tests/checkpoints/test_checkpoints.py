@@ -25,9 +25,8 @@ from phase1.checkpoints.gpus import choose_gpus
 from phase1.checkpoints.keep import keep, kept_model, point_best_model, release, user_of
 from phase1.contract.problems import manifest_path, read_manifest
 from phase1.files import BadInput, only_one, read_json, sha256_file, write_json
-
-from .conftest import ROOT, SAMPLES
-from .fake_evaluations import IMPROVED, PHASE0, Fake, write_evaluation
+from tests.conftest import ROOT, SAMPLES
+from tests.report.fake_evaluations import IMPROVED, PHASE0, Fake, write_evaluation
 
 MANIFESTS = SAMPLES / "manifests"
 
@@ -336,7 +335,9 @@ def test_a_model_that_is_released_while_status_looks_is_shown_as_not_kept(tmp_pa
 @pytest.fixture
 def two_gpus(tmp_path, monkeypatch):
     """nvidia-smi's answer of a machine on which training holds GPU 0."""
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '0, 70123'\necho '1, 4'\n")
+    (tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\necho '0, NVIDIA H100, 81559, 70123'\necho '1, NVIDIA H100, 81559, 4'\n"
+    )
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -14,8 +14,7 @@ import pytest
 
 from phase1.contract.problems import load_problems
 from phase1.files import read_json, read_jsonl
-
-from .conftest import ROOT, SAMPLES
+from tests.conftest import ROOT, SAMPLES
 
 ALL_SETS = ["codecontests_valid", "codecontests_valid_big", "codecontests_test", "humaneval", "mbpp_reg"]
 SMALL = [

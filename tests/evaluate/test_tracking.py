@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from phase1.evaluate.wandb_log import log_evaluation, qa_rows
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 SUMMARY = {"datasets": {"mbpp_reg": {"accepted_at_1": 0.5, "exec_success_rate": 1.0, "error_counts": {"success": 1}}}}
 

@@ -23,10 +23,10 @@ from phase1.files import BadInput, read_json, read_jsonl
 from phase1.generate.progress import Display
 from phase1.generate.requests import Backend, Sampling, load_tokenizer, make_requests, prompt_ids
 from phase1.generate.vllm_client import Client, Endpoint, connections
-from phase1.generate.vllm_servers import Server, ServerConfig, ask, environment, free_ports, gpu_groups
-
-from .conftest import ROOT, SAMPLES
-from .stub_vllm import key
+from phase1.generate.vllm_servers import Server, ServerConfig, ask, environment, gpu_groups
+from phase1.machine import free_ports
+from tests.conftest import ROOT, SAMPLES
+from tests.generate.stub_vllm import key
 
 SETS = ["codecontests_valid", "mbpp_reg"]
 

@@ -13,8 +13,7 @@ import pytest
 
 from phase1.files import read_json
 from phase1.generate.vllm_servers import ServerConfig, vllm_servers
-
-from .conftest import ROOT, SAMPLES
+from tests.conftest import ROOT, SAMPLES
 
 PYTHON = Path(os.environ.get("VENV_VLLM", ROOT / ".venv-vllm")) / "bin" / "python"
 EAGER = "--enforce-eager"  # compiling takes longer than these few answers

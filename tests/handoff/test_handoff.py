@@ -22,8 +22,7 @@ from phase1.handoff import checks
 from phase1.handoff import vllm_check as handoff_vllm
 from phase1.handoff.checks import Handoff
 from phase1.handoff.vllm_check import agreement, check_vllm
-
-from .handoff_damage import (
+from tests.handoff.handoff_damage import (
     DAMAGE,
     NORM,
     UP,

@@ -109,7 +109,10 @@ def pretend_gpus(folder: Path, count: int = 8, name: str = "NVIDIA H100 80GB HBM
     script = folder / "bin" / "nvidia-smi"
     script.write_text(f"""#!/bin/sh
 for i in $(seq 0 {count - 1}); do
-  case "$1" in -L) echo "GPU $i: {name}" || exit 1; sleep 0.02 ;; *) echo "{name}, 81559, {used_mib}" ;; esac
+  case "$1" in
+    -L) echo "GPU $i: {name}" || exit 1; sleep 0.02 ;;
+    *) echo "$i, {name}, 81559, {used_mib}" ;;
+  esac
 done
 """)
     script.chmod(0o755)

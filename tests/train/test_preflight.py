@@ -275,9 +275,9 @@ def test_memory_counts_with_a_compiler_only_where_there_is_one(env, engine_verl,
 
 
 def test_memory_is_looked_up_on_the_gpus_that_will_be_used():
-    gpus = tuple(Gpu("H100", 80.0, free) for free in (1.0, 70.0, 79.0))
+    gpus = tuple(Gpu(i, "H100", 80 << 10, (80 - free) << 10) for i, free in enumerate((1, 70, 79)))
     assert visible(gpus, None) == visible(gpus, "GPU-5a1c") == gpus
-    assert [g.free for g in visible(gpus, "2, 1")] == [79.0, 70.0]
+    assert [g.free_gib for g in visible(gpus, "2, 1")] == [79.0, 70.0]
 
 
 def test_an_unreachable_wandb_is_warned_about(env):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import netrc
 import os
@@ -10,11 +9,11 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
 from phase1.files import BadInput, read_json
+from phase1.machine import Gpu, known_gpus
 from phase1.train.estimate import ModelShape, checkpoint_bytes, expected_mfu, hours, memory, peak_tflops
 from phase1.train.job import ROOT, TRAINERS, Job, activation_budget, verl_folder
 from phase1.train.preflight.data import count_parameters, model_folder
@@ -46,29 +45,6 @@ def trainer(job: Job) -> tuple[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------------------- GPUs
-@dataclass(frozen=True)
-class Gpu:
-    name: str
-    total: float  # GiB
-    free: float  # GiB
-
-
-@functools.cache
-def gpu_table(path: str) -> tuple[Gpu, ...]:
-    """Name and memory of the machine's GPUs by nvidia-smi, none where it cannot say. `path`: PATH, for the cache."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
-    try:
-        listed = subprocess.run(
-            query, capture_output=True, text=True, timeout=60, env=os.environ | {"PATH": path}
-        ).stdout
-        fields = [[x.strip() for x in line.split(",")] for line in listed.splitlines()]
-        return tuple(
-            Gpu(name, float(total) / 1024, (float(total) - float(used)) / 1024) for name, total, used in fields
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return ()
-
-
 def visible(gpus: tuple[Gpu, ...], chosen: str | None) -> tuple[Gpu, ...]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all where it names them by something else than their
     number."""
@@ -79,13 +55,8 @@ def visible(gpus: tuple[Gpu, ...], chosen: str | None) -> tuple[Gpu, ...]:
 def devices(job: Job) -> tuple[str, str]:
     if job.on_cpu:
         return "pass", f"CPU, {os.cpu_count()} cores, gloo"
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        listed = ""
-    gpus = sum(line.startswith("GPU ") for line in listed.splitlines()) or len(
-        list(Path("/proc/driver/nvidia/gpus").glob("*"))
-    )
+    # Where nvidia-smi is broken, the driver's own listing still counts them.
+    gpus = len(known_gpus(os.environ.get("PATH"))) or len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     if (chosen := job.environ.get("CUDA_VISIBLE_DEVICES")) is not None:  # set but empty hides every GPU
         gpus = min(gpus, len([x for x in chosen.split(",") if x.strip()]))
     if gpus < job.nproc:
@@ -153,7 +124,7 @@ def gpu_memory(job: Job) -> tuple[str, str]:
         return "pass", "no GPU to fill"
     shape, gpus = (
         model_shape(job),
-        visible(gpu_table(os.environ.get("PATH", "")), job.environ.get("CUDA_VISIBLE_DEVICES"))[: job.nproc],
+        visible(known_gpus(os.environ.get("PATH")), job.environ.get("CUDA_VISIBLE_DEVICES"))[: job.nproc],
     )
     if shape is None:
         return "warn", "not estimated: the model's config.json is not here, or not that of a Llama-like decoder"
@@ -174,7 +145,7 @@ def gpu_memory(job: Job) -> tuple[str, str]:
     said = f"{need:,.1f} GiB a GPU estimated: " + ", ".join(f"{name} {size:,.1f}" for name, size in parts.items())
     if not gpus:
         return "warn", f"{said}; nvidia-smi does not say how much is free"
-    free = min(g.free for g in gpus)
+    free = min(g.free_gib for g in gpus)
     less = (
         "set MAX_TOKENS_PER_GPU lower, GRADIENT_CHECKPOINTING=True"
         if job.trainer == "engine"
@@ -196,7 +167,7 @@ def time_needed(job: Job) -> tuple[str, str]:
             if shape is None
             else "the lengths of the rows are not known (prepare_sft_data.py --model)"
         )
-    names = [g.name for g in gpu_table(os.environ.get("PATH", ""))] or ["H100"]
+    names = [g.name for g in known_gpus(os.environ.get("PATH"))] or ["H100"]
     peak = peak_tflops(names[0])
     if peak is None:
         return "warn", f"not estimated: the peak of {names[0]} is not in the table of phase1/train/estimate.py"

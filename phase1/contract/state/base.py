@@ -1,0 +1,53 @@
+"""What every state file has in common: it is read whole and checked, or refused in one line; unknown keys are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from phase1.files import BadInput, read_json, write_json
+
+
+class StateFile(BaseModel):
+    """A JSON file that one stage writes and others read.
+
+    Unknown keys are kept, so that a file of a later version survives being read and written by an earlier one. A copy
+    with other values is made by `model_copy(update={…})`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in `path`.
+
+        Raises:
+            BadInput: the file is missing, is not JSON, or a field has another form than the stage that writes it gives.
+        """
+        return cls.of(read_json(path), path)
+
+    @classmethod
+    def of(cls, value: object, path: Path) -> Self:
+        """The record that a JSON value holds; `path` is named in the error."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError as e:
+            first = e.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the whole file"
+            raise BadInput(f"{path}: {where}: {first['msg']}; write it again with the step that makes it") from None
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, whole or not at all: the fields that were set, in the order of the class."""
+        write_json(path, self.model_dump(mode="json", exclude_unset=True))
+
+
+class Stamp(BaseModel):
+    """How a result file was made (`phase1.files.run_stamp`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    command: list[str] = []
+    arguments: dict[str, JsonValue] = {}
+    time: str | None = None

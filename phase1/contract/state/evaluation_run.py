@@ -1,0 +1,68 @@
+"""run.json of an evaluation folder: how it was made and how far it is. Written by phase1_eval.py."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from phase1.contract.extraction import UNRECORDED
+from phase1.contract.state.base import Stamp, StateFile
+
+NAME = "run.json"
+
+
+class EvaluatedModel(BaseModel):
+    """The model that answered. `fingerprint` tells models apart; a folder that was moved is the same model."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    path: str | None = None
+    step: int | None = None
+    fingerprint: str | None = None
+
+
+class EvaluatedSet(BaseModel):
+    """The problems of one data set as they were asked and judged."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    manifest_sha256: str | None = None
+    problems_sha256: str | None = None
+    problems: int = 0
+
+
+class Session(BaseModel):
+    """One start of phase1_eval.py on the folder; `finished` is missing where it was killed."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    started: str
+    finished: str | None = None
+    stamp: Stamp = Stamp()
+
+
+class EvaluationRun(StateFile):
+    """run.json. Readers trust a folder only when `complete` is true."""
+
+    status: Literal["running", "complete", "incomplete", "interrupted"]
+    model: EvaluatedModel = EvaluatedModel()
+    prompts_sha256: str | None = None
+    sampling: dict[str, JsonValue] = {}
+    judge: dict[str, JsonValue] = {}
+    datasets: dict[str, EvaluatedSet] = {}
+    sessions: list[Session] = []
+    stamp: Stamp = Stamp()
+    finished: str | None = None
+    sandbox: dict[str, JsonValue] | None = None
+    generation: dict[str, JsonValue] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every answer of every set was generated and judged."""
+        return self.status == "complete"
+
+    @property
+    def judge_settings(self) -> dict[str, JsonValue]:
+        """The judge's settings, with what an older file leaves out."""
+        return {**UNRECORDED, **self.judge}

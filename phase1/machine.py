@@ -1,0 +1,95 @@
+"""What the machine has: its GPUs by nvidia-smi, and free ports. Imports no torch, which would take the GPUs' memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import subprocess
+from dataclasses import dataclass
+
+from phase1.files import BadInput
+
+GIB = 1 << 30
+QUERY = ("nvidia-smi", "--query-gpu=index,name,memory.total,memory.used", "--format=csv,noheader,nounits")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as nvidia-smi counts it (by bus id, where CUDA counts by speed unless told otherwise). Memory in MiB."""
+
+    index: int
+    name: str
+    total_mib: int
+    used_mib: int
+
+    @property
+    def total_gib(self) -> float:
+        return self.total_mib / 1024
+
+    @property
+    def free_gib(self) -> float:
+        return (self.total_mib - self.used_mib) / 1024
+
+
+def has_driver() -> bool:
+    """Whether nvidia-smi is installed here."""
+    return any(os.access(os.path.join(folder, QUERY[0]), os.X_OK) for folder in os.get_exec_path())
+
+
+def list_gpus() -> tuple[Gpu, ...]:
+    """Every GPU of the machine, none where nvidia-smi is not installed.
+
+    Raises:
+        BadInput: nvidia-smi is there and does not answer: a broken driver, which is not a machine without GPUs.
+    """
+    if not has_driver():
+        return ()
+    try:
+        answer = subprocess.run(QUERY, capture_output=True, text=True, timeout=60, check=True).stdout
+        rows = [[field.strip() for field in line.split(",")] for line in answer.splitlines() if line.strip()]
+        return tuple(Gpu(int(index), name, int(total), int(used)) for index, name, total, used in rows)
+    except (OSError, ValueError, subprocess.SubprocessError) as e:
+        raise BadInput(f"{' '.join(QUERY)}: {e}; see that the driver works") from None
+
+
+@functools.cache
+def known_gpus(path: str | None = None) -> tuple[Gpu, ...]:
+    """`list_gpus` once a process, none where the driver is broken: for estimates, which may do without.
+
+    Args:
+        path: PATH, so that a changed one is asked anew.
+    """
+    del path
+    try:
+        return list_gpus()
+    except BadInput:
+        return ()
+
+
+def visible_devices() -> list[str] | None:
+    """What CUDA_VISIBLE_DEVICES names, an index or a UUID each; None where it is not set, [] where it hides all."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return None
+    return [device.strip() for device in named.split(",") if device.strip() and device.strip() != "-1"]
+
+
+def usable_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them; none without nvidia-smi.
+
+    Raises:
+        BadInput: nvidia-smi is there and does not answer.
+    """
+    named = visible_devices()
+    return [str(gpu.index) for gpu in list_gpus()] if named is None else named
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different ports on which nobody listens now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
