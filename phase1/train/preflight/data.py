@@ -6,10 +6,10 @@ import json
 import re
 import struct
 from pathlib import Path
-from typing import Any
 
 from phase1.contract.prompts import SYSTEM_PROMPT
 from phase1.files import BadInput, read_json
+from phase1.model.tokenizer import TOKENIZER_FILES, load_fast_tokenizer
 from phase1.train.job import Job, how_to_set
 from phase1.train.schedule import row_lengths, used_rows
 
@@ -63,7 +63,7 @@ def cut_rows(job: Job, most: int) -> tuple[int, int] | None:
                 folder = model_folder(str(job.config["model.partial_pretrain"]))
                 if folder is None or not (folder / "tokenizer.json").is_file():
                     return None
-                tokenizer = load_tokenizer(folder)
+                tokenizer = load_fast_tokenizer(folder)
             counted = iter(
                 tokenizer.encode_batch_fast([text for texts in rows for text in texts], add_special_tokens=False)
             )
@@ -72,19 +72,6 @@ def cut_rows(job: Job, most: int) -> tuple[int, int] | None:
                 cut += sum(sizes) > most
                 empty += sum(sizes[:-1]) + 3 >= most
     return cut, empty
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """tokenizer.json by the library behind transformers' tokenizers, in a fraction of the time. BadInput when it is
-    broken."""
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as e:  # its one exception class
-        raise BadInput(
-            f"{folder / 'tokenizer.json'}: cannot be loaded ({str(e).splitlines()[0]}); copy the base model's again"
-        ) from None
 
 
 def val_data(job: Job) -> tuple[str, str]:
@@ -152,10 +139,10 @@ def model(job: Job) -> tuple[str, str]:
             return "warn", f"{name} is not on this machine: every process will download it from the Hugging Face Hub"
         raise BadInput(f"{name}: no such model folder; {how_to_set('model.partial_pretrain')}")
     config = read_json(folder / "config.json")
-    if not any((folder / f).is_file() for f in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+    if not any((folder / f).is_file() for f in TOKENIZER_FILES):
         raise BadInput(f"{folder}: no tokenizer beside config.json; copy the base model's tokenizer files there")
     if (folder / "tokenizer.json").is_file():
-        load_tokenizer(folder)
+        load_fast_tokenizer(folder)
     settings = folder / "tokenizer_config.json"
     if not (folder / "chat_template.jinja").is_file() and not (
         settings.is_file() and read_json(settings).get("chat_template")
