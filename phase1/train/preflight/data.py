@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import struct
 from pathlib import Path
 
 from phase1.contract.prompts import SYSTEM_PROMPT
 from phase1.files import BadInput, read_json
 from phase1.model.tokenizer import TOKENIZER_FILES, load_fast_tokenizer
-from phase1.model.weight_files import count_parameters
 from phase1.train.job import Job, how_to_set
 from phase1.train.schedule import row_lengths, used_rows
 
@@ -179,3 +180,30 @@ def model_folder(name: str) -> Path | None:
 
     found = try_to_load_from_cache(name, "config.json")
     return Path(found).parent if isinstance(found, str) else None
+
+
+def count_parameters(folder: Path) -> int:
+    """Parameters by the headers of the safetensors files, 0 where there are none. BadInput for a file that is not
+    whole."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        size = path.stat().st_size
+        try:
+            with open(path, "rb") as f:
+                length = struct.unpack("<Q", f.read(8))[0]
+                header = json.loads(f.read(length)) if length < size else {}
+            end = 8 + length + max(t["data_offsets"][1] for name, t in header.items() if name != "__metadata__")
+        except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+            end = -1
+        if end != size:
+            raise BadInput(
+                f"{path}: not a whole safetensors file (a pointer of Git LFS, or a download cut short?); "
+                "download the model again"
+            )
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                count = 1
+                for n in tensor["shape"]:
+                    count *= n
+                total += count
+    return total
