@@ -17,7 +17,7 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 log() { echo "[$(date '+%F %T')] $*"; }
 die() { echo "error: $*" >&2; exit 2; }
 
-DRY_RUN="" STOP_ON="${STOP_ON:-}" overrides=()
+DRY_RUN="" STOP_ON="" overrides=()
 while [[ $# -gt 0 ]]; do
   word="$1"
   shift
@@ -46,11 +46,8 @@ export MAX_TOKENS_PER_GPU="${MAX_TOKENS_PER_GPU:-16384}"   # engine: tokens a fo
 export MODEL_PATH="${MODEL_PATH:-Qwen/Qwen2.5-Coder-7B-Instruct}"
 export MODEL_DTYPE="${MODEL_DTYPE:-fp32}"                  # of the master weights and Adam's moments; compute is bf16 either way
 export GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-True}"  # False: faster, 10-20 times the activations
-export ATTENTION="${ATTENTION:-}"                          # engine: flash_attention_2, phase1_packed (torch's own), sdpa; empty: the best there is
-export FUSED_LOSS="${FUSED_LOSS:-1}"                       # engine: 1: the loss of answer tokens without their logits
 export COMPILE="${COMPILE:-0}"                             # engine: 1: torch.compile each decoder layer; one to two minutes at the start
 export ACTIVATION_MEMORY_BUDGET="${ACTIVATION_MEMORY_BUDGET:-0}"  # engine, COMPILE=1 with checkpointing: share of a layer's activations kept
-export RESHARD="${RESHARD:-True}"                          # engine: False: keep gathered weights for the backward pass
 # ---- optimizer
 export LR="${LR:-2e-5}"
 export WARMUP_RATIO="${WARMUP_RATIO:-0.05}"

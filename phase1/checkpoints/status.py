@@ -18,6 +18,7 @@ from phase1.checkpoints.keep import kept_folder, kept_model
 from phase1.contract.problems import EVAL_SETS
 from phase1.files import BadInput, now, read_json, write_text
 from phase1.report import stats
+from phase1.train.log import Series, drawable, read_train_log
 
 # What a phone shows without scrolling comes first.
 COLUMNS = (
@@ -140,21 +141,11 @@ def how_kept(output_dir: Path, step: int) -> str:
         return ""
 
 
-def training_series(args: argparse.Namespace) -> dict[str, list[tuple[int, float]]]:
-    """val/loss, train/grad_norm, … of the training logs: --train_log, else outputs/logs/sft_*.log; a resumed step's
-    last value."""
-    from phase1.report.inputs import read_train_log
-
-    merged: dict[str, dict[int, float]] = {}
-    for path in getattr(args, "train_log", None) or sorted(
-        glob.glob(f"{glob.escape(str(args.output_dir))}/logs/sft_*.log")
-    ):
-        try:
-            for key, points in read_train_log([Path(path)]).items():
-                merged.setdefault(key, {}).update(points)
-        except BadInput:  # a run that has not logged a step yet
-            continue
-    return {key: sorted(points.items()) for key, points in merged.items()}
+def training_series(args: argparse.Namespace) -> Series:
+    """val/loss, train/grad_norm, … of the training logs: --train_log, else outputs/logs/sft_*.log."""
+    logs = f"{glob.escape(str(args.output_dir))}/logs/sft_*.log"
+    paths = getattr(args, "train_log", None) or sorted(glob.glob(logs))
+    return read_train_log([Path(path) for path in paths], skip_empty=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- showing
@@ -221,29 +212,28 @@ def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
     return args.output_dir / "status.html"
 
 
-def _curve(curve: tuple, rows: Sequence[Row], series: dict[str, list[tuple[int, float]]]) -> tuple[str, str]:
+def _curve(plan: tuple, rows: Sequence[Row], series: Series) -> tuple[str, str]:
     """(title, SVG) of one plot, the SVG empty where there is nothing to draw."""
     import matplotlib
     from matplotlib.figure import Figure
 
     from phase1.report.figures import STYLE, plain_labels, to_svg
 
-    title, lines, unit = curve
+    title, lines, unit = plan
     drawn = False
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.7, 3.0))
         axes = figure.add_axes((0.14, 0.17, 0.83, 0.72))
         for label, colour, source in lines:
             points = (
-                series.get(source, [])
+                drawable(series, source, log_scale=unit == "log")
                 if isinstance(source, str)
                 else [(r.step, v) for r in rows if (v := r.rate(*source)) is not None]
             )
-            points = [(s, 100 * v if unit == "%" else v) for s, v in points if v > 0 or unit != "log"]
+            points = [(s, 100 * v if unit == "%" else v) for s, v in points]
             if points:
-                stride = max(1, len(points) // 1500)  # more points than pixels only make the file large
                 axes.plot(
-                    *zip(*points[::stride], strict=True),
+                    *zip(*points, strict=True),
                     color=colour,
                     label=label,
                     marker="o" if len(points) < 30 else None,
