@@ -15,11 +15,13 @@ import pytest
 
 from phase1.contract.prompts import answer, chat
 from phase1.train.preflight.checks import CHECKS
-from phase1.train.preflight.machine import Gpu, gpu_memory, shards, visible
+from phase1.train.preflight.gpus import gpu_memory, shards
 from tests.train.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft
 
-# What a case breaks: variables of the run, or a function (env, tmp_path) that changes them and the files they name.
-Break = dict[str, str] | Callable[[dict[str, str], Path], None]
+# What a case breaks: variables of the run, an override behind its arguments, or a function (env, tmp_path) that changes
+# variables and the files they name.
+Break = dict[str, str] | str | Callable[[dict[str, str], Path], None]
+ATTENTION = "model.override_config.attn_implementation="
 OPEN: list[socket.socket] = []  # until the test session ends
 
 
@@ -160,7 +162,7 @@ ENGINE_CASES: list[tuple[str, str, Break, str]] = [
     ),
     ("batch", "a size that is no number", {"TRAIN_BATCH_SIZE": "many"}, "TRAIN_BATCH_SIZE"),
     ("val", "fewer rows than a batch", rows(count=7, side="VAL"), "needs 8"),
-    ("kernels", "flash attention that is not installed", {"ATTENTION": "flash_attention_2"}, "pip install flash-attn"),
+    ("kernels", "flash attention that is not installed", ATTENTION + "flash_attention_2", "pip install flash-attn"),
     ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
     ("trainer", "a verl without platforms", without_platforms, "requirements-latest.txt"),
 ]
@@ -178,9 +180,9 @@ def each(cases: list[tuple[str, str, Break, str]]) -> pytest.MarkDecorator:
 def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named):
     if isinstance(broken, dict):
         env |= broken
-    else:
+    elif callable(broken):
         broken(env, tmp_path)
-    done = run_sft(env)
+    done = run_sft(env, *([broken] if isinstance(broken, str) else []))
     assert done.returncode == 2, done.stdout + done.stderr
     assert any(line.startswith(f"fail  {check} ") and named in line for line in done.stderr.splitlines()), done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
@@ -274,12 +276,6 @@ def test_memory_counts_with_a_compiler_only_where_there_is_one(env, engine_verl,
     assert said["fsdp"][0] == said["fsdp"][1] and said["engine"][0] != said["engine"][1]
 
 
-def test_memory_is_looked_up_on_the_gpus_that_will_be_used():
-    gpus = tuple(Gpu(i, "H100", 80 << 10, (80 - free) << 10) for i, free in enumerate((1, 70, 79)))
-    assert visible(gpus, None) == visible(gpus, "GPU-5a1c") == gpus
-    assert [g.free_gib for g in visible(gpus, "2, 1")] == [79.0, 70.0]
-
-
 def test_an_unreachable_wandb_is_warned_about(env):
     done = run_sft(
         env | {"LOGGER": "wandb", "WANDB_API_KEY": "k", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"},
@@ -289,22 +285,19 @@ def test_an_unreachable_wandb_is_warned_about(env):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("trainer", "overrides", "said"),
     [
-        ({}, "pass  kernels   attention: torch's own variable-length FlashAttention-2; loss: fused"),
-        (
-            {"FUSED_LOSS": "0"},
-            "warn  kernels   attention: torch's own variable-length FlashAttention-2; loss: log-softmax",
-        ),
-        ({"ATTENTION": "sdpa"}, "warn  kernels   attention: sdpa with a dense mask"),
-        ({"TRAINER": "fsdp"}, "flash-attn is not installed"),
+        ("engine", [], "pass  kernels   attention: torch's own variable-length FlashAttention-2; loss: fused"),
+        ("engine", [ATTENTION + "sdpa"], "warn  kernels   attention: sdpa with a dense mask"),
+        ("fsdp", [], "flash-attn is not installed"),
     ],
+    ids=["engine", "engine, sdpa", "fsdp"],
 )
-def test_the_preflight_says_which_kernels_will_run(env, engine_verl, tmp_path, knobs, said):
-    env |= {"PYTHONPATH": f"{engine_verl}:{tmp_path}", "DEVICE": "cuda", "PATH": pretend_gpus(tmp_path)} | knobs
+def test_the_preflight_says_which_kernels_will_run(env, engine_verl, tmp_path, trainer, overrides, said):
+    env |= {"PYTHONPATH": f"{engine_verl}:{tmp_path}", "DEVICE": "cuda", "PATH": pretend_gpus(tmp_path)}
     (tmp_path / "triton").mkdir()  # CPU builds of torch come without it
     (tmp_path / "triton" / "__init__.py").touch()
-    assert said in run_sft(env, "--dry_run").stderr
+    assert said in run_sft(env | {"TRAINER": trainer}, "--dry_run", *overrides).stderr
 
 
 def test_unpatched_verl_is_refused_with_the_command_that_patches_it(env, patched_verl, tmp_path):
