@@ -81,10 +81,11 @@ def transformers_attention(
 ) -> tuple[torch.Tensor, None]:
     """`packed_attention` under the interface of transformers' ALL_ATTENTION_FUNCTIONS: tensors are (1, heads, tokens,
     size)."""
+    only = "phase1_packed attends within packed rows only"
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or dropout:
-        raise ValueError("phase1_packed attends within packed rows only: cu_seq_lens_q is needed, no mask, no dropout")
+        raise ValueError(f"{only}: cu_seq_lens_q is needed, no mask, no dropout")
     if sliding_window and sliding_window < max_length_q:
-        raise ValueError("phase1_packed knows no sliding window")
+        raise ValueError(f"{only}: no sliding window")
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return packed_attention(q, k, v, cu_seq_lens_q, max_length_q, scaling)[None], None
 
