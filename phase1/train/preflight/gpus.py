@@ -22,7 +22,8 @@ def devices(job: Job) -> Outcome:
         return passes(f"CPU, {os.cpu_count()} cores, gloo")
     gpus = count_gpus()
     if gpus < job.nproc:
-        raise BadInput(f"{gpus} GPUs for {job.nproc} processes; start run_sft.sh {gpus or ''} or set DEVICE=cpu")
+        fewer = f"start run_sft.sh {gpus}, or set DEVICE=cpu" if gpus else "set DEVICE=cpu"
+        raise BadInput(f"{gpus} GPUs for {job.nproc} processes; {fewer}")
     return passes(f"{gpus} GPUs for {job.nproc} processes")
 
 
