@@ -22,9 +22,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from phase1.checkpoints.find import TOKENIZER_FILES
 from phase1.files import BadInput, read_json, replacing, run_script, run_stamp, write_json
 from phase1.model.shapes import model_shapes
+from phase1.model.tokenizer import TOKENIZER_FILES
 
 SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf")

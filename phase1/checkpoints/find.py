@@ -13,9 +13,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from phase1.files import sha256_json
+from phase1.model.tokenizer import TOKENIZER_FILES
 
 TRACKER = "latest_checkpointed_iteration.txt"  # verl's own marker file: the last step that was saved to its end
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")  # any one of them
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from phase1.data.decontaminate import EvalIndex, name_key, statement_hash, words
 from phase1.data.duplicates import signature
 from phase1.data.examples import examples
 from phase1.data.reading import RawRecord
-from phase1.data.tokens import RowTokens, load_tokenizer
+from phase1.data.tokens import RowTokens
+from phase1.model.tokenizer import load_chat_tokenizer
 
 # What --skip can leave out; parsing and empty solutions cannot be.
 FILTERS = ("language", "syntax", "python2", "contamination", "duplicates", "near_duplicates", "length")
@@ -83,7 +84,7 @@ class Texts:
 def examine_all(chunks: Iterable[list[RawRecord]], filters: Filters, workers: int) -> Generator[Examined, None, None]:
     """Each record's fate, in input order whatever the number of workers."""
     if filters.model and filters.tokens is None:
-        filters.tokens = RowTokens(load_tokenizer(filters.model))
+        filters.tokens = RowTokens(load_chat_tokenizer(filters.model))
     pool = _pool(filters, workers)
     pending: deque[tuple[list[RawRecord], Future]] = deque()
     try:

@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from pathlib import Path
-from typing import Any
 
-from phase1.contract.prompts import answer, chat
-from phase1.files import BadInput
-
-
-def load_tokenizer(model: Path) -> Any:
-    """The model's tokenizer; imported here because transformers takes seconds to import."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(model))
-    except (OSError, ValueError) as e:
-        raise BadInput(f"{model}: no tokenizer can be loaded from it ({str(e).splitlines()[0][:200]})") from None
-    if not tokenizer.chat_template:
-        raise BadInput(f"{model}: its tokenizer has no chat template; give the instruct model that will be trained")
-    return tokenizer
+from phase1.contract.prompts import answer
+from phase1.model.tokenizer import Tokenizer, chat_text
 
 
 class RowTokens:
@@ -32,7 +17,7 @@ class RowTokens:
     together from that text, since rendering the template costs as much as tokenising; else each row is rendered.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.special = re.compile(
             "|".join(map(re.escape, sorted(tokenizer.get_added_vocab(), key=len, reverse=True))) or r"(?!)"
@@ -60,9 +45,7 @@ class RowTokens:
         return head, self._tokens(head)
 
     def _render(self, user: str, response: str | None = None) -> str:
-        return self.tokenizer.apply_chat_template(
-            chat(user, response), tokenize=False, add_generation_prompt=response is None
-        )
+        return chat_text(self.tokenizer, user, response)
 
     def _tokens(self, text: str) -> int:
         if self.tokenizer.is_fast:  # encode_batch_fast leaves out the offsets, which nobody reads here

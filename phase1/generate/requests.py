@@ -25,11 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from phase1.contract.problems import Problem
-from phase1.contract.prompts import answer, chat, user_message
 from phase1.contract.records import Completion
-from phase1.files import BadInput, read_json, sha256_text
+from phase1.files import BadInput, read_json
 from phase1.generate.progress import Display
 from phase1.generate.vllm_servers import ServerConfig
+from phase1.model.tokenizer import (
+    Tokenizer,
+    chat_ids,
+    check_template,
+    compare_template,
+    load_chat_tokenizer,
+    template_sha256,
+)
 
 # Mean answer lengths of Qwen2.5-Coder-7B-Instruct (contract 8): what is expected to take longest is sent first.
 EXPECTED_TOKENS = {"codecontests": 250, "humaneval": 124, "mbpp": 54}
@@ -141,9 +148,10 @@ async def generate(
         from phase1.generate.vllm_client import vllm_completions as completions
     else:
         completions = _transformers_completions
-    tokenizer = await asyncio.to_thread(load_tokenizer, model_path)
+    tokenizer = await asyncio.to_thread(load_chat_tokenizer, model_path)
+    check_template(tokenizer, model_path)
     if backend.base_model:
-        await asyncio.to_thread(compare_template, model_path, backend.base_model)
+        await asyncio.to_thread(compare_template, tokenizer, model_path, backend.base_model)
     info |= {"chat_template_sha256": template_sha256(tokenizer), "chat_template_compared_with": backend.base_model}
     limit = context_limit(model_path, sampling.max_model_len)
     requests = await asyncio.to_thread(make_requests, todo, tokenizer, limit, sampling)
@@ -161,59 +169,9 @@ async def generate(
 
 
 # ---------------------------------------------------------------------------------------------------------- prompts
-def load_tokenizer(model_path: Path):
-    """The checkpoint's tokenizer. BadInput when it has no chat template, or one that asks otherwise than it trains."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path)
-    except (OSError, ValueError) as e:
-        raise BadInput(f"{model_path}: no loadable tokenizer ({str(e).splitlines()[0]})") from None
-    if not tokenizer.chat_template:
-        raise BadInput(
-            f"{model_path}: its tokenizer has no chat template; copy tokenizer_config.json from the base model"
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    check_template(tokenizer, model_path)
-    return tokenizer
-
-
-def prompt_ids(tokenizer, problem: Problem) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, problem: Problem) -> list[int]:
     """The token ids that the model is given for a problem: system and user turn and the opening of the answer."""
-    return tokenizer.apply_chat_template(chat(problem.user), add_generation_prompt=True, return_dict=False)
-
-
-def check_template(tokenizer, model_path: Path) -> None:
-    """The evaluation's prompt must be, id for id, the beginning of the row that training shows for the same problem.
-
-    Training renders three turns, evaluation two and the opening of the third. A template that strips, trims a turn or
-    opens an answer otherwise (a thinking block, say) makes the two differ, and a model is then asked what it never saw.
-    """
-    user = user_message("codecontests", "Read a and b.\n\nInput\n\n1 2\n")
-    asked = tokenizer.apply_chat_template(chat(user), add_generation_prompt=True, return_dict=False)
-    trained = tokenizer.apply_chat_template(chat(user, answer("print(1)")), return_dict=False)
-    if trained[: len(asked)] != asked:
-        raise BadInput(
-            f"{model_path}: its chat template opens an answer otherwise in evaluation than in a training row; "
-            "copy chat template and tokenizer files from the base model"
-        )
-
-
-def template_sha256(tokenizer) -> str:
-    """Hash of what the template makes of a conversation: equal for templates that only look different."""
-    return sha256_text(tokenizer.apply_chat_template(chat("user", "assistant"), tokenize=False))
-
-
-def compare_template(model_path: Path, base_model: Path) -> None:
-    """BadInput when the checkpoint's template renders a conversation otherwise than that of the model training started
-    from."""
-    ours, base = (template_sha256(load_tokenizer(path)) for path in (model_path, base_model))
-    if ours != base:
-        raise BadInput(
-            f"{model_path}: its chat template renders other text than that of {base_model}, which training used; "
-            "copy chat_template.jinja and tokenizer_config.json from there"
-        )
+    return chat_ids(tokenizer, problem.user)
 
 
 def make_requests(todo: list[tuple[Problem, int]], tokenizer, limit: int, sampling: Sampling) -> list[Request]:

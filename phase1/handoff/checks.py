@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from phase1.checkpoints.find import TOKENIZER_FILES
 from phase1.contract.prompts import PROMPTS_SHA256, chat, extract_code, user_message
 from phase1.contract.records import read_records
 from phase1.files import BadInput, fingerprint, read_json, sha256_file
@@ -29,6 +28,7 @@ from phase1.model.tensors import (
     safetensors_files,
     side_by_side,
 )
+from phase1.model.tokenizer import TOKENIZER_FILES, load_tokenizer
 
 MAX_MODEL_LEN = 6144  # what evaluation and the seed's vLLM command ask for
 # Asked of the model where no evaluation is at hand; one problem a test type.
@@ -330,16 +330,6 @@ def check_config(h: Handoff) -> Check:
         vocabulary=len(tokenizer),
         rows=rows,
     )
-
-
-def load_tokenizer(folder: Path):
-    """The directory's tokenizer. BadInput when transformers cannot load it."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except Exception as e:  # tokenizers raises bare Exceptions for damaged files
-        raise BadInput(f"{folder}: the tokenizer does not load ({(str(e).splitlines() or ['?'])[0][:200]})") from None
 
 
 def check_tokenizer(h: Handoff) -> Check:

@@ -28,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from phase1.contract.problems import EVAL_SETS, Problem, load_problems
 from phase1.evaluate.folder import evaluate
 from phase1.generate.progress import Display
-from phase1.generate.requests import Backend, Sampling, generate, load_tokenizer, prompt_ids
+from phase1.generate.requests import Backend, Sampling, generate, prompt_ids
 from phase1.generate.vllm_servers import ask
 from phase1.judge.judge import JudgeConfig
 from phase1.machine import free_ports
+from phase1.model.tokenizer import load_tokenizer
 from tests.generate.stub_vllm import key
 
 ROOT = Path(__file__).resolve().parents[2]

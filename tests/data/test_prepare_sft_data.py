@@ -20,8 +20,9 @@ from phase1.contract.prompts import SYSTEM_PROMPT, answer, chat, user_message
 from phase1.data.bee import BadRecord, code_of, parse_record, python_fault
 from phase1.data.decontaminate import EvalIndex, id_key, name_key, statement_hash, words_of
 from phase1.data.duplicates import near_duplicates, signature, surplus
-from phase1.data.tokens import RowTokens, load_tokenizer
+from phase1.data.tokens import RowTokens
 from phase1.files import BadInput
+from phase1.model.tokenizer import load_tokenizer
 
 STATEMENT = (
     "Polycarp keeps a row of n glass jars on the shelf of his grandmother and counts the pickled plums in each "

@@ -121,7 +121,8 @@ def test_a_second_evaluator_waits_for_the_first_and_does_no_problem_twice(base_m
 
 @pytest.mark.slow
 def test_a_long_prompt_does_not_shorten_its_neighbours_answers(base_model, tmp_path):
-    from phase1.generate.requests import load_tokenizer, prompt_ids
+    from phase1.generate.requests import prompt_ids
+    from phase1.model.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(base_model)
     lengths = sorted(len(prompt_ids(tokenizer, p)) for p in load_problems(SAMPLES / "manifests", "mbpp_reg", limit=4))

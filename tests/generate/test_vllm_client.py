@@ -21,10 +21,11 @@ import pytest
 from phase1.contract.problems import load_problems
 from phase1.files import BadInput, read_json, read_jsonl
 from phase1.generate.progress import Display
-from phase1.generate.requests import Backend, Sampling, load_tokenizer, make_requests, prompt_ids
+from phase1.generate.requests import Backend, Sampling, make_requests, prompt_ids
 from phase1.generate.vllm_client import Client, Endpoint, connections
 from phase1.generate.vllm_servers import Server, ServerConfig, ask, environment, gpu_groups
 from phase1.machine import free_ports
+from phase1.model.tokenizer import load_tokenizer
 from tests.conftest import ROOT, SAMPLES
 from tests.generate.stub_vllm import key
 

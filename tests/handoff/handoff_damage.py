@@ -224,7 +224,7 @@ DAMAGE = {
     "other norm epsilon": (config(rms_norm_eps=1e-2), checks.check_config, "rms_norm_eps"),
     "tokens swapped": (swap_tokens, checks.check_tokenizer, "other ids than the base model's"),
     "characters lost": (drop_characters, checks.check_tokenizer, "comes back as"),
-    "tokenizer torn": (lambda m, b: (m / "tokenizer.json").write_text("{"), checks.check_tokenizer, "does not load"),
+    "tokenizer torn": (lambda m, b: (m / "tokenizer.json").write_text("{"), checks.check_tokenizer, "cannot be loaded"),
     "template differs": (other_template, checks.check_chat_template, "other prompts than the base model's"),
     "no template": (no_template, checks.check_chat_template, "no chat template"),
     "evaluation asks otherwise than training": (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from phase1.contract.prompts import SYSTEM_PROMPT
 from phase1.files import BadInput
+from phase1.model.tokenizer import load_fast_tokenizer
 from phase1.train.job import Job
-from phase1.train.preflight.model import load_tokenizer
 from phase1.train.preflight.outcome import Outcome, passes, warns
 from phase1.train.schedule import row_lengths, used_rows
 
@@ -64,7 +64,7 @@ def cut_rows(job: Job, most: int) -> CutRows | None:
         if tokenizer is None:
             if folder is None or not (folder / "tokenizer.json").is_file():
                 return None
-            tokenizer = load_tokenizer(folder)
+            tokenizer = load_fast_tokenizer(folder)
         encoded = iter(tokenizer.encode_batch_fast([text for row in long for text in row], add_special_tokens=False))
         for row in long:
             sizes = [len(next(encoded)) + CHATML_TOKENS for _ in row]

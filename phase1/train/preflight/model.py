@@ -6,19 +6,12 @@ import json
 import math
 import re
 import struct
-from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import Protocol
 
 from phase1.files import BadInput, read_json
+from phase1.model.tokenizer import TOKENIZER_FILES, load_fast_tokenizer
 from phase1.train.job import Job, how_to_set
 from phase1.train.preflight.outcome import Outcome, passes, warns
-
-
-class Tokenizer(Protocol):
-    """What is used of tokenizers.Tokenizer."""
-
-    def encode_batch_fast(self, texts: list[str], *, add_special_tokens: bool) -> Sequence[Sized]: ...
 
 
 def model(job: Job) -> Outcome:
@@ -49,32 +42,16 @@ def refuse_bad_tokenizer(folder: Path) -> None:
     Raises:
         BadInput: names what is missing or broken.
     """
-    if not any((folder / f).is_file() for f in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+    if not any((folder / f).is_file() for f in TOKENIZER_FILES):
         raise BadInput(f"{folder}: no tokenizer beside config.json; copy the base model's tokenizer files there")
     if (folder / "tokenizer.json").is_file():
-        load_tokenizer(folder)
+        load_fast_tokenizer(folder)
     settings = folder / "tokenizer_config.json"
     has_template = (folder / "chat_template.jinja").is_file()
     if not has_template and not (settings.is_file() and read_json(settings).get("chat_template")):
         raise BadInput(
             f"{folder}: its tokenizer has no chat template, which verl builds the rows with; train an instruct model"
         )
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """tokenizer.json by the library behind transformers' tokenizers, in a fraction of transformers' time.
-
-    Raises:
-        BadInput: it is broken.
-    """
-    import tokenizers
-
-    path = folder / "tokenizer.json"
-    try:
-        loaded: Tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as e:  # the library has no exception class of its own
-        raise BadInput(f"{path}: cannot be loaded ({str(e).splitlines()[0]}); copy the base model's again") from None
-    return loaded
 
 
 def refuse_missing_weights(folder: Path) -> None:
