@@ -12,6 +12,7 @@
 # Run it again after an interruption: it resumes at the last whole checkpoint. A finished job trains nothing.
 # Exit code: 0 the last step is saved (or was already), 2 refused before anything was started, others: training ended early.
 set -euo pipefail
+{  # bash reads a block whole before it runs it: a change of this file cannot disturb a training that is under way
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 log() { echo "[$(date '+%F %T')] $*"; }
@@ -117,3 +118,5 @@ if [[ $status -ne 0 ]]; then
 fi
 wait "$watch" || true  # the last lines are on the screen and in the file
 "$PYTHON" -m phase1.train --finished -- "${overrides[@]}"
+exit
+}

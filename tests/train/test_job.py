@@ -222,3 +222,13 @@ def test_rows_are_dealt_out_as_they_come_where_asked_for(env, engine_verl):
 def test_an_override_in_the_engine_trainers_spelling_reaches_the_checks(env, engine_verl):
     done = run_sft(env | {"PYTHONPATH": str(engine_verl)}, "--dry_run", "engine.model_dtype=bf16")
     assert "warn  precision" in done.stderr
+
+
+def test_a_change_of_run_sft_while_it_runs_does_not_disturb_it(env, tmp_path):
+    """bash reads a script as it goes; an update of the toolkit during a training must not end it with a wrong status."""
+    script = Path(shutil.copy(ROOT / "run_sft.sh", tmp_path))
+    python = tmp_path / "python"  # stands for the job's own module: rewrites the script, and leaves nothing to train
+    python.write_text(f"#!/bin/bash\nyes '))' | head -c 20000 > {script}\n")
+    python.chmod(0o755)
+    done = subprocess.run(["bash", script], env=env | {"PYTHON": str(python)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
