@@ -225,7 +225,7 @@ def test_an_override_in_the_engine_trainers_spelling_reaches_the_checks(env, eng
 
 
 def test_a_change_of_run_sft_while_it_runs_does_not_disturb_it(env, tmp_path):
-    """bash reads a script as it goes; an update of the toolkit during a training must not end it with a wrong status."""
+    """bash reads a script as it goes: an update of the toolkit during a training could end it with a wrong status."""
     script = Path(shutil.copy(ROOT / "run_sft.sh", tmp_path))
     python = tmp_path / "python"  # stands for the job's own module: rewrites the script, and leaves nothing to train
     python.write_text(f"#!/bin/bash\nyes '))' | head -c 20000 > {script}\n")

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from phase1.contract.prompts import answer, chat
-from phase1.train.preflight.checks import CHECKS
+from phase1.files import BadInput
+from phase1.train.preflight.checks import CHECKS, run_checks
 from phase1.train.preflight.gpus import gpu_memory, shards
 from tests.train.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft
 
@@ -96,10 +97,6 @@ def without_wandb(env: dict[str, str], tmp_path: Path) -> None:
     env |= {"LOGGER": "console,wandb", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
 
 
-def without_platforms(env: dict[str, str], tmp_path: Path) -> None:
-    shutil.rmtree(env["PYTHONPATH"] + "/verl/plugin")
-
-
 HUGE = json.dumps({"w": {"dtype": "F32", "shape": [10**13], "data_offsets": [0, 0]}}).encode()
 TWO_NODES = {"NNODES": "2", "NPROC": "1", "MASTER_ADDR": "127.0.0.1"}
 # the check that fails, what is broken, how, a piece of the line that must name it
@@ -150,7 +147,6 @@ CASES: list[tuple[str, str, Break, str]] = [
     ("disk", "a full one", model_file("model.safetensors", struct.pack("<Q", len(HUGE)) + HUGE), "MAX_CKPT_TO_KEEP"),
     ("port", "one in use", port_in_use, "choose another"),
     ("port", "one that is none", TWO_NODES | {"MASTER_PORT": "http"}, "MASTER_PORT=http"),
-    ("wandb", "not installed", without_wandb, "pip install wandb"),
 ]
 ENGINE_CASES: list[tuple[str, str, Break, str]] = [
     ("batch", "packs shorter than a row", {"MAX_TOKENS_PER_GPU": "2048"}, "data.max_token_len_per_gpu=2048"),
@@ -164,7 +160,6 @@ ENGINE_CASES: list[tuple[str, str, Break, str]] = [
     ("val", "fewer rows than a batch", rows(count=7, side="VAL"), "needs 8"),
     ("kernels", "flash attention that is not installed", ATTENTION + "flash_attention_2", "pip install flash-attn"),
     ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
-    ("trainer", "a verl without platforms", without_platforms, "requirements-latest.txt"),
 ]
 
 
@@ -177,12 +172,38 @@ def each(cases: list[tuple[str, str, Break, str]]) -> pytest.MarkDecorator:
 
 
 @each(CASES)
-def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named):
+def test_a_check_refuses_what_it_is_for_and_names_the_cause(env, tmp_path, monkeypatch, check, broken, named):
     if isinstance(broken, dict):
         env |= broken
     elif callable(broken):
         broken(env, tmp_path)
-    done = run_sft(env, *([broken] if isinstance(broken, str) else []))
+    for name, value in env.items():  # the machine's GPUs are looked up in this process's own environment
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput) as refused:
+        CHECKS[check](job_of(env, *([broken] if isinstance(broken, str) else [])))
+    assert named in str(refused.value)
+
+
+@each(ENGINE_CASES)
+def test_a_check_of_the_engine_trainer_refuses_too(env, tmp_path, monkeypatch, check, broken, named):
+    env["TRAINER"] = "engine"
+    test_a_check_refuses_what_it_is_for_and_names_the_cause(env, tmp_path, monkeypatch, check, broken, named)
+
+
+STARTS: list[tuple[str, str, Break, str]] = [
+    ("train", "no file", {"TRAIN_FILE": "/nowhere/train.parquet"}, "/nowhere/train.parquet"),
+    ("model", "weights cut short", model_file("model.safetensors", 1), "model.safetensors: not a whole"),
+    ("wandb", "not installed", without_wandb, "pip install wandb"),
+]
+
+
+@each(STARTS)
+def test_a_start_is_refused_before_torch_loads_or_a_file_is_written(env, tmp_path, check, broken, named):
+    if isinstance(broken, dict):
+        env |= broken
+    else:
+        broken(env, tmp_path)
+    done = run_sft(env)
     assert done.returncode == 2, done.stdout + done.stderr
     assert any(line.startswith(f"fail  {check} ") and named in line for line in done.stderr.splitlines()), done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
@@ -190,15 +211,26 @@ def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path,
     assert not Path(env["CKPT_DIR"]).exists() and not Path(env["OUTPUT_DIR"]).exists()
 
 
-@each(ENGINE_CASES)
-def test_preflight_of_the_engine_trainer_refuses_too(env, engine_verl, tmp_path, check, broken, named):
-    env["PYTHONPATH"] = str(shutil.copytree(engine_verl, tmp_path / "site"))
-    test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named)
+def test_all_checks_pass_or_warn_without_torch(env):
+    done = run_sft(env, "--dry_run")
+    assert done.returncode == 0 and "was imported" not in done.stdout + done.stderr
+    assert [line.split()[1] for line in done.stderr.splitlines()] == list(CHECKS)
+
+
+def test_a_batch_that_cannot_be_divided_ends_the_checks_that_count_with_it(env):
+    assert [(c.name, c.failed) for c in run_checks(job_of(env | {"TRAIN_BATCH_SIZE": "10"}))] == [("batch", True)]
+
+
+def test_a_verl_without_platforms_is_too_old_for_the_engine_trainer(env, engine_verl, tmp_path):
+    site = shutil.copytree(engine_verl, tmp_path / "site")
+    shutil.rmtree(site / "verl" / "plugin")
+    done = run_sft(env | {"PYTHONPATH": str(site)})
+    assert done.returncode == 2 and "requirements-latest.txt" in done.stderr.splitlines()[-1]
 
 
 def test_every_check_has_a_case_that_fails_or_warns():
-    warn_only = {"time"}  # hours are for people to judge
-    assert {check for check, *_ in CASES + ENGINE_CASES} | warn_only == set(CHECKS)
+    elsewhere = {"time", "trainer"}  # hours are for people to judge; the trainer has tests of its own below
+    assert {check for check, *_ in CASES + ENGINE_CASES + STARTS} | elsewhere == set(CHECKS)
 
 
 def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
