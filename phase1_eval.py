@@ -42,7 +42,7 @@ from phase1.evaluate.wandb_log import log_evaluation
 from phase1.files import BadInput, fingerprint, only_one, read_json, run_script, run_stamp, write_json
 from phase1.generate.requests import Backend, Sampling, context_limit
 from phase1.generate.vllm_servers import ServerConfig, vllm_version
-from phase1.judge.judge import JudgeConfig, add_judge_arguments, config_from
+from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
 from phase1.machine import usable_gpus
 
 HERE = Path(__file__).resolve().parent

@@ -49,7 +49,7 @@ from phase1.files import (
     sha256_file,
     write_json,
 )
-from phase1.judge.judge import JudgeConfig, add_judge_arguments, config_from
+from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])

@@ -180,8 +180,9 @@ def base_against_best(phase0_metrics: Path, phase1_metrics: Path) -> Table:
 
 def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
     """Write outputs/status.html: one file, no network; it reloads itself every five minutes."""
-    import jinja2
     from markupsafe import Markup
+
+    from phase1.report.templating import page_environment
 
     series = training_series(args)
     figures = [(title, Markup(svg)) for title, svg in (_curve(c, rows, series) for c in CURVES) if svg]
@@ -190,23 +191,20 @@ def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
     if best and not (isinstance(best, dict) and best.keys() >= BEST_SHOWN):
         raise BadInput(f"{path}: not as run_eval_checkpoints.sh writes it; a pass of it writes it anew")
     kept = next((r.kept for r in rows if best and r.step == best["best_step"]), "")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("status.html").render(
-        columns=COLUMNS,
-        left=LEFT,
-        rows=[(r.best, r.cells()) for r in rows],
-        figures=figures,
-        best=best,
-        kept=kept,
-        latest=read_tracker(args.checkpoint_dir),
-        checkpoint_dir=args.checkpoint_dir,
-        time=now(),
+    page = (
+        page_environment()
+        .get_template("status.html")
+        .render(
+            columns=COLUMNS,
+            left=LEFT,
+            rows=[(r.best, r.cells()) for r in rows],
+            figures=figures,
+            best=best,
+            kept=kept,
+            latest=read_tracker(args.checkpoint_dir),
+            checkpoint_dir=args.checkpoint_dir,
+            time=now(),
+        )
     )
     write_text(args.output_dir / "status.html", page)
     return args.output_dir / "status.html"

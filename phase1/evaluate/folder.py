@@ -25,7 +25,8 @@ from phase1.contract.records import NO_ANSWER, Completion, Record, RecordLog, re
 from phase1.files import BadInput, now, read_json, write_json
 from phase1.generate.progress import Display
 from phase1.generate.requests import Backend, GenerationStopped, Sampling, generate
-from phase1.judge.judge import JudgeConfig, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import open_judge
 
 Key = tuple[str, str, int]  # (dataset, problem_id, sample)
 

@@ -30,7 +30,7 @@ from phase1.evaluate.folder import evaluate
 from phase1.generate.progress import Display
 from phase1.generate.requests import Backend, Sampling, generate, prompt_ids
 from phase1.generate.vllm_servers import ask
-from phase1.judge.judge import JudgeConfig
+from phase1.judge.config import JudgeConfig
 from phase1.machine import free_ports
 from phase1.model.tokenizer import load_tokenizer
 from tests.generate.stub_vllm import key
@@ -125,7 +125,7 @@ def stub(work: Path, model: Path, *args: str):
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.stub_vllm", "--model", str(model), "--port", str(port), *args], cwd=ROOT
+        [sys.executable, "-m", "tests.generate.stub_vllm", "--model", str(model), "--port", str(port), *args], cwd=ROOT
     )
     try:
         for _ in range(400):

@@ -15,7 +15,8 @@ from phase1.evaluate.folder import is_final, judge_completion, open_run
 from phase1.evaluate.forms import extraction_summary
 from phase1.evaluate.metrics import write_metrics, write_qa_logs
 from phase1.files import BadInput, read_json, write_json
-from phase1.judge.judge import JudgeConfig, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import open_judge
 from phase1.reward import compute_score
 from tests.conftest import ROOT
 from tests.judge.running_judge import stdin

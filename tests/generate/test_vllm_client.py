@@ -41,7 +41,7 @@ class StubServer:
         self.command = [
             sys.executable,
             "-m",
-            "tests.stub_vllm",
+            "tests.generate.stub_vllm",
             "--model",
             str(model),
             "--port",
