@@ -23,12 +23,11 @@ from phase1.files import BadInput, fingerprint, read_json, sha256_file
 from phase1.model.tensors import (
     Source,
     first_difference,
-    read_header,
     read_safetensors,
-    safetensors_files,
     side_by_side,
 )
 from phase1.model.tokenizer import TOKENIZER_FILES, load_tokenizer
+from phase1.model.weight_files import read_header, weight_files
 
 MAX_MODEL_LEN = 6144  # what evaluation and the seed's vLLM command ask for
 # Asked of the model where no evaluation is at hand; one problem a test type.
@@ -109,8 +108,8 @@ def check_files(h: Handoff) -> Check:
 
 def check_index(h: Handoff) -> Check:
     """Headers and sizes of the weight files, the index against them, and their hashes."""
-    files = safetensors_files(h.model)
-    held = {name: p.name for p in files for name in read_header(p)[0]}
+    files = weight_files(h.model)
+    held = {name: p.name for p in files for name in read_header(p)}
     h.weights = read_safetensors(h.model)
     failures = []
     index = h.model / "model.safetensors.index.json"

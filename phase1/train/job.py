@@ -53,10 +53,12 @@ class Job:
 
     @property
     def world_size(self) -> int:
+        """Processes on all nodes."""
         return self.nproc * self.nnodes
 
     @property
     def ckpt_dir(self) -> Path:
+        """The folder of global_step_N and train_run.json."""
         return Path(self.text("trainer.default_local_dir"))
 
     @property
@@ -71,6 +73,7 @@ class Job:
 
     @property
     def loggers(self) -> list[str]:
+        """Where verl sends its metrics: console, wandb, …"""
         return list_of(self.config["trainer.logger"])
 
     @property
@@ -84,6 +87,7 @@ class Job:
         return self.trainer == "engine" and self.environ.get("COMPILE") == "1"
 
     def text(self, key: str) -> str:
+        """A value of the config as text."""
         return str(self.config[key])
 
     def number(self, key: str, least: int = 1) -> int:

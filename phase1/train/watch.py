@@ -85,6 +85,7 @@ class Sink:
         self.file, self.screen, self.failed = file, screen, False
 
     def write(self, data: bytes) -> None:
+        """Write all of `data`, or lose it."""
         try:
             while data:
                 data = data[self.file.write(data) :]
@@ -121,7 +122,7 @@ class Watch:
     asked: bool = False
 
     def take(self, line: bytes) -> None:
-        """Pass a line of the trainer on and look at the steps in it."""
+        """Copy a line of the trainer to screen and log, and look at the steps in it."""
         arrived = time.time()
         self.log.write(line)
         self.screen.write(line)
@@ -149,6 +150,7 @@ class Watch:
             sink.write(f"{text}\n".encode())
 
     def write_health(self) -> None:
+        """Write train_health.json anew."""
         write_json(self.health_file, {"time": now(), **self.health.report(self.expected_steps)})
 
 

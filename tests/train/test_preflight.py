@@ -84,6 +84,14 @@ def larger_than_the_gpus(env: dict[str, str], tmp_path: Path) -> None:
     env |= {"DEVICE": "cuda", "PATH": pretend_gpus(tmp_path, 2)}
 
 
+def larger_than_the_disk(env: dict[str, str], tmp_path: Path) -> None:
+    """A sparse file of 4 TB, whose checkpoints take 16 TB."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}).encode()
+    path = Path(env["MODEL_PATH"], "model.safetensors")
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    os.truncate(path, 8 + len(header) + 4 * 10**12)
+
+
 def port_in_use(env: dict[str, str], tmp_path: Path) -> None:
     taken = socket.socket()
     taken.bind(("", 0))
@@ -97,7 +105,6 @@ def without_wandb(env: dict[str, str], tmp_path: Path) -> None:
     env |= {"LOGGER": "console,wandb", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
 
 
-HUGE = json.dumps({"w": {"dtype": "F32", "shape": [10**13], "data_offsets": [0, 0]}}).encode()
 TWO_NODES = {"NNODES": "2", "NPROC": "1", "MASTER_ADDR": "127.0.0.1"}
 # the check that fails, what is broken, how, a piece of the line that must name it
 CASES: list[tuple[str, str, Break, str]] = [
@@ -139,12 +146,12 @@ CASES: list[tuple[str, str, Break, str]] = [
         model_file(
             "model.safetensors.index.json", '{"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}'
         ),
-        "lacks model-2.safetensors",
+        "model-2.safetensors: missing",
     ),
     ("precision", "masters in fp16", {"MODEL_DTYPE": "fp16"}, "MODEL_DTYPE=fp16"),
     ("devices", "fewer GPUs than processes", {"DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "0"}, "GPUs for 2 processes"),
     ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
-    ("disk", "a full one", model_file("model.safetensors", struct.pack("<Q", len(HUGE)) + HUGE), "MAX_CKPT_TO_KEEP"),
+    ("disk", "one that is too small", larger_than_the_disk, "MAX_CKPT_TO_KEEP"),
     ("port", "one in use", port_in_use, "choose another"),
     ("port", "one that is none", TWO_NODES | {"MASTER_PORT": "http"}, "MASTER_PORT=http"),
 ]

@@ -148,7 +148,7 @@ def test_an_untied_head_under_two_processes_has_the_loss_and_gradient_of_full_lo
         untied / "model.safetensors",
         metadata={"format": "pt"},
     )
-    env |= {"MODEL_PATH": str(untied), "TOTAL_STEPS": "3"}
+    env = env | {"MODEL_PATH": str(untied), "TOTAL_STEPS": "3"}
     runs = [
         Run(env, tmp_path / "fused", outputs="outputs_fused").wait(),
         Run(env | ALL_LOGITS, tmp_path / "plain", SDPA, outputs="outputs_plain").wait(),

@@ -30,6 +30,7 @@ class Check:
 
     @property
     def failed(self) -> bool:
+        """Whether the training must not start."""
         return self.outcome.status == "fail"
 
 

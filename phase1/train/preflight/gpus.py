@@ -75,6 +75,7 @@ def tokens_at_once(job: Job) -> int:
 
 
 def model_shape(job: Job) -> ModelShape | None:
+    """The model's shape, None where its config.json is not here or not that of a Llama-like decoder."""
     folder = job.model_folder
     return ModelShape.of(folder) if folder else None
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 from phase1.files import BadInput, read_json
+from phase1.model.weight_files import count_parameters
 from phase1.train.estimate import checkpoint_bytes
 from phase1.train.job import ROOT, Job
-from phase1.train.preflight.model import count_parameters
 from phase1.train.preflight.outcome import Outcome, passes, warns
 from phase1.train.schedule import schedule_of
 from phase1.train.verl_version import REQUIREMENTS_OF_ENGINE, TRAINERS, VERL_OF_FSDP, has_trainer, verl_folder

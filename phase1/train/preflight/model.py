@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-import struct
 from pathlib import Path
 
 from phase1.files import BadInput, read_json
 from phase1.model.tokenizer import TOKENIZER_FILES, load_fast_tokenizer
+from phase1.model.weight_files import count_parameters, weight_files
 from phase1.train.job import Job, how_to_set
 from phase1.train.preflight.outcome import Outcome, passes, warns
 
@@ -30,7 +28,7 @@ def model(job: Job) -> Outcome:
             f"{name}: only its small files are cached, every process will download the weights from the "
             "Hugging Face Hub"
         )
-    refuse_missing_weights(folder)
+    weight_files(folder)  # refuses an index that names a file which is not there
     parameters = count_parameters(folder)
     size = f", {parameters / 1e6:,.1f}M parameters" if parameters else ""
     return passes(f"{', '.join(config.get('architectures') or ['?'])}{size} in {folder}")
@@ -52,42 +50,3 @@ def refuse_bad_tokenizer(folder: Path) -> None:
         raise BadInput(
             f"{folder}: its tokenizer has no chat template, which verl builds the rows with; train an instruct model"
         )
-
-
-def refuse_missing_weights(folder: Path) -> None:
-    """Refuse weights of which the index names a file that is not there.
-
-    Raises:
-        BadInput: names the files.
-    """
-    index = folder / "model.safetensors.index.json"
-    named = read_json(index).get("weight_map", {}).values() if index.is_file() else ()
-    missing = sorted({f for f in named if not (folder / f).is_file()})
-    if missing:
-        raise BadInput(f"{folder}: lacks {', '.join(missing)}, which {index.name} names; download the model again")
-
-
-def count_parameters(folder: Path) -> int:
-    """Parameters by the headers of the safetensors files, 0 where there are none.
-
-    Raises:
-        BadInput: a file is not whole.
-    """
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        size = path.stat().st_size
-        try:
-            with open(path, "rb") as f:
-                length = struct.unpack("<Q", f.read(8))[0]
-                header = json.loads(f.read(length)) if length < size else {}
-            tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-            end = 8 + length + max(tensor["data_offsets"][1] for tensor in tensors)
-            total += sum(math.prod(tensor["shape"]) for tensor in tensors)
-        except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-            end = -1
-        if end != size:
-            raise BadInput(
-                f"{path}: not a whole safetensors file (a pointer of Git LFS, or a download cut short?); "
-                "download the model again"
-            )
-    return total

@@ -13,8 +13,10 @@ class Outcome(NamedTuple):
 
 
 def passes(detail: str) -> Outcome:
+    """All is well."""
     return Outcome("pass", detail)
 
 
 def warns(detail: str) -> Outcome:
+    """The training can start, but something should be looked at."""
     return Outcome("warn", detail)
