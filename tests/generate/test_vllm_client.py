@@ -500,7 +500,7 @@ def test_the_keeper_takes_everything_with_it(tmp_path):
     )
     parent = (
         "import subprocess, sys, time\n"
-        f"k = subprocess.Popen([sys.executable, {str(ROOT / 'phase1' / 'vllm_keeper.py')!r}, '1', "
+        f"k = subprocess.Popen([sys.executable, {str(ROOT / 'phase1' / 'generate' / 'vllm_keeper.py')!r}, '1', "
         f"sys.executable, '-c', {server!r}], stdin=subprocess.PIPE, start_new_session=True)\n"
         "print(k.pid, flush=True); time.sleep(300)"
     )
