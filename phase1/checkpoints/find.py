@@ -64,7 +64,7 @@ def find_checkpoints(checkpoint_dir: Path) -> list[Checkpoint]:
 
 def look_at(step: int, path: Path) -> Checkpoint:
     """What a folder that was saved to its end holds now; one that vanishes meanwhile is not damaged, but gone."""
-    from phase1.train.run import checkpoint_fault
+    from phase1.train.resume import checkpoint_fault
 
     model = path / "huggingface"
     try:

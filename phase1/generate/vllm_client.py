@@ -13,19 +13,18 @@ import contextlib
 import random
 import resource
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import aiohttp
+from pydantic import JsonValue
 
 from phase1.contract.records import Completion
 from phase1.files import BadInput
-from phase1.generate.progress import Display
-from phase1.generate.requests import Backend, GenerationStopped, Request, Sampling, context_limit, decode, stop_ids
+from phase1.generate.generator import Asked, GenerationStopped
+from phase1.generate.requests import Request, context_limit, decode, stop_ids
 from phase1.generate.vllm_checks import check_model, check_sampling, version
-from phase1.generate.vllm_servers import Server, authorization, start_servers, stop_servers, wait_ready
+from phase1.generate.vllm_servers import Server, ServerConfig, authorization, start_servers, stop_servers, wait_ready
 
 TRIES = 5  # of one request that a healthy server fails
 BACK_OFF = 0.5  # seconds before the second try; doubles, with jitter
@@ -56,46 +55,60 @@ class Endpoint:
     probing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
 
-async def vllm_completions(
-    requests: list[Request],
-    model_path: Path,
-    tokenizer,
-    sampling: Sampling,
-    backend: Backend,
-    session: int,
-    display: Display,
-    info: dict[str, Any],
-) -> AsyncGenerator[Completion, None]:
-    """Yield a Completion a request, from `backend.urls` or from servers started for it and stopped on the way out."""
-    owned: list[Server] = []
-    try:
-        if not backend.urls and backend.servers:
-            owned = await asyncio.to_thread(start_servers, backend.servers)
-            display.say(
-                f"vLLM: starting {len(owned)} servers on {', '.join(dict.fromkeys(s.gpus for s in owned))}; "
-                f"logs in {backend.servers.log_dir}"
+@dataclass(frozen=True)
+class VllmSettings:
+    """Running servers (`urls`), or our own (`servers`); `max_concurrent` requests at a time on each.
+
+    `served_model_name`: under which running servers serve the model, where it is not its path. Timeouts in seconds: of
+    one answer, and of a server that has requests and produces no token.
+    """
+
+    urls: tuple[str, ...] = ()
+    servers: ServerConfig | None = None
+    served_model_name: str | None = None
+    max_concurrent: int = 256
+    request_timeout: float = 600.0
+    stall_timeout: float = 180.0
+    batch_invariant: bool = False  # as the servers are started, or were
+
+
+class VllmGenerator:
+    """A Generator: from `urls`, or from servers that are started for it and stopped on the way out."""
+
+    def __init__(self, settings: VllmSettings):
+        self.settings = settings
+        self.info: dict[str, JsonValue] = {}
+
+    async def completions(self, requests: Sequence[Request], asked: Asked) -> AsyncGenerator[Completion, None]:
+        """See Generator."""
+        settings = self.settings
+        owned: list[Server] = []
+        try:
+            if not settings.urls and settings.servers:
+                owned = await asyncio.to_thread(start_servers, settings.servers)
+                asked.progress.say(
+                    f"vLLM: starting {len(owned)} servers on {', '.join(dict.fromkeys(s.gpus for s in owned))}; "
+                    f"logs in {settings.servers.log_dir}"
+                )
+                ready = await asyncio.to_thread(wait_ready, owned, settings.servers.start_timeout, asked.progress.say)
+                endpoints = [Endpoint(s.url, s) for s in ready]
+            else:
+                endpoints = [Endpoint(url.rstrip("/").removesuffix("/v1")) for url in settings.urls]
+            # Keep-alive is closed by vLLM after 5 s of rest.
+            connector = aiohttp.TCPConnector(
+                limit=connections(len(endpoints) * (settings.max_concurrent + 2)), keepalive_timeout=4
             )
-            ready = await asyncio.to_thread(wait_ready, owned, backend.servers.start_timeout, display.say)
-            endpoints = [Endpoint(s.url, s) for s in ready]
-        else:
-            endpoints = [Endpoint(url.rstrip("/").removesuffix("/v1")) for url in backend.urls]
-        # Keep-alive is closed by vLLM after 5 s of rest.
-        connector = aiohttp.TCPConnector(
-            limit=connections(len(endpoints) * (backend.max_concurrent + 2)), keepalive_timeout=4
-        )
-        async with aiohttp.ClientSession(
-            connector=connector, headers=authorization(), timeout=aiohttp.ClientTimeout(total=None)
-        ) as http:
-            client = Client(
-                http, endpoints, sampling, tokenizer, stop_ids(model_path, tokenizer), backend, session, display
-            )
-            await client.check(model_path, requests[0], info)
-            async with contextlib.aclosing(client.completions(requests)) as stream:
-                async for completion in stream:
-                    yield completion
-    finally:
-        if owned:
-            await asyncio.to_thread(stop_servers, owned)
+            async with aiohttp.ClientSession(
+                connector=connector, headers=authorization(), timeout=aiohttp.ClientTimeout(total=None)
+            ) as http:
+                client = Client(http, endpoints, settings, asked)
+                self.info["servers"] = await client.check(requests[0])
+                async with contextlib.aclosing(client.completions(requests)) as stream:
+                    async for completion in stream:
+                        yield completion
+        finally:
+            if owned:
+                await asyncio.to_thread(stop_servers, owned)
 
 
 def connections(wanted: int) -> int:
@@ -114,48 +127,37 @@ def connections(wanted: int) -> int:
 class Client:
     """The queue and the workers on it: `max_concurrent` a server."""
 
-    def __init__(
-        self,
-        http: aiohttp.ClientSession,
-        endpoints: list[Endpoint],
-        sampling: Sampling,
-        tokenizer,
-        stops: list[int],
-        backend: Backend,
-        session: int,
-        display: Display,
-    ):
-        self.http, self.endpoints, self.backend, self.session, self.display = http, endpoints, backend, session, display
-        self.sampling, self.tokenizer, self.stops = sampling, tokenizer, stops
+    def __init__(self, http: aiohttp.ClientSession, endpoints: list[Endpoint], settings: VllmSettings, asked: Asked):
+        self.http, self.endpoints, self.settings, self.asked = http, endpoints, settings, asked
+        self.stops = stop_ids(asked.model_path, asked.tokenizer)
         self.queue: asyncio.PriorityQueue[tuple[int, Request]] = asyncio.PriorityQueue()
         self.out: asyncio.Queue[Completion | None] = asyncio.Queue()  # None: a server is gone, look whether any is left
         self.tries: dict[int, int] = {}
 
-    async def check(self, model_path: Path, probe: Request, info: dict[str, Any]) -> None:
+    async def check(self, probe: Request) -> dict[str, JsonValue]:
         """Every server serves this model, with room for `max_model_len`, and applies no sampling of the model's own.
 
         BadInput when one does not. One of our own that dies or hangs here is taken out, as later; one that the user
         named is an error, since only the user can say whether the evaluation should go on without it.
         """
-        limit = context_limit(model_path, self.sampling.max_model_len)
-        await asyncio.gather(*(self._check_one(e, model_path, probe, limit, info) for e in self.endpoints))
+        found = await asyncio.gather(*(self._check_one(e, probe) for e in self.endpoints))
         if all(e.gone for e in self.endpoints):
             raise BadInput(
                 "no vLLM server is left: "
                 f"{'; '.join(f'{e.url}: {e.gone}; its log: {e.server.log}' for e in self.endpoints if e.server)}"
             )
+        return {e.url: server for e, server in zip(self.endpoints, found, strict=True) if server is not None}
 
-    async def _check_one(self, e: Endpoint, model_path: Path, probe: Request, limit: int, info: dict[str, Any]) -> None:
-        patience = min(self.backend.request_timeout, self.backend.stall_timeout)
+    async def _check_one(self, e: Endpoint, probe: Request) -> dict[str, JsonValue] | None:
+        """What the server said of itself; None where it is taken out."""
+        model_path = self.asked.model_path
+        limit = context_limit(model_path, self.asked.sampling.max_model_len)
+        patience = min(self.settings.request_timeout, self.settings.stall_timeout)
         try:
             async with asyncio.timeout(patience):
-                e.model = await check_model(self.http, e.url, model_path, limit, self.backend.served_model_name)
+                e.model = await check_model(self.http, e.url, model_path, limit, self.settings.served_model_name)
                 found = await check_sampling(self.http, e.url, self.body(e, probe))
-                info.setdefault("servers", {})[e.url] = {
-                    "vllm": await version(self.http, e.url),
-                    "on": e.server.gpus if e.server else None,
-                    **found,
-                }
+                server = {"vllm": await version(self.http, e.url), "on": e.server.gpus if e.server else None, **found}
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             why = (
                 f"{type(error).__name__}: {error}"
@@ -164,23 +166,24 @@ class Client:
             )
             if e.server:
                 self._retire(e, why)
-                return
+                return None
             raise BadInput(
                 f"{e.url}: no vLLM server that answers there ({why}); leave it out, or start it again"
             ) from None
         if found["penalty_seen"] is False:
-            self.display.say(
+            self.asked.progress.say(
                 f"warning: {e.url}: a penalty of 2 changes nothing in the probe's answer, so the probe proves "
                 "nothing about penalties"
             )
+        return server
 
     # -------------------------------------------------------------------------------------------------------- the queue
-    async def completions(self, requests: list[Request]) -> AsyncGenerator[Completion, None]:
+    async def completions(self, requests: Sequence[Request]) -> AsyncGenerator[Completion, None]:
         """Yield a Completion a request as each is finished. GenerationStopped when no server is left."""
         for order, request in enumerate(requests):
             self.queue.put_nowait((order, request))
         # In turn over the servers, or the first would get the whole of a short queue.
-        for _ in range(min(self.backend.max_concurrent, len(requests))):
+        for _ in range(min(self.settings.max_concurrent, len(requests))):
             for e in self.endpoints:
                 e.workers.append(asyncio.create_task(self._work(e)))
         guards = [asyncio.create_task(self._guard(e)) for e in self.endpoints]
@@ -205,7 +208,7 @@ class Client:
             order, request = await self.queue.get()
             done = False
             e.in_flight += 1
-            self.display.start("generated")
+            self.asked.progress.start("generated")
             try:
                 completion = await self._answer(e, order, request)
                 if done := completion is not None:
@@ -214,7 +217,7 @@ class Client:
             finally:  # cancelled too, when the server is taken out
                 e.in_flight -= 1
                 if not done:
-                    self.display.start("generated", -1)
+                    self.asked.progress.start("generated", -1)
                     self.queue.put_nowait((order, request))
 
     async def _answer(self, e: Endpoint, order: int, request: Request) -> Completion | None:
@@ -222,10 +225,11 @@ class Client:
         started, clock = time.time(), time.perf_counter()
 
         def failed(why: str) -> Completion:
-            return request.completion("", "error", 0, time.perf_counter() - clock, started, self.session, why)
+            seconds, session = time.perf_counter() - clock, self.asked.session
+            return request.completion(reason="error", seconds=seconds, started=started, session=session, error=why)
 
         try:
-            async with asyncio.timeout(self.backend.request_timeout):
+            async with asyncio.timeout(self.settings.request_timeout):
                 async with self.http.post(e.url + "/v1/completions", json=self.body(e, request)) as response:
                     if response.status in REFUSED:
                         return failed(
@@ -244,15 +248,21 @@ class Client:
                 raise Failed(f"finish_reason {choice['finish_reason']}")
             text, n_tokens = choice["text"], usage["completion_tokens"]
             if ids := choice.get("token_ids"):  # vLLM 0.10.2 and later
-                text, _, n_tokens = decode(self.tokenizer, ids, set(self.stops))
+                decoded = decode(self.asked.tokenizer, ids, set(self.stops))
+                text, n_tokens = decoded.text, decoded.n_tokens
             return request.completion(
-                text, choice["finish_reason"], n_tokens, time.perf_counter() - clock, started, self.session
+                text,
+                reason=choice["finish_reason"],
+                n_tokens=n_tokens,
+                seconds=time.perf_counter() - clock,
+                started=started,
+                session=self.asked.session,
             )
         except (aiohttp.ClientError, TimeoutError, Failed, ValueError, KeyError, IndexError, TypeError) as error:
             why = (
                 f"{type(error).__name__}: {error}"
                 if not isinstance(error, TimeoutError)
-                else f"no answer in {self.backend.request_timeout:.0f} s"
+                else f"no answer in {self.settings.request_timeout:.0f} s"
             )
         if not await self._healthy(e):
             return None
@@ -262,9 +272,9 @@ class Client:
         await asyncio.sleep(BACK_OFF * 2 ** (tries - 1) * random.uniform(0.5, 1.5))
         return None
 
-    def body(self, e: Endpoint, request: Request) -> dict[str, Any]:
+    def body(self, e: Endpoint, request: Request) -> dict[str, JsonValue]:
         """Everything explicit: what is left out a server may fill from the model's generation_config.json."""
-        s = self.sampling
+        s = self.asked.sampling
         body = {
             "model": e.model,
             "prompt": request.prompt,
@@ -304,7 +314,7 @@ class Client:
         """Take out a server whose process ends, or that has requests and produces nothing
         (lm-evaluation-harness#2904)."""
         e.moved = time.monotonic()
-        patience, finished = self.backend.stall_timeout, 0
+        patience, finished = self.settings.stall_timeout, 0
         while e.gone is None:
             await asyncio.sleep(min(GUARD, patience / 4))
             if e.server and not e.server.alive:
@@ -314,7 +324,7 @@ class Client:
             if e.in_flight == 0 or e.finished != finished or (tokens is not None and tokens != e.seen):
                 e.moved, e.seen, finished = time.monotonic(), tokens if tokens is not None else e.seen, e.finished
             # Without /metrics only finished answers show life, and one answer may take as long as a request may.
-            limit = patience if tokens is not None else max(patience, self.backend.request_timeout)
+            limit = patience if tokens is not None else max(patience, self.settings.request_timeout)
             if time.monotonic() - e.moved > limit:
                 self._retire(e, f"it answers /health but has produced nothing for {limit:.0f} s")
 
@@ -338,7 +348,7 @@ class Client:
         left = (
             f"its {e.in_flight} requests go to the others, of which {others} are left" if others else "no other is left"
         )
-        self.display.say(f"warning: {e.url} is taken out: {reason}; {left}{log}")
+        self.asked.progress.say(f"warning: {e.url} is taken out: {reason}; {left}{log}")
         current = asyncio.current_task()
         for task in e.workers:
             if task is not current:

@@ -26,11 +26,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from phase1.contract.problems import EVAL_SETS, Problem, load_problems
-from phase1.evaluate.folder import evaluate
-from phase1.generate.progress import Display
-from phase1.generate.requests import Backend, Sampling, generate, prompt_ids
+from phase1.evaluate.display import Display
+from phase1.evaluate.loop import evaluate
+from phase1.generate.generate import Backend, Generation
+from phase1.generate.requests import Answer, Sampling, prompt_ids
+from phase1.generate.vllm_client import VllmSettings
 from phase1.generate.vllm_servers import ask
-from phase1.judge.judge import JudgeConfig
+from phase1.judge.config import JudgeConfig
 from phase1.machine import free_ports
 from phase1.model.tokenizer import load_tokenizer
 from tests.generate.stub_vllm import key
@@ -86,14 +88,12 @@ def overlap(args: argparse.Namespace, work: Path, model: Path) -> int:
         with stub(
             work, model, "--answers", str(work / "answers.json"), "--places", str(PLACES), "--seconds", str(seconds)
         ) as url:
-            backend = Backend("vllm", urls=(url,))
+            backend = Backend(vllm=VllmSettings(urls=(url,)))
             out = work / f"out_{ratio:.2f}"
             alone = timed(lambda backend=backend: generate_only(problems, model, backend))
-            both = timed(
-                lambda out=out, backend=backend: evaluate(out, sets, model, Sampling(), backend, JudgeConfig(), 0)
-            )
+            both = timed(lambda out=out, backend=backend: both_stages(out, sets, model, backend))
         shutil.rmtree(out / "results")
-        judging = timed(lambda out=out: evaluate(out, sets, model, Sampling(), None, JudgeConfig(), 0))
+        judging = timed(lambda out=out: both_stages(out, sets, model, None))
         worst = max(worst, both / max(alone, judging))
         print(
             (
@@ -113,9 +113,14 @@ def timed(run) -> float:
     return time.perf_counter() - started
 
 
+async def both_stages(out: Path, sets: dict[str, list[Problem]], model: Path, backend: Backend | None) -> None:
+    judge = JudgeConfig()
+    await evaluate(out, sets, model_path=model, sampling=Sampling(), backend=backend, judge_config=judge, session=0)
+
+
 async def generate_only(problems: list[Problem], model: Path, backend: Backend) -> None:
-    display = Display(len(problems), 0, 0)
-    async for _ in generate([(p, 0) for p in problems], model, Sampling(), backend, 0, display, {}):
+    generation = Generation(model, Sampling(), backend, 0, Display(len(problems), 0, 0))
+    async for _ in generation.completions([Answer(p, 0) for p in problems]):
         pass
 
 
@@ -125,7 +130,7 @@ def stub(work: Path, model: Path, *args: str):
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.stub_vllm", "--model", str(model), "--port", str(port), *args], cwd=ROOT
+        [sys.executable, "-m", "tests.generate.stub_vllm", "--model", str(model), "--port", str(port), *args], cwd=ROOT
     )
     try:
         for _ in range(400):

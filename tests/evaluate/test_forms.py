@@ -8,14 +8,18 @@ import sys
 
 import pytest
 
+from phase1.contract.identity import Identity
 from phase1.contract.problems import Problem
 from phase1.contract.prompts import answer
 from phase1.contract.records import Completion, RecordLog, read_records
-from phase1.evaluate.folder import is_final, judge_completion, open_run
+from phase1.contract.state.evaluation_run import EvaluatedModel
+from phase1.evaluate.folder import is_final, open_run
 from phase1.evaluate.forms import extraction_summary
+from phase1.evaluate.loop import judge_completion
 from phase1.evaluate.metrics import write_metrics, write_qa_logs
 from phase1.files import BadInput, read_json, write_json
-from phase1.judge.judge import JudgeConfig, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import open_judge
 from phase1.reward import compute_score
 from tests.conftest import ROOT
 from tests.judge.running_judge import stdin
@@ -120,7 +124,7 @@ def test_summary_and_qa_log_count_the_rules(records, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- identity
-IDENTITY = {"judge": {"judge": "local", "extraction": "contract"}, "datasets": {}}
+IDENTITY = Identity(EvaluatedModel(), None, {}, {"judge": "local", "extraction": "contract"}, {})
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_an_evaluation_is_not_resumed_under_the_other_extraction(tmp_path, was, 
         with pytest.raises(BadInput, match="judge.extraction = 'reader'"):
             open_run(tmp_path, IDENTITY)
     else:
-        assert open_run(tmp_path, IDENTITY)["judge"]["extraction"] == "contract"
+        assert open_run(tmp_path, IDENTITY).judge["extraction"] == "contract"
 
 
 # --------------------------------------------------------------------------------------------------------------- report

@@ -99,7 +99,7 @@ def test_an_unreachable_wandb_is_one_warning(evaluated, monkeypatch, capfd):
 def test_without_a_login_nobody_is_asked_for_one_at_the_terminal(evaluated):
     """In a process with a terminal of its own: there wandb.init waits for a choice."""
     code = (
-        "import pathlib; from phase1.tracking import log_evaluation; log_evaluation('p', 'r', 'online', 5, "
+        "import pathlib; from phase1.evaluate.wandb_log import log_evaluation; log_evaluation('p', 'r', 'online', 5, "
         f"{SUMMARY}, pathlib.Path({str(evaluated)!r}))"
     )
     pid, terminal = pty.fork()

@@ -1,6 +1,6 @@
 """An OpenAI-compatible server of settable speed that speaks as vLLM does, for tests and benchmarks of its client.
 
-    python -m tests.stub_vllm --model PATH --port 8000 --seconds 0.5 --places 8 --log requests.jsonl
+    python -m tests.generate.stub_vllm --model PATH --port 8000 --seconds 0.5 --places 8 --log requests.jsonl
 
 Each answer takes `--seconds` in one of `--places`; its text is that of `--answers` for the prompt's ids, or a program
 that prints the prompt's length. Every request is a line of `--log` when it arrives and another when its answer has been

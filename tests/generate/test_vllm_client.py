@@ -19,10 +19,11 @@ import aiohttp
 import pytest
 
 from phase1.contract.problems import load_problems
+from phase1.evaluate.display import Display
 from phase1.files import BadInput, read_json, read_jsonl
-from phase1.generate.progress import Display
-from phase1.generate.requests import Backend, Sampling, make_requests, prompt_ids
-from phase1.generate.vllm_client import Client, Endpoint, connections
+from phase1.generate.generator import Asked
+from phase1.generate.requests import Answer, Sampling, make_requests, prompt_ids
+from phase1.generate.vllm_client import Client, Endpoint, VllmSettings, connections
 from phase1.generate.vllm_servers import Server, ServerConfig, ask, environment, gpu_groups
 from phase1.machine import free_ports
 from phase1.model.tokenizer import load_tokenizer
@@ -41,7 +42,7 @@ class StubServer:
         self.command = [
             sys.executable,
             "-m",
-            "tests.stub_vllm",
+            "tests.generate.stub_vllm",
             "--model",
             str(model),
             "--port",
@@ -288,9 +289,9 @@ def test_one_of_our_own_servers_that_dies_before_its_first_answer_is_taken_out(b
     sound, tokenizer, said, info = stub(), load_tokenizer(base_model), [], {}
     display = Display(1, 0, 0)
     display.say = said.append
-    request = make_requests([(load_problems(SAMPLES / "manifests", "mbpp_reg", 1)[0], 0)], tokenizer, 6144, Sampling())[
-        0
-    ]
+    [problem] = load_problems(SAMPLES / "manifests", "mbpp_reg", 1)
+    [request] = make_requests([Answer(problem, 0)], tokenizer, 6144, Sampling())
+    asked = Asked(base_model.resolve(), tokenizer, Sampling(), 0, display)
     ended = subprocess.Popen(["false"])
     ended.wait()
     owned = [
@@ -300,14 +301,12 @@ def test_one_of_our_own_servers_that_dies_before_its_first_answer_is_taken_out(b
 
     async def check(servers: list[Server]) -> list[str | None]:
         async with aiohttp.ClientSession() as http:
-            client = Client(
-                http, [Endpoint(s.url, s) for s in servers], Sampling(), tokenizer, [], Backend("vllm"), 0, display
-            )
-            await client.check(base_model.resolve(), request, info)
+            client = Client(http, [Endpoint(s.url, s) for s in servers], VllmSettings(), asked)
+            info.update(await client.check(request))
             return [e.gone for e in client.endpoints]
 
     gone, alive = asyncio.run(check(owned))
-    assert gone and alive is None and list(info["servers"]) == [sound.url] and "is taken out" in said[0]
+    assert gone and alive is None and list(info) == [sound.url] and "is taken out" in said[0]
     with pytest.raises(BadInput, match=r"no vLLM server is left: .*vllm\.log"):
         asyncio.run(check(owned[:1]))
 
@@ -501,7 +500,7 @@ def test_the_keeper_takes_everything_with_it(tmp_path):
     )
     parent = (
         "import subprocess, sys, time\n"
-        f"k = subprocess.Popen([sys.executable, {str(ROOT / 'phase1' / 'vllm_keeper.py')!r}, '1', "
+        f"k = subprocess.Popen([sys.executable, {str(ROOT / 'phase1' / 'generate' / 'vllm_keeper.py')!r}, '1', "
         f"sys.executable, '-c', {server!r}], stdin=subprocess.PIPE, start_new_session=True)\n"
         "print(k.pid, flush=True); time.sleep(300)"
     )

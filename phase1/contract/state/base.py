@@ -50,4 +50,5 @@ class Stamp(BaseModel):
 
     command: list[str] = []
     arguments: dict[str, JsonValue] = {}
+    versions: dict[str, str] = {}
     time: str | None = None

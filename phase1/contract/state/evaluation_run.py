@@ -66,3 +66,9 @@ class EvaluationRun(StateFile):
     def judge_settings(self) -> dict[str, JsonValue]:
         """The judge's settings, with what an older file leaves out."""
         return {**UNRECORDED, **self.judge}
+
+    @property
+    def n_samples(self) -> int:
+        """Answers a problem; 1 where they are greedy."""
+        value = self.sampling.get("n_samples", 1)
+        return value if isinstance(value, int) else 1
