@@ -43,6 +43,7 @@ def compile_error(program: str, name: str = "program") -> str | None:
 
 def compile_apart(programs: Sequence[str], name: str = "program", timeout: float = 300.0) -> Compiled:
     """Compile `programs` one after another in a process of its own, for at most `timeout` seconds in all."""
+    death: str | None = None
     try:
         done = subprocess.run(
             [sys.executable, "-I", __file__, name],
@@ -54,7 +55,6 @@ def compile_apart(programs: Sequence[str], name: str = "program", timeout: float
         output, death = e.stdout or b"", f"no answer within {timeout:.0f} s"
     else:
         output, code = done.stdout, done.returncode
-        death = None
         if code:
             death = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return Compiled([json.loads(line) for line in output.split(b"\n")[:-1]], death)

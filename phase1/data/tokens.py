@@ -4,15 +4,51 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Protocol, cast
 
 from phase1.contract.prompts import answer, chat
 from phase1.files import BadInput
 
 
-def load_tokenizer(model: Path) -> Any:
-    """The model's tokenizer; imported here because transformers takes seconds to import."""
+class FastTokenizer(Protocol):
+    """The part of tokenizers.Tokenizer that counting needs."""
+
+    def encode_batch_fast(self, input: list[str], *, add_special_tokens: bool) -> Sequence[FastEncoding]: ...
+
+
+class FastEncoding(Protocol):
+    ids: list[int]
+
+
+class ChatTokenizer(Protocol):
+    """The part of a transformers tokenizer that counting needs."""
+
+    chat_template: str | None
+    is_fast: bool
+    backend_tokenizer: FastTokenizer  # where is_fast
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]: ...
+    def get_added_vocab(self) -> dict[str, int]: ...
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str: ...
+
+
+class RowLength(NamedTuple):
+    """Tokens of a row before its answer, and those of the answer and the end of its turn, which are trained."""
+
+    prompt: int
+    trained: int
+
+
+def load_tokenizer(model: Path) -> ChatTokenizer:
+    """The model's tokenizer; transformers takes seconds to import.
+
+    Raises:
+        BadInput: none can be loaded from there, or it has no chat template.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -21,42 +57,50 @@ def load_tokenizer(model: Path) -> Any:
         raise BadInput(f"{model}: no tokenizer can be loaded from it ({str(e).splitlines()[0][:200]})") from None
     if not tokenizer.chat_template:
         raise BadInput(f"{model}: its tokenizer has no chat template; give the instruct model that will be trained")
-    return tokenizer
+    return cast(ChatTokenizer, tokenizer)
+
+
+class _Around(NamedTuple):
+    """A template's text before the user turn, between it and the answer, and behind the answer."""
+
+    before: str
+    between: str
+    behind: str
 
 
 class RowTokens:
     """Counts the tokens of a row's prompt and of its answer.
 
-    Both are tokenised apart: verl, too, tokenises a row turn by turn (multiturn_sft_dataset.py,
+    Each is tokenised by itself: verl, too, tokenises a row turn by turn (multiturn_sft_dataset.py,
     _process_single_message). Where the template only puts constant text around the turns, as ChatML does, rows are put
     together from that text, since rendering the template costs as much as tokenising; else each row is rendered.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
         self.tokenizer = tokenizer
-        self.special = re.compile(
-            "|".join(map(re.escape, sorted(tokenizer.get_added_vocab(), key=len, reverse=True))) or r"(?!)"
-        )
+        marks = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+        self.special = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
         self.around = self._around()
-        self._prompt = functools.lru_cache(maxsize=256)(
-            self._count_prompt
-        )  # a problem's solutions stand close together
+        # A problem's solutions stand close together.
+        self._prompt = functools.lru_cache(maxsize=256)(self._count_prompt)
 
     def special_in(self, text: str) -> str | None:
         """The first of the template's own marks that stands in `text`."""
         found = self.special.search(text)
         return found[0] if found else None
 
-    def count(self, user: str, response: str) -> tuple[int, int]:
-        """(tokens before the answer, tokens of the answer and the end of its turn)."""
+    def count(self, user: str, response: str) -> RowLength:
+        """The length of a row."""
         head, tokens = self._prompt(user)
         if self.around:
-            return tokens, self._tokens(response + self.around[2])
+            return RowLength(tokens, self._tokens(response + self.around.behind))
         text = self._render(user, response)
-        return tokens, self._tokens(text[len(head) :]) if text.startswith(head) else self._tokens(text) - tokens
+        if text.startswith(head):
+            return RowLength(tokens, self._tokens(text[len(head) :]))
+        return RowLength(tokens, self._tokens(text) - tokens)
 
     def _count_prompt(self, user: str) -> tuple[str, int]:
-        head = f"{self.around[0]}{user}{self.around[1]}" if self.around else self._render(user)
+        head = f"{self.around.before}{user}{self.around.between}" if self.around else self._render(user)
         return head, self._tokens(head)
 
     def _render(self, user: str, response: str | None = None) -> str:
@@ -66,12 +110,12 @@ class RowTokens:
 
     def _tokens(self, text: str) -> int:
         if self.tokenizer.is_fast:  # encode_batch_fast leaves out the offsets, which nobody reads here
-            return len(self.tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+            fast = self.tokenizer.backend_tokenizer
+            return len(fast.encode_batch_fast([text], add_special_tokens=False)[0].ids)
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _around(self) -> tuple[str, str, str] | None:
-        """The text before the user turn, between it and the answer, and behind the answer; None where it is not
-        constant."""
+    def _around(self) -> _Around | None:
+        """The constant text of the template; None where it has none."""
         found = set()
         for user, code in (
             ("Count.", "1"),
@@ -83,5 +127,5 @@ class RowTokens:
             before, mark, between = head.rpartition(user)
             if not mark:
                 return None
-            found.add((before, between, behind))
+            found.add(_Around(before, between, behind))
         return found.pop() if len(found) == 1 else None
