@@ -50,4 +50,5 @@ class Stamp(BaseModel):
 
     command: list[str] = []
     arguments: dict[str, JsonValue] = {}
+    versions: dict[str, str] = {}  # of Python and of the packages that can move a number
     time: str | None = None

@@ -21,10 +21,20 @@ class Rates(BaseModel):
 class RunnerUp(Rates):
     """The second best and McNemar's test of the best against it on the same problems.
 
-    `beyond_noise` is None where the problems' own records are not there to be compared.
+    `change`: the best rate minus this one, with its 95% `interval`; `gained` and `lost`: problems that only the best, or
+    only this one, solves. `beyond_noise` is None, and all of the test is missing, where the problems' own records are
+    not there to be compared.
     """
 
     step: int
+    method: str | None = None
+    problems: int | None = None
+    change: float | None = None
+    interval: tuple[float | None, float | None] | None = None
+    gained: int | None = None
+    lost: int | None = None
+    mcnemar_exact_p: float | None = None
+    mcnemar_mid_p: float | None = None
     p: float | None = None
     beyond_noise: bool | None = None
 
