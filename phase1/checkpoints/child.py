@@ -35,7 +35,9 @@ def run_child(script: str, arguments: Sequence[str], log: Path, environment: Map
     if shutil.which("setpriv"):
         command = ["setpriv", "--pdeathsig", "TERM", *command]
     with open(log, "ab") as f:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=f, stderr=f, env={**os.environ, **environment})
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=f, stderr=f, env={**os.environ, **environment}
+        )
         try:
             code = child.wait()
         except BaseException:  # Ctrl-C, SIGTERM: the child closes its servers and sandboxes first

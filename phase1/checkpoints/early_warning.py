@@ -41,7 +41,10 @@ _BY_STEP = TypeAdapter(dict[int, Regression])
 
 
 def read_regressions(path: Path) -> dict[int, Regression]:
-    """What earlier passes said, by step; empty where nothing can be read. It only keeps things from being said twice."""
+    """What earlier passes said, by step; empty where the file is missing or damaged.
+
+    It only keeps things from being said twice.
+    """
     try:
         return _BY_STEP.validate_python(read_json(path))
     except (BadInput, ValidationError):
@@ -102,20 +105,18 @@ def against_phase0(phase0_metrics: Path, folder: Path) -> AgainstPhase0:
     Raises:
         BadInput: a file of either evaluation is missing or damaged.
     """
-    base, now_ = read_side("Phase 0", [phase0_metrics]), read_side(folder.name, [folder / "metrics.json"])
+    base, current = read_side("Phase 0", [phase0_metrics]), read_side(folder.name, [folder / "metrics.json"])
     tests: dict[Rate, _Test] = {}
     not_compared = []
     for rate in WATCHED:
-        found = _test(rate, base, now_)
+        found = _test(rate, base, current)
         if isinstance(found, str):
             not_compared.append(found)
         else:
             tests[rate] = found
     stats.holm([t.comparison for t in tests.values()])
     worse = [
-        _in_words(rate, test)
-        for rate, test in tests.items()
-        if stats.answer(test.comparison, better=+1) == stats.WORSE
+        _in_words(rate, test) for rate, test in tests.items() if stats.answer(test.comparison, better=+1) == stats.WORSE
     ]
     return AgainstPhase0(worse, not_compared)
 
@@ -152,6 +153,6 @@ def _in_words(rate: Rate, test: _Test) -> str:
     c = test.comparison
     low, high = ("-" if bound is None else f"{bound * 100:+.1f}" for bound in (c.low, c.high))
     return (
-        f"{rate.dataset}: {rate.metric} {test.was:.1%} in Phase 0, {test.is_now:.1%} now ({c.change * 100:+.1f} pp, 95% "
-        f"interval {low} to {high}, p {c.p_holm:.2g}, {c.method}, {c.n} problems)"
+        f"{rate.dataset}: {rate.metric} {test.was:.1%} in Phase 0, {test.is_now:.1%} now ({c.change * 100:+.1f} pp, "
+        f"95% interval {low} to {high}, p {c.p_holm:.2g}, {c.method}, {c.n} problems)"
     )

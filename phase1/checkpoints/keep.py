@@ -24,7 +24,7 @@ NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 class KeptModel(StateFile):
-    """kept.json. `source`: the directory it was kept from; `fingerprint`: of the model as it was then; `bytes`: its size."""
+    """kept.json. `source`: the directory it was kept from; `fingerprint` and size in `bytes`: of the model as it was."""
 
     step: int
     source: str

@@ -37,7 +37,7 @@ class PassSettings:
     passed_on: tuple[str, ...] = ()
 
     def sets_of(self, step: int) -> list[str]:
-        """The data sets on which a checkpoint is evaluated: tier 1 always, tier 2 every `tier2_every` steps (contract 4)."""
+        """The data sets of a checkpoint: tier 1 always, tier 2 every `tier2_every` steps (contract 4)."""
         tiers = (1, 2) if step % self.tier2_every == 0 else (1,)
         return [s.name for s in EVAL_SETS.values() if s.tier in tiers]
 

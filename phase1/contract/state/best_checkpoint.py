@@ -21,9 +21,9 @@ class Rates(BaseModel):
 class RunnerUp(Rates):
     """The second best and McNemar's test of the best against it on the same problems.
 
-    `change`: the best rate minus this one, with its 95% `interval`; `gained` and `lost`: problems that only the best, or
-    only this one, solves. `beyond_noise` is None, and all of the test is missing, where the problems' own records are
-    not there to be compared.
+    `change`: the best rate minus this one, with its 95% `interval`; `gained` and `lost`: problems that only the best,
+    or only this one, solves. `beyond_noise` is None, and all of the test is missing, where the problems' own records
+    are not there to be compared.
     """
 
     step: int
