@@ -36,7 +36,8 @@ from phase1.evaluate.folder import (
     unfinished,
 )
 from phase1.evaluate.looks import note_looks
-from phase1.evaluate.metrics import write_metrics, write_qa_logs
+from phase1.evaluate.metrics import write_metrics
+from phase1.evaluate.qa import write_qa_logs
 from phase1.evaluate.table import show
 from phase1.evaluate.wandb_log import log_evaluation
 from phase1.files import BadInput, fingerprint, only_one, read_json, run_script, run_stamp, write_json

@@ -13,7 +13,8 @@ from phase1.contract.prompts import answer
 from phase1.contract.records import Completion, RecordLog, read_records
 from phase1.evaluate.folder import is_final, judge_completion, open_run
 from phase1.evaluate.forms import extraction_summary
-from phase1.evaluate.metrics import write_metrics, write_qa_logs
+from phase1.evaluate.metrics import write_metrics
+from phase1.evaluate.qa import write_qa_logs
 from phase1.files import BadInput, read_json, write_json
 from phase1.judge.judge import JudgeConfig, open_judge
 from phase1.reward import compute_score
