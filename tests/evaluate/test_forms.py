@@ -11,8 +11,10 @@ import pytest
 from phase1.contract.problems import Problem
 from phase1.contract.prompts import answer
 from phase1.contract.records import Completion, RecordLog, read_records
-from phase1.evaluate.folder import is_final, judge_completion, open_run
+from phase1.contract.state.evaluation_run import EvaluationRun
+from phase1.evaluate.folder import is_final, open_run
 from phase1.evaluate.forms import extraction_summary
+from phase1.evaluate.loop import judge_completion
 from phase1.evaluate.metrics import write_metrics, write_qa_logs
 from phase1.files import BadInput, read_json, write_json
 from phase1.judge.judge import JudgeConfig, open_judge
@@ -120,7 +122,7 @@ def test_summary_and_qa_log_count_the_rules(records, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- identity
-IDENTITY = {"judge": {"judge": "local", "extraction": "contract"}, "datasets": {}}
+IDENTITY = EvaluationRun(status="running", judge={"judge": "local", "extraction": "contract"}, datasets={})
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_an_evaluation_is_not_resumed_under_the_other_extraction(tmp_path, was, 
         with pytest.raises(BadInput, match="judge.extraction = 'reader'"):
             open_run(tmp_path, IDENTITY)
     else:
-        assert open_run(tmp_path, IDENTITY)["judge"]["extraction"] == "contract"
+        assert open_run(tmp_path, IDENTITY).judge["extraction"] == "contract"
 
 
 # --------------------------------------------------------------------------------------------------------------- report

@@ -1,4 +1,4 @@
-"""phase1/generate/progress.py: what a log file of an evaluation shows."""
+"""What a log file of an evaluation shows."""
 
 import re
 import time
@@ -6,7 +6,7 @@ import time
 import pytest
 
 from phase1.contract.records import Completion, Record
-from phase1.generate.progress import Display
+from phase1.evaluate.display import Display
 
 COMPLETION = Completion("mbpp_reg", "MBPP/11", "p", "", "text", "stop", 10, 50, 1.0, 0.0, 0)
 

@@ -1,0 +1,117 @@
+"""Which model is evaluated, and whether it may see the test-only sets."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from phase1.evaluate.target import Target, TargetChoice, find_target, guard_test_sets, training_model
+from phase1.files import BadInput
+from tests.evaluate.running import write_train_run
+
+
+def model_dir(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    return path
+
+
+@pytest.fixture
+def run_dir(tmp_path) -> Path:
+    """A training run's folder with one checkpoint."""
+    model_dir(tmp_path / "ckpt" / "global_step_7" / "huggingface")
+    return tmp_path
+
+
+def find(run_dir: Path, *, best: dict | None = None, **changes: object) -> Target:
+    """The target of the run's folder; `best` is written as best_checkpoint.json."""
+    path = run_dir / "best_checkpoint.json"
+    if best:
+        path.write_text(json.dumps(best))
+    choice = {
+        "model_path": None,
+        "checkpoint_dir": run_dir / "ckpt",
+        "step": None,
+        "best_checkpoint": path,
+        "output_dir": None,
+    }
+    return find_target(TargetChoice(**{**choice, **changes}), run_dir / "outputs")
+
+
+ELSEWHERE = {"best_step": 9, "model_path": "/elsewhere/global_step_9/huggingface"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"step": "8"}, "global_step_8/huggingface: no config.json there"),
+        ({"step": "9", "best": ELSEWHERE}, "global_step_9/huggingface: no config.json there"),  # another run's best
+        ({"step": "seven"}, "--step seven: neither a number nor `best`"),
+        ({"step": "best", "best": ELSEWHERE}, "--step best needs --output_dir"),
+        ({"step": "best", "output_dir": Path("o")}, "best_checkpoint.json: no such file"),
+        ({"step": "best", "output_dir": Path("o"), "best": {"step": 7}}, "best_checkpoint.json: best_step: "),
+        ({}, "give --checkpoint_dir and --step, or --model_path"),
+        ({"step": "7", "checkpoint_dir": Path("nowhere")}, "nowhere: no such folder"),
+        ({"step": "7", "model_path": Path("m")}, "leave out --checkpoint_dir and --step"),
+        ({"model_path": Path("m"), "checkpoint_dir": None}, "--model_path needs --output_dir"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value.split()[0].split("/")[-1],
+)
+def test_what_cannot_be_evaluated_is_said_in_one_line(run_dir, choice, message):
+    with pytest.raises(BadInput) as refused:
+        find(run_dir, **choice)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_step_goes_to_its_own_folder_unless_another_is_named(run_dir):
+    assert find(run_dir, step="7").output_dir == run_dir / "outputs" / "eval_step_7"
+    assert find(run_dir, step="7", output_dir=run_dir / "o").output_dir == run_dir / "o"
+
+
+def test_the_best_step_is_that_of_this_run_only(run_dir):
+    own = {"best_step": 7, "model_path": str(run_dir / "ckpt" / "global_step_7" / "huggingface")}
+    assert find(run_dir, step="7", best=own).is_best
+    assert not find(run_dir, step="7", best={"best_step": 7, "model_path": "/elsewhere/huggingface"}).is_best
+    assert not find(run_dir, step="7", best={**own, "best_step": 6}).is_best
+
+
+def test_a_best_checkpoint_that_verl_rotated_away_is_found_at_its_kept_copy(run_dir):
+    kept = run_dir / "kept"
+    (run_dir / "ckpt" / "global_step_7" / "huggingface").rename(kept)
+    best = {"best_step": 7, "model_path": str(kept)}
+    target = find(run_dir, step="best", best=best, output_dir=run_dir / "eval_final")
+    assert target == Target(kept.resolve(), 7, True, run_dir / "eval_final")
+
+
+@pytest.mark.parametrize(
+    ("step", "is_best", "allowed", "dataset", "refused"),
+    [
+        (7, False, False, "humaneval", True),
+        (7, False, True, "humaneval", False),
+        (7, True, False, "humaneval", False),
+        (None, False, False, "humaneval", False),  # Phase 0
+        (7, False, False, "mbpp_reg", False),
+    ],
+    ids=["early", "final", "best", "phase0", "open_set"],
+)
+def test_only_the_chosen_checkpoint_and_phase_0_see_the_test_sets(step, is_best, allowed, dataset, refused):
+    target = Target(Path("m"), step, is_best, Path("o"))
+    if refused:
+        with pytest.raises(BadInput, match="humaneval is test-only and step 7 is not the best step"):
+            guard_test_sets(target, ["mbpp_reg", dataset], allowed, Path("best_checkpoint.json"))
+    else:
+        guard_test_sets(target, ["mbpp_reg", dataset], allowed, Path("best_checkpoint.json"))
+
+
+@pytest.mark.parametrize("name", ["plain", "a=b", "c(d)", "e,f", "模型", "g h", "it's"])
+def test_the_base_model_is_found_whatever_its_path(tmp_path, name):
+    base = tmp_path / name
+    base.mkdir()
+    write_train_run(tmp_path, base)
+    assert training_model(tmp_path) is None  # nothing to compare with
+    (base / "tokenizer_config.json").write_text("{}")
+    assert training_model(tmp_path) == base
+
+
+def test_without_a_train_run_there_is_no_base_model(tmp_path):
+    assert training_model(None) is None and training_model(tmp_path) is None
