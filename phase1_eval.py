@@ -35,7 +35,8 @@ from phase1.evaluate.folder import (
 )
 from phase1.evaluate.looks import note_looks
 from phase1.evaluate.loop import evaluate
-from phase1.evaluate.metrics import write_metrics, write_qa_logs
+from phase1.evaluate.metrics import write_metrics
+from phase1.evaluate.qa import write_qa_logs
 from phase1.evaluate.table import show
 from phase1.evaluate.target import Target, find_target, guard_test_sets, training_model
 from phase1.evaluate.wandb_log import log_evaluation

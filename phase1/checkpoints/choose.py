@@ -12,8 +12,7 @@ from typing import Any
 from phase1.checkpoints.find import step_folders
 from phase1.contract.extraction import UNRECORDED
 from phase1.contract.problems import manifest_path, read_manifest
-from phase1.contract.records import Record, read_records
-from phase1.evaluate.metrics import EXEC_SUCCESS
+from phase1.contract.records import EXEC_SUCCESS, Record, read_records
 from phase1.files import BadInput, read_json, sha256_file
 from phase1.report import stats
 
@@ -163,7 +162,8 @@ def against_phase0(phase0_metrics: Path, folder: Path) -> tuple[list[str], list[
     Phase 0 has its records, by the counts where it is the original project's metrics.json and summary.json. Two models
     that do not differ give a warning at one checkpoint in forty, since only the worse half of a two-sided 5% counts.
     """
-    from phase1.report.inputs import MISMATCH, comparability, read_side
+    from phase1.report.comparability import MISMATCH, comparability
+    from phase1.report.inputs import read_side
 
     base, now = read_side("Phase 0", [phase0_metrics]), read_side(folder.name, [folder / "metrics.json"])
     wanted = {d for d, _ in WATCHED}

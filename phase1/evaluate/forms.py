@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+
+from pydantic import JsonValue
 
 from phase1.contract.extraction import EXTRACTIONS
 from phase1.contract.records import EXEC_SUCCESS, Record
 
 
-def extraction_summary(records: Sequence[Record]) -> dict[str, Any] | None:
+def extraction_summary(records: Sequence[Record]) -> dict[str, JsonValue] | None:
     """The `extraction` entry of summary.json; None where the records do not say how their programs were found.
 
     `forms`: how many answers have each of the contract's forms; `rules`: by which rule the reader found the program;
     `differ`: answers of which the two take different programs; for each extraction `accepted_at_1` and
     `exec_success_rate` over all problems.
     """
-    if not records or not any(r.rule for r in records):
-        return None
     known = [r for r in records if r.rule]
-    summary: dict[str, Any] = {
+    if not known:
+        return None
+    summary: dict[str, JsonValue] = {
         "forms": dict(Counter(r.form for r in known).most_common()),
         "rules": dict(Counter(r.rule for r in known).most_common()),
         "differ": sum(r.other is not None for r in records),

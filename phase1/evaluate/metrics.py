@@ -1,271 +1,362 @@
-"""Records of an evaluation -> metrics.json, summary.json (contract 7) and the QA sample (seed 2.4).
+"""The metrics of an evaluation: METRICS is the one table of them, and metrics.json and summary.json follow from it.
 
-Everything here is derived from `results/{dataset}.jsonl` and can be derived again without GPU or sandbox. Every rate's
-denominator is all problems of the set, as the contract fixes it, so the rates of success, the four model errors,
-api_error and unknown_error add up to one. What was not the model's doing stays visible beside them: `error_counts` has
-every error type, `not_judged_count` the problems that got no verdict (api_error, sandbox_error).
+So do the report's values, tests and formats. Everything derives from `results/{dataset}.jsonl` and can be derived again
+without GPU or sandbox. The denominator of every rate is all problems of the set, as contract 7 fixes it: the rates of
+success, of the four errors of the model, of api_error and of unknown_error add up to one. What the model is not to
+blame for stays visible beside them: `error_counts` has every error type, `not_judged_count` the problems without a
+verdict.
 """
 
 from __future__ import annotations
 
-import json
-import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from math import comb
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
-from phase1.contract.problems import EVAL_SETS, EvalSet
 from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record
 from phase1.evaluate.forms import extraction_summary
-from phase1.files import finite, write_json, write_text
+from phase1.files import finite, write_json
 
 NOT_JUDGED = ("api_error", "sandbox_error")  # no verdict on the model: generation or the judge itself failed
-RATES = ("syntax_error", "runtime_error", "timeout", "wrong_answer", "api_error", "unknown_error")
-QA_STRATA = ("success", "wrong_answer", "syntax_error", "runtime_error", "timeout")
+NAMED = ("success", "syntax_error", "runtime_error", "timeout", "wrong_answer", "api_error")  # with a rate of their own
+PASS_AT = (1, 2, 5, 10, 20, 50, 100, 200)  # k of pass@k, as far as there are samples
 
 
-# ---------------------------------------------------------------------------------------------------------- metrics
-def dataset_metrics(records: Sequence[Record]) -> dict[str, Any]:
-    """The metrics.json entry of one data set. Times in seconds, rates 0-1; null where nothing could be measured.
+# ----------------------------------------------------------------------------------------------------- units, pooling
+@dataclass(frozen=True)
+class Unit:
+    """How a value is written: times `scale`, rounded to `digits`, with `suffix`; a change has `change_suffix`."""
 
-    Only sample 0 of each problem counts (EVAL@1), except in `pass_at_k`, which is there where problems have more than
-    one sample. `wall_clock_time` is the time from the first request to the last
-    verdict within each session, summed over sessions: a resumed evaluation does not count the night in between.
+    name: str
+    digits: int
+    suffix: str = ""
+    change_suffix: str = ""
+    scale: int = 1
+
+    def show(self, value: float) -> str:
+        """A value: `65.8%`, `0.143`, `7.69 s`."""
+        return f"{self.scale * value:.{self.digits}f}{self.suffix}"
+
+    def show_change(self, change: float) -> str:
+        """A difference of two values, always signed: `+1.2 pp`, `-0.30 s`."""
+        change = change or 0.0  # no -0.0
+        return f"{self.scale * change:+.{self.digits}f}{self.change_suffix}"
+
+
+RATE = Unit("rate", 1, "%", " pp", scale=100)  # a share of the problems, 0 to 1
+RATIO = Unit("ratio", 3)  # 0 to 1, of tests passed
+TOKENS = Unit("tokens", 1)
+SECONDS = Unit("s", 2, " s", " s")
+PER_SECOND = Unit("prob/s", 2, " prob/s", " prob/s")  # problems per second
+COUNT = Unit("problems", 0)
+UNITS = {unit.name: unit for unit in (RATE, RATIO, TOKENS, SECONDS, PER_SECOND, COUNT)}
+
+Value = Callable[[Record], float]  # what one record says of a metric; True counts 1
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over all problems; of a yes-or-no value that is a rate."""
+
+    value: Value
+
+    def pool(self, records: Sequence[Record]) -> float | None:
+        """The metric of these records; None where there is none."""
+        return ratio(sum(map(self.value, records)), len(records))
+
+
+@dataclass(frozen=True)
+class Total:
+    """The sum over all problems; of a yes-or-no value that is a count."""
+
+    value: Value
+
+    def pool(self, records: Sequence[Record]) -> float | None:
+        """The metric of these records."""
+        return sum(map(self.value, records))
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """The q-th percentile (0-100) over all problems, by numpy's linear interpolation."""
+
+    value: Value
+    q: float
+
+    def pool(self, records: Sequence[Record]) -> float | None:
+        """The metric of these records; None where there is none."""
+        values = [self.value(r) for r in records]
+        return float(np.percentile(values, self.q)) if values else None
+
+
+@dataclass(frozen=True)
+class PerSolved:
+    """The sum over all problems, divided by the number of solved ones."""
+
+    value: Value
+
+    def pool(self, records: Sequence[Record]) -> float | None:
+        """The metric of these records; None where no problem was solved."""
+        return ratio(sum(map(self.value, records)), sum(r.accepted for r in records))
+
+
+@dataclass(frozen=True)
+class OfTheRun:
+    """One figure of all records together: no record has a share in it, so two runs cannot be tested on it."""
+
+    pool: Callable[[Sequence[Record]], float | None]
+
+
+Pooling = Mean | Total | Percentile | PerSolved | OfTheRun
+
+
+# ---------------------------------------------------------------------------------------------------------- the table
+@dataclass(frozen=True)
+class Metric:
+    """One metric of a data set.
+
+    Attributes:
+        name: its key in the files.
+        pooling: how it is made of the records.
+        unit: what it is measured in and how it is written.
+        better: +1 where more is better, -1 where less is, 0 where neither.
+        label: its name in the report's table of all data sets; None: it does not stand there.
+        in_metrics: whether metrics.json holds it.
+        in_summary: whether summary.json holds it for each data set.
+        in_overall: whether summary.json holds it for all problems together.
     """
-    sampled = pass_at_k(records)
-    records = eval_at_1(records)
-    n = len(records)
-    solved = sum(r.accepted for r in records)
-    tokens = sum(r.gen_tokens for r in records)
-    gen_time = sum(r.gen_time for r in records)
-    judge_time = sum(r.judge_time for r in records)
-    wall = wall_clock(records)
-    truncated = sum(r.finish_reason == "length" for r in records)
-    timeouts = sum(r.error_type == "timeout" for r in records)
-    ratios = [r.pass_ratio for r in records]
-    counts = Counter(r.error_type for r in records)
-    return finite(
-        {
-            "total_problems": n,
-            "accepted_at_1": _ratio(solved, n),
-            "pass_ratio_mean": _ratio(sum(ratios), n),
-            "pass_ratio_p50": percentile(ratios, 50),
-            "pass_ratio_p90": percentile(ratios, 90),
-            "total_gen_tokens": tokens,
-            "avg_gen_tokens": _ratio(tokens, n),
-            "total_gen_time": gen_time,
-            "avg_gen_time": _ratio(gen_time, n),
-            "total_judge_time": judge_time,
-            "avg_judge_time": _ratio(judge_time, n),
-            "wall_clock_time": wall,
-            "throughput": _ratio(n, wall),
-            "cost_per_solved_tokens": _ratio(tokens, solved),
-            "cost_per_solved_judge_time": _ratio(judge_time, solved),
-            "truncation_count": truncated,
-            "truncation_rate": _ratio(truncated, n),
-            "wrong_answer_truncated_count": sum(
-                r.finish_reason == "length" and r.error_type == "wrong_answer" for r in records
-            ),
-            "timeout_count": timeouts,
-            "timeout_rate": _ratio(timeouts, n),
-            "accepted_count": solved,
-            "not_judged_count": sum(counts[e] for e in NOT_JUDGED),
-            "error_counts": {e: counts[e] for e in dict.fromkeys([*MODEL_ERRORS, *OTHER_ERRORS, *sorted(counts)])},
-            **({"pass_at_k": sampled} if sampled else {}),
-        }
-    )
+
+    name: str
+    pooling: Pooling
+    unit: Unit
+    better: int
+    label: str | None
+    in_metrics: bool = True
+    in_summary: bool = True
+    in_overall: bool = False
 
 
-def dataset_summary(records: Sequence[Record]) -> dict[str, Any]:
-    """The summary.json entry of one data set: quality, exec_success_rate, error rates, cost (contract 7).
+def _accepted(r: Record) -> bool:
+    return r.accepted
 
-    `unknown_error_rate` is the share of everything that is neither success nor one of the other five rates
-    (empty_output, sandbox_error), whose own counts stand in `error_counts`.
+
+def _ran_to_its_end(r: Record) -> bool:
+    return r.error_type in EXEC_SUCCESS
+
+
+def _ended_as(error_type: str) -> Value:
+    return lambda r: r.error_type == error_type
+
+
+def _ended_otherwise(r: Record) -> bool:
+    return r.error_type not in NAMED
+
+
+def _pass_ratio(r: Record) -> float:
+    return r.pass_ratio
+
+
+def _gen_tokens(r: Record) -> int:
+    return r.gen_tokens
+
+
+def _gen_time(r: Record) -> float:
+    return r.gen_time
+
+
+def _judge_time(r: Record) -> float:
+    return r.judge_time
+
+
+def _cut_off(r: Record) -> bool:
+    return r.finish_reason == "length"
+
+
+def _cut_off_and_wrong(r: Record) -> bool:
+    return r.finish_reason == "length" and r.error_type == "wrong_answer"
+
+
+def _not_judged(r: Record) -> bool:
+    return r.error_type in NOT_JUDGED
+
+
+def _throughput(records: Sequence[Record]) -> float | None:
+    return ratio(len(records), wall_clock(records))
+
+
+def wall_clock(records: Sequence[Record]) -> float:
+    """Seconds from the first request to the last verdict of each session, summed over the sessions.
+
+    A resumed evaluation does not count the night between two sessions.
     """
-    m = dataset_metrics(records)
-    records = eval_at_1(records)
-    n = len(records)
-    named = [r.error_type if r.error_type in (*RATES, "success") else "unknown_error" for r in records]
-    judge_times = [r.judge_time for r in records]
-    quality = ("total_problems", "accepted_at_1", "pass_ratio_mean", "pass_ratio_p50", "pass_ratio_p90")
-    cost = ("avg_gen_tokens", "total_gen_tokens", "throughput", "cost_per_solved_tokens", "cost_per_solved_judge_time")
-    counts = (
-        "truncation_rate",
-        "wrong_answer_truncated_count",
-        "accepted_count",
-        "not_judged_count",
-        "error_counts",
-        "pass_at_k",
-    )
-    return finite(
-        {
-            **{k: m[k] for k in quality},
-            "exec_success_rate": _ratio(sum(r.error_type in EXEC_SUCCESS for r in records), n),
-            **{f"{e}_rate": _ratio(named.count(e), n) for e in RATES},
-            "avg_judge_time": m["avg_judge_time"],
-            "total_judge_time": m["total_judge_time"],
-            "p50_judge_time": percentile(judge_times, 50),
-            "p95_judge_time": percentile(judge_times, 95),
-            **{k: m[k] for k in cost},
-            **{k: m[k] for k in counts if k in m},
-            **({"extraction": found} if (found := extraction_summary(records)) else {}),
-        }
-    )
+    spans: dict[int, tuple[float, float]] = {}
+    for r in records:
+        first, last = spans.get(r.session, (r.started, r.started))
+        spans[r.session] = min(first, r.started), max(last, r.finished)
+    return sum(last - first for first, last in spans.values())
 
 
-def overall_summary(records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """The summary.json `overall` entry: all problems of all sets in one pool."""
-    pool = dataset_metrics(list(chain.from_iterable(records.values())))
-    keys = (
-        "total_problems",
-        "accepted_at_1",
-        "pass_ratio_mean",
-        "pass_ratio_p50",
-        "pass_ratio_p90",
-        "total_judge_time",
-    )
-    return {k: pool[k] for k in keys}
+# In the order of metrics.json. Rates are 0 to 1, times seconds; a value is null where nothing could be measured.
+METRICS = (
+    Metric("total_problems", OfTheRun(len), COUNT, 0, None, in_overall=True),
+    Metric("accepted_at_1", Mean(_accepted), RATE, +1, "accepted@1", in_overall=True),
+    Metric("pass_ratio_mean", Mean(_pass_ratio), RATIO, +1, "pass_ratio", in_overall=True),
+    Metric("pass_ratio_p50", Percentile(_pass_ratio, 50), RATIO, +1, None, in_overall=True),
+    Metric("pass_ratio_p90", Percentile(_pass_ratio, 90), RATIO, +1, None, in_overall=True),
+    Metric("exec_success_rate", Mean(_ran_to_its_end), RATE, +1, "exec_success", in_metrics=False),
+    Metric("syntax_error_rate", Mean(_ended_as("syntax_error")), RATE, -1, "syntax", in_metrics=False),
+    Metric("runtime_error_rate", Mean(_ended_as("runtime_error")), RATE, -1, "runtime", in_metrics=False),
+    Metric("wrong_answer_rate", Mean(_ended_as("wrong_answer")), RATE, 0, "wrong answer", in_metrics=False),
+    Metric("api_error_rate", Mean(_ended_as("api_error")), RATE, -1, "api error", in_metrics=False),
+    # Everything that has no rate of its own: empty_output, sandbox_error; `error_counts` tells them apart.
+    Metric("unknown_error_rate", Mean(_ended_otherwise), RATE, -1, "unknown", in_metrics=False),
+    Metric("total_gen_tokens", Total(_gen_tokens), TOKENS, 0, None),
+    Metric("avg_gen_tokens", Mean(_gen_tokens), TOKENS, 0, "tokens"),
+    Metric("total_gen_time", Total(_gen_time), SECONDS, 0, None, in_summary=False),
+    Metric("avg_gen_time", Mean(_gen_time), SECONDS, 0, None, in_summary=False),
+    Metric("total_judge_time", Total(_judge_time), SECONDS, -1, None, in_overall=True),
+    Metric("avg_judge_time", Mean(_judge_time), SECONDS, -1, "judge time"),
+    Metric("p50_judge_time", Percentile(_judge_time, 50), SECONDS, -1, None, in_metrics=False),
+    Metric("p95_judge_time", Percentile(_judge_time, 95), SECONDS, -1, None, in_metrics=False),
+    Metric("wall_clock_time", OfTheRun(wall_clock), SECONDS, -1, None, in_summary=False),
+    Metric("throughput", OfTheRun(_throughput), PER_SECOND, +1, "throughput"),
+    Metric("cost_per_solved_tokens", PerSolved(_gen_tokens), TOKENS, -1, "tokens a solved one"),
+    Metric("cost_per_solved_judge_time", PerSolved(_judge_time), SECONDS, -1, "judge time a solved one"),
+    Metric("truncation_count", Total(_cut_off), COUNT, -1, None, in_summary=False),
+    Metric("truncation_rate", Mean(_cut_off), RATE, -1, "truncated"),
+    Metric("wrong_answer_truncated_count", Total(_cut_off_and_wrong), COUNT, -1, None),
+    Metric("timeout_count", Total(_ended_as("timeout")), COUNT, -1, None, in_summary=False),
+    Metric("timeout_rate", Mean(_ended_as("timeout")), RATE, -1, "timeout"),
+    Metric("accepted_count", Total(_accepted), COUNT, +1, None),
+    Metric("not_judged_count", Total(_not_judged), COUNT, -1, None),
+)
+
+# The order of summary.json begins as contract 7 lists it; other metrics follow in the order of METRICS.
+SUMMARY_ORDER = (
+    "total_problems",
+    "accepted_at_1",
+    "pass_ratio_mean",
+    "pass_ratio_p50",
+    "pass_ratio_p90",
+    "exec_success_rate",
+    "syntax_error_rate",
+    "runtime_error_rate",
+    "timeout_rate",
+    "wrong_answer_rate",
+    "api_error_rate",
+    "unknown_error_rate",
+    "avg_judge_time",
+    "total_judge_time",
+    "p50_judge_time",
+    "p95_judge_time",
+    "avg_gen_tokens",
+    "total_gen_tokens",
+)
 
 
-def write_metrics(output_dir: str | Path, records: dict[str, list[Record]]) -> dict[str, Any]:
-    """Write metrics.json and summary.json of an evaluation (data set -> its records); returns the summary."""
-    summary = {
-        "datasets": {name: dataset_summary(rows) for name, rows in records.items()},
-        "overall": overall_summary(records),
-    }
+def metric(name: str) -> Metric:
+    """The metric of this name.
+
+    Raises:
+        KeyError: METRICS has none.
+    """
+    for m in METRICS:
+        if m.name == name:
+            return m
+    raise KeyError(name)
+
+
+def is_share(name: str) -> bool:
+    """Whether values of a metric, known here or only by its name, lie between 0 and 1."""
+    known = any(m.name == name and m.unit in (RATE, RATIO) for m in METRICS)
+    return known or name.startswith("pass_ratio_") or name.endswith("_rate")
+
+
+def in_order(first: Sequence[str]) -> list[Metric]:
+    """All metrics: those named in `first` in its order, then the rest in the order of METRICS."""
+    return [*map(metric, first), *(m for m in METRICS if m.name not in first)]
+
+
+# ---------------------------------------------------------------------------------------------------------- the files
+def dataset_metrics(records: Sequence[Record]) -> dict[str, JsonValue]:
+    """The entry of one data set in metrics.json: the metrics, `error_counts` and, with several samples, `pass_at_k`.
+
+    All but `pass_at_k` count the first sample of each problem alone (EVAL@1).
+    """
+    first = eval_at_1(records)
+    return {**_pooled((m for m in METRICS if m.in_metrics), first), **_by_kind(records)}
+
+
+def dataset_summary(records: Sequence[Record]) -> dict[str, JsonValue]:
+    """The entry of one data set in summary.json (contract 7): as `dataset_metrics`, and `extraction` where recorded."""
+    first = eval_at_1(records)
+    found = {**_pooled((m for m in in_order(SUMMARY_ORDER) if m.in_summary), first), **_by_kind(records)}
+    if extraction := extraction_summary(first):
+        found["extraction"] = extraction
+    return found
+
+
+def overall_summary(records: Mapping[str, Sequence[Record]]) -> dict[str, JsonValue]:
+    """The entry `overall` of summary.json: the problems of all data sets in one pool."""
+    first = eval_at_1(chain.from_iterable(records.values()))
+    return _pooled((m for m in METRICS if m.in_overall), first)
+
+
+def write_metrics(output_dir: str | Path, records: Mapping[str, Sequence[Record]]) -> dict[str, JsonValue]:
+    """Write metrics.json and summary.json of an evaluation from its records by data set; returns the summary."""
+    datasets: dict[str, JsonValue] = {name: dataset_summary(rows) for name, rows in records.items()}
+    summary: dict[str, JsonValue] = {"datasets": datasets, "overall": overall_summary(records)}
     write_json(Path(output_dir) / "metrics.json", {name: dataset_metrics(rows) for name, rows in records.items()})
     write_json(Path(output_dir) / "summary.json", summary)
     return summary
 
 
-def eval_at_1(records: Sequence[Record]) -> list[Record]:
+def _pooled(metrics: Iterable[Metric], records: Sequence[Record]) -> dict[str, JsonValue]:
+    values: dict[str, JsonValue] = finite({m.name: m.pooling.pool(records) for m in metrics})
+    return values
+
+
+def _by_kind(records: Sequence[Record]) -> dict[str, JsonValue]:
+    """What is not one number: how many problems ended in each way, and pass@k."""
+    counts = Counter(r.error_type for r in eval_at_1(records))
+    kinds = dict.fromkeys([*MODEL_ERRORS, *OTHER_ERRORS, *sorted(counts)])
+    found: dict[str, JsonValue] = {"error_counts": {kind: counts[kind] for kind in kinds}}
+    if sampled := pass_at_k(records):
+        found["pass_at_k"] = dict(sampled)
+    return found
+
+
+def eval_at_1(records: Iterable[Record]) -> list[Record]:
     """The records that EVAL@1 counts: the first sample of each problem."""
     return [r for r in records if r.sample == 0]
 
 
 def pass_at_k(records: Sequence[Record]) -> dict[str, float]:
-    """The unbiased estimator of pass@k, 1 - C(n-c, k) / C(n, k) averaged over problems (Chen et al. 2021, section 2.1),
-    for n samples a problem of which c were accepted; k as far as every problem has as many. Empty with one sample
-    each."""
+    """The unbiased estimator of pass@k by k, averaged over the problems; empty where one has a single sample.
+
+    1 - C(n-c, k) / C(n, k) for a problem with n samples of which c were accepted (Chen et al. 2021, "Evaluating Large
+    Language Models Trained on Code", section 2.1). k is one of PASS_AT, or the number of samples that every problem
+    has.
+    """
     accepted: dict[str, list[bool]] = {}
     for r in records:
         accepted.setdefault(r.problem_id, []).append(r.accepted)
-    n = min(map(len, accepted.values()), default=0)
-    if n < 2:
+    most = min(map(len, accepted.values()), default=0)
+    if most < 2:
         return {}
-    at = sorted({k for k in (1, 2, 5, 10, 20, 50, 100, 200) if k <= n} | {n})
-    return {
-        str(k): sum(1 - comb(len(a) - sum(a), k) / comb(len(a), k) for a in accepted.values()) / len(accepted)
-        for k in at
-    }
+    found = {}
+    for k in sorted({*(k for k in PASS_AT if k <= most), most}):
+        missed = (comb(len(a) - sum(a), k) / comb(len(a), k) for a in accepted.values())
+        found[str(k)] = sum(1 - share for share in missed) / len(accepted)
+    return found
 
 
-def wall_clock(records: Sequence[Record]) -> float:
-    """Seconds from the first request to the last verdict of each session, summed over sessions."""
-    sessions: dict[int, list[float]] = {}
-    for r in records:
-        first, last = sessions.setdefault(r.session, [r.started, r.started])
-        sessions[r.session] = [min(first, r.started), max(last, r.finished)]
-    return sum(last - first for first, last in sessions.values())
-
-
-def percentile(values: Sequence[float], q: float) -> float | None:
-    """numpy's linear percentile; None for no values."""
-    return float(np.percentile(values, q)) if len(values) else None
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
+def ratio(numerator: float, denominator: float) -> float | None:
+    """The quotient; None for a denominator of 0."""
     return numerator / denominator if denominator else None
-
-
-# --------------------------------------------------------------------------------------------------------------- QA
-def qa_sample(records: Sequence[Record], eval_set: EvalSet, seed: int = 42) -> tuple[list[Record], dict[str, Any]]:
-    """A stratified sample of one data set and what was wanted, available and taken of each stratum.
-
-    `qa_per_stratum` of each of QA_STRATA; a stratum with too few gives its places to the others, in turn; what is left
-    up to `qa_size` is drawn at random from everything not yet taken. Failures come first in the result.
-    """
-    rng = random.Random(f"{seed}:{eval_set.name}")
-    pools: dict[str, list[Record]] = {s: [] for s in (*QA_STRATA, "other")}
-    for r in sorted(eval_at_1(records), key=lambda r: r.problem_id):  # the order of finishing must not matter
-        pools[r.error_type if r.error_type in QA_STRATA else "other"].append(r)
-    available = {s: len(pool) for s, pool in pools.items()}
-    for pool in pools.values():
-        rng.shuffle(pool)
-
-    taken: list[Record] = []
-    for s in QA_STRATA:
-        taken += pools[s][: eval_set.qa_per_stratum]
-        del pools[s][: eval_set.qa_per_stratum]
-    refill = eval_set.qa_per_stratum * len(QA_STRATA) - len(taken)
-    while refill and any(pools.values()):
-        for s in (*QA_STRATA, "other"):
-            if refill and pools[s]:
-                taken.append(pools[s].pop(0))
-                refill -= 1
-    rest = sorted(chain.from_iterable(pools.values()), key=lambda r: r.problem_id)
-    at_random = max(0, min(len(rest), eval_set.qa_size - len(taken)))
-    taken += rng.sample(rest, at_random)
-
-    taken.sort(key=lambda r: (r.error_type == "success", r.error_type, r.problem_id))
-    counts = Counter(r.error_type if r.error_type in QA_STRATA else "other" for r in taken)
-    wanted = dict.fromkeys(QA_STRATA, eval_set.qa_per_stratum)
-    return taken, {
-        "wanted": eval_set.qa_size,
-        "available": sum(available.values()),
-        "taken": len(taken),
-        "taken_at_random": at_random,
-        "forms": dict(Counter(r.form for r in taken if r.rule).most_common()),
-        "rules": dict(Counter(r.rule for r in taken if r.rule).most_common()),
-        "strata": {s: {"wanted": wanted.get(s, 0), "available": available[s], "taken": counts[s]} for s in pools},
-    }
-
-
-def write_qa_logs(
-    output_dir: str | Path, records: dict[str, list[Record]], seed: int = 42, extra: dict | None = None
-) -> dict:
-    """Write qa_logs/{dataset}_qa.jsonl and qa_logs/qa_summary.json; returns the latter.
-
-    `extra` is {step, checkpoint, model} of the evaluation; each line adds finish_reason and first_failed_case to it.
-    A data set outside the registry is sampled like codecontests_valid.
-    """
-    directory = Path(output_dir) / "qa_logs"
-    summary: dict[str, Any] = {"seed": seed, **(extra or {}), "datasets": {}}
-    for name, rows in records.items():
-        eval_set = EVAL_SETS.get(name) or EvalSet(
-            name, len(rows), test_only=False, tier=1, qa_size=30, qa_per_stratum=5
-        )
-        taken, summary["datasets"][name] = qa_sample(rows, eval_set, seed)
-        lines = (json.dumps(qa_line(r, extra or {}), ensure_ascii=False, allow_nan=False) for r in taken)
-        write_text(directory / f"{name}_qa.jsonl", "".join(line + "\n" for line in lines))
-    write_json(directory / "qa_summary.json", summary)
-    return summary
-
-
-def qa_line(r: Record, extra: dict[str, Any]) -> dict[str, Any]:
-    """One line of a QA log (contract 7)."""
-    return finite(
-        {
-            "dataset": r.dataset,
-            "problem_id": r.problem_id,
-            "prompt": r.prompt,
-            "response": r.completion,
-            "accepted": r.accepted,
-            "pass_ratio": r.pass_ratio,
-            "error_type": r.error_type,
-            "judge_time": r.judge_time,
-            "gen_time": r.gen_time,
-            "gen_tokens": r.gen_tokens,
-            "extra": {
-                **{k: extra.get(k) for k in ("step", "checkpoint", "model")},
-                "finish_reason": r.finish_reason,
-                "first_failed_case": r.first_failed_case,
-                **({"form": r.form, "rule": r.rule, "other": r.other} if r.rule else {}),
-            },
-        }
-    )

@@ -15,10 +15,11 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from phase1.evaluate.finished import FinishedEvaluation
+from phase1.report.evidence import Evidence
 from phase1.report.inputs import DatasetResult, value_of
 from phase1.report.tables import rate_interval
 from phase1.report.text import shown
-from phase1.report.verdict import Evidence
 from phase1.train.log import Series, drawable
 
 INK = "#0a0b0c"  # stands for the page's own text colour and is replaced by currentColor
@@ -59,7 +60,7 @@ STYLE = {
 }
 
 
-def figures(e: Evidence, checkpoints: Sequence[tuple[int, dict[str, dict]]] = ()) -> list[tuple[str, str]]:
+def figures(e: Evidence, checkpoints: Sequence[FinishedEvaluation] = ()) -> list[tuple[str, str]]:
     """(caption, SVG) of every plot that the data allows."""
     both = [(n, e.phase0.datasets.get(n), d) for n, d in e.phase1.datasets.items()]
     paired = [(n, a, b) for n, a, b in both if a and a.records and b.records]
@@ -103,14 +104,14 @@ def figures(e: Evidence, checkpoints: Sequence[tuple[int, dict[str, dict]]] = ()
                         _svg(field, title, partial(_ecdf, a=main[0], b=main[1], field=field, label=label, log=True)),
                     )
                 )
-        for name in dict.fromkeys(d for _, datasets in checkpoints for d in datasets):
-            curve = [(step, datasets[name]) for step, datasets in checkpoints if name in datasets]
+        for name in dict.fromkeys(d for c in checkpoints for d in c.datasets):
+            curve = [c for c in checkpoints if name in c.datasets]
             if len(curve) > 1:
                 title, base = f"Over the checkpoints, {_short(name)}", e.phase0.datasets.get(name)
                 found.append(
                     (
                         f"{title}; dashed: Phase 0",
-                        _svg(f"checkpoints-{name}", title, partial(_checkpoints, curve=curve, base=base)),
+                        _svg(f"checkpoints-{name}", title, partial(_checkpoints, curve=curve, name=name, base=base)),
                     )
                 )
         if any(k in e.train_log for k in ("train/loss", "val/loss")):
@@ -219,16 +220,17 @@ def _ecdf(ax: Axes, a: DatasetResult, b: DatasetResult, field: str, label: str, 
     ax.legend(loc="best")
 
 
-def _checkpoints(ax: Axes, curve: Sequence[tuple[int, dict]], base: DatasetResult | None) -> None:
+def _checkpoints(ax: Axes, curve: Sequence[FinishedEvaluation], name: str, base: DatasetResult | None) -> None:
     for metric, colour in (
         ("exec_success_rate", "#2f7fe0"),
         ("accepted_at_1", "#2e9e6b"),
         ("pass_ratio_mean", "#d9a021"),
     ):
-        points = [(step, summary[metric]) for step, summary in curve if isinstance(summary.get(metric), int | float)]
+        values = [(c.step, c.metric(name, metric)) for c in curve]
+        points = [(step, 100 * value) for step, value in values if value is not None]
         if points:
             ax.plot(
-                *zip(*[(s, 100 * v) for s, v in points], strict=True),
+                *zip(*points, strict=True),
                 marker="o",
                 markersize=3.5,
                 color=colour,

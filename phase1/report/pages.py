@@ -36,7 +36,7 @@ def report_html(
     tables = [
         {"name": t, "heading": HEADINGS[t], "rows": [_cells(r) for r in rows if r.spec.table == t]} for t in HEADINGS
     ]
-    return ENVIRONMENT.get_template("report.html").render(
+    page: str = ENVIRONMENT.get_template("report.html").render(
         **context,
         form_meaning=MEANING,
         v=verdict,
@@ -45,6 +45,7 @@ def report_html(
         figures=[(caption, Markup(svg)) for caption, svg in figures],
         flip_sets=_flip_sets(flips),
     )
+    return page
 
 
 def _cells(r: Row) -> dict[str, Any]:
@@ -152,6 +153,7 @@ def qa_html(logs: Sequence[Path], title: str) -> str:
                 "finish_reason": extra.get("finish_reason"),
             }
         )
-    return ENVIRONMENT.get_template("qa.html").render(
+    page: str = ENVIRONMENT.get_template("qa.html").render(
         title=title, items=items, types=sorted({str(i["error_type"]) for i in items})
     )
+    return page

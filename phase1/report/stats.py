@@ -32,6 +32,8 @@ SEED = 42
 MIN_SOLVED = 10  # fewer solved problems than this make a cost per solved problem jump at random
 
 IMPROVED, WORSE, EQUIVALENT, NOT_SHOWN = "improved", "worse", "equivalent", "not shown"
+Samples = tuple["np.ndarray[Any, Any]", ...]  # one array, or two whose places are pairs
+
 ROSE, FELL = "rose", "fell"  # for rows of which no direction is the better one
 
 
@@ -219,8 +221,9 @@ def paired_cost(
 
 
 def _bootstrap(
-    data: tuple, statistic: Callable, alpha: float, resamples: int, seed: int
+    data: Samples, statistic: Callable[..., Any], alpha: float, resamples: int, seed: int
 ) -> tuple[float | None, float | None]:
+    """Interval of the statistic by the paired percentile bootstrap (Efron 1979); None for fewer than two pairs."""
     if len(data[0]) < 2:
         return None, None
     with warnings.catch_warnings():
@@ -239,7 +242,8 @@ def _bootstrap(
     return _float(ci.low), _float(ci.high)
 
 
-def _permutation(data: tuple, statistic: Callable, resamples: int, seed: int) -> float:
+def _permutation(data: Samples, statistic: Callable[..., Any], resamples: int, seed: int) -> float:
+    """Two-sided p of scipy's paired permutation test (Pitman 1937): each pair's two phases are swapped or not."""
     result = st.permutation_test(
         data,
         statistic,

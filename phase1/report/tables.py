@@ -1,16 +1,17 @@
-"""The three tables of the seed's 3.1: every row, its unit, its direction, its statistics, and how each is written.
+"""The three tables of the seed's 3.1: every row, its statistics, and how it is written.
 
-The rows stand in one table in the code, SEED_ROWS; values come from both phases' files, tests from the per-problem
-records where both phases have them, else from the counts.
+The rows stand in one table in the code, SEED_ROWS. Unit, direction and kind of test are those of the row's metric
+(METRICS in phase1/evaluate/metrics.py). Values come from both phases' files, tests from the per-problem records where
+both phases have them, else from the counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from phase1.contract.records import EXEC_SUCCESS, Record
+from phase1.evaluate.metrics import RATE, UNITS, Mean, Metric, Percentile, PerSolved, in_order, metric
 from phase1.report import stats
 from phase1.report.inputs import DatasetResult, Side, value_of
 from phase1.report.text import markdown_text
@@ -22,121 +23,77 @@ NONE = "-"
 
 @dataclass(frozen=True)
 class RowSpec:
-    """A row: `better` is +1 (up is good), -1 (down is good) or 0; `unit` rate, ratio, tokens, s or prob/s."""
+    """A row of the tables.
 
-    table: str  # quality, errors, cost
+    Attributes:
+        table: quality, errors or cost.
+        dataset: the data set it looks at.
+        metric: the name of a metric.
+        label: the first cell.
+        expected: what the seed expects of the change, as it stands in the cell.
+        bold: whether the label is bold.
+        headline: whether the verdict rests on it.
+        margin: a change within it, up or down, is no regression; None: that is not asked.
+    """
+
+    table: str
     dataset: str
     metric: str
     label: str
-    unit: str
-    better: int
     expected: str = ""
     bold: bool = False
-    headline: bool = False  # the verdict rests on it
-    margin: float | None = None  # no regression beyond this
+    headline: bool = False
+    margin: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """The name of the metric's unit, a key of UNITS."""
+        return metric(self.metric).unit.name
+
+    @property
+    def better(self) -> int:
+        """+1 where a rise is good, -1 where a fall is, 0 where neither."""
+        return metric(self.metric).better
 
 
+SAME = "≈ (no significant regression)"
 SEED_ROWS = (
     RowSpec(
-        "quality",
-        VALID,
-        "exec_success_rate",
-        "exec_success_rate (valid)",
-        "rate",
-        +1,
-        "↑ +20-40 pp",
-        bold=True,
-        headline=True,
+        "quality", VALID, "exec_success_rate", "exec_success_rate (valid)", "↑ +20-40 pp", bold=True, headline=True
     ),
-    RowSpec(
-        "quality",
-        BIG,
-        "exec_success_rate",
-        "exec_success_rate (valid_big)",
-        "rate",
-        +1,
-        "new",
-        bold=True,
-        headline=True,
-    ),
-    RowSpec(
-        "quality", TEST, "exec_success_rate", "exec_success_rate (test)", "rate", +1, "↑", bold=True, headline=True
-    ),
-    RowSpec("quality", VALID, "accepted_at_1", "accepted_at_1 (valid)", "rate", +1, "↑ small", headline=True),
-    RowSpec("quality", TEST, "accepted_at_1", "accepted_at_1 (test)", "rate", +1, "↑ small", headline=True),
-    RowSpec("quality", VALID, "pass_ratio_mean", "pass_ratio_mean (valid)", "ratio", +1, "↑", headline=True),
-    RowSpec("quality", VALID, "pass_ratio_p50", "pass_ratio_p50 (valid)", "ratio", +1, "↑"),
-    RowSpec("quality", VALID, "pass_ratio_p90", "pass_ratio_p90 (valid)", "ratio", +1, "↑"),
-    RowSpec(
-        "quality",
-        "humaneval",
-        "accepted_at_1",
-        "HumanEval pass@1",
-        "rate",
-        +1,
-        "≈ (no significant regression)",
-        headline=True,
-        margin=NO_REGRESSION,
-    ),
-    RowSpec(
-        "quality",
-        "mbpp_reg",
-        "accepted_at_1",
-        "MBPP_reg pass@1",
-        "rate",
-        +1,
-        "≈ (no significant regression)",
-        headline=True,
-        margin=NO_REGRESSION,
-    ),
-    RowSpec("errors", VALID, "syntax_error_rate", "syntax_error", "rate", -1, "↓ -30-60%", bold=True),
-    RowSpec("errors", VALID, "runtime_error_rate", "runtime_error", "rate", -1, "↓", bold=True),
-    RowSpec("errors", VALID, "timeout_rate", "timeout", "rate", -1, "↓", bold=True),
-    RowSpec("errors", VALID, "wrong_answer_rate", "wrong_answer", "rate", 0, "≈ or ↑"),
-    RowSpec("cost", VALID, "avg_gen_tokens", "avg_gen_tokens", "tokens", 0),
-    RowSpec("cost", VALID, "avg_judge_time", "avg_judge_time", "s", -1),
-    RowSpec("cost", VALID, "throughput", "throughput", "prob/s", +1),
-    RowSpec("cost", VALID, "cost_per_solved_tokens", "cost_per_solved_tokens", "tokens", -1),
-    RowSpec("cost", VALID, "cost_per_solved_judge_time", "cost_per_solved_judge_time", "s", -1),
+    RowSpec("quality", BIG, "exec_success_rate", "exec_success_rate (valid_big)", "new", bold=True, headline=True),
+    RowSpec("quality", TEST, "exec_success_rate", "exec_success_rate (test)", "↑", bold=True, headline=True),
+    RowSpec("quality", VALID, "accepted_at_1", "accepted_at_1 (valid)", "↑ small", headline=True),
+    RowSpec("quality", TEST, "accepted_at_1", "accepted_at_1 (test)", "↑ small", headline=True),
+    RowSpec("quality", VALID, "pass_ratio_mean", "pass_ratio_mean (valid)", "↑", headline=True),
+    RowSpec("quality", VALID, "pass_ratio_p50", "pass_ratio_p50 (valid)", "↑"),
+    RowSpec("quality", VALID, "pass_ratio_p90", "pass_ratio_p90 (valid)", "↑"),
+    RowSpec("quality", "humaneval", "accepted_at_1", "HumanEval pass@1", SAME, headline=True, margin=NO_REGRESSION),
+    RowSpec("quality", "mbpp_reg", "accepted_at_1", "MBPP_reg pass@1", SAME, headline=True, margin=NO_REGRESSION),
+    RowSpec("errors", VALID, "syntax_error_rate", "syntax_error", "↓ -30-60%", bold=True),
+    RowSpec("errors", VALID, "runtime_error_rate", "runtime_error", "↓", bold=True),
+    RowSpec("errors", VALID, "timeout_rate", "timeout", "↓", bold=True),
+    RowSpec("errors", VALID, "wrong_answer_rate", "wrong_answer", "≈ or ↑"),
+    RowSpec("cost", VALID, "avg_gen_tokens", "avg_gen_tokens"),
+    RowSpec("cost", VALID, "avg_judge_time", "avg_judge_time"),
+    RowSpec("cost", VALID, "throughput", "throughput"),
+    RowSpec("cost", VALID, "cost_per_solved_tokens", "cost_per_solved_tokens"),
+    RowSpec("cost", VALID, "cost_per_solved_judge_time", "cost_per_solved_judge_time"),
 )
 
-# The table of all data sets: contract 8's columns and what the reader needs beside them.
-OVERVIEW = (
-    ("accepted_at_1", "accepted@1", "rate"),
-    ("exec_success_rate", "exec_success", "rate"),
-    ("pass_ratio_mean", "pass_ratio", "ratio"),
-    ("syntax_error_rate", "syntax", "rate"),
-    ("runtime_error_rate", "runtime", "rate"),
-    ("timeout_rate", "timeout", "rate"),
-    ("wrong_answer_rate", "wrong answer", "rate"),
-    ("api_error_rate", "api error", "rate"),
-    ("unknown_error_rate", "unknown", "rate"),
-    ("truncation_rate", "truncated", "rate"),
-    ("avg_gen_tokens", "tokens", "tokens"),
-    ("avg_judge_time", "judge time", "s"),
-    ("throughput", "throughput", "prob/s"),
-    ("cost_per_solved_tokens", "tokens a solved one", "tokens"),
-    ("cost_per_solved_judge_time", "judge time a solved one", "s"),
+# The table of all data sets has every metric with a label: first these (contract 8's columns), then the others.
+OVERVIEW_ORDER = (
+    "accepted_at_1",
+    "exec_success_rate",
+    "pass_ratio_mean",
+    "syntax_error_rate",
+    "runtime_error_rate",
+    "timeout_rate",
+    "wrong_answer_rate",
+    "api_error_rate",
+    "unknown_error_rate",
+    "truncation_rate",
 )
-
-
-def _ended_as(error_type: str) -> Callable[[Record], bool]:
-    return lambda r: r.error_type == error_type
-
-
-# What one record says of a metric; a rate is a mean of these.
-PER_RECORD: dict[str, Callable[[Record], Any]] = {
-    "accepted_at_1": lambda r: bool(r.accepted),
-    "exec_success_rate": lambda r: r.error_type in EXEC_SUCCESS,
-    **{f"{e}_rate": _ended_as(e) for e in ("syntax_error", "runtime_error", "timeout", "wrong_answer")},
-    "pass_ratio_mean": lambda r: r.pass_ratio,
-    "pass_ratio_p50": lambda r: r.pass_ratio,
-    "pass_ratio_p90": lambda r: r.pass_ratio,
-    "avg_gen_tokens": lambda r: r.gen_tokens,
-    "avg_judge_time": lambda r: r.judge_time,
-    "cost_per_solved_tokens": lambda r: r.gen_tokens,
-    "cost_per_solved_judge_time": lambda r: r.judge_time,
-}
 
 
 @dataclass
@@ -154,6 +111,7 @@ class Row:
 
     @property
     def change(self) -> float | None:
+        """Phase 1's value less Phase 0's."""
         return None if self.phase0 is None or self.phase1 is None else self.phase1 - self.phase0
 
     @property
@@ -163,19 +121,29 @@ class Row:
 
     @property
     def relative(self) -> float | None:
+        """The change as a share of Phase 0's value."""
         return None if self.change is None or not self.phase0 else self.change / self.phase0
 
     def as_json(self) -> dict[str, Any]:
-        comparison = asdict(self.comparison) if self.comparison else None
+        """The row in comparison_data.json."""
         return {
-            **asdict(self.spec),
+            "table": self.spec.table,
+            "dataset": self.spec.dataset,
+            "metric": self.spec.metric,
+            "label": self.spec.label,
+            "unit": self.spec.unit,
+            "better": self.spec.better,
+            "expected": self.spec.expected,
+            "bold": self.spec.bold,
+            "headline": self.spec.headline,
+            "margin": self.spec.margin,
             "phase0": self.phase0,
             "phase1": self.phase1,
             "change": self.change,
             "relative_change": self.relative,
             "interval0": self.interval0,
             "interval1": self.interval1,
-            "comparison": comparison,
+            "comparison": asdict(self.comparison) if self.comparison else None,
             "answer": self.answer,
             "why": self.why,
         }
@@ -183,8 +151,11 @@ class Row:
 
 # ---------------------------------------------------------------------------------------------------------- filling
 def fill_rows(phase0: Side, phase1: Side, seed: int = stats.SEED, resamples: int = stats.RESAMPLES) -> list[Row]:
-    """Every row of the three tables with its test. Holm's correction runs over the quality and error rows together,
-    which ask one question, and over the cost rows apart; a comparison without a p is in neither and gets no answer."""
+    """Every row of the three tables with its test.
+
+    Holm's correction runs over the quality and error rows together, which ask one question, and over the cost rows
+    apart. A comparison without a p is in neither and gets no answer.
+    """
     rows = [
         _fill(spec, phase0.datasets.get(spec.dataset), phase1.datasets.get(spec.dataset), seed, resamples)
         for spec in SEED_ROWS
@@ -198,44 +169,64 @@ def fill_rows(phase0: Side, phase1: Side, seed: int = stats.SEED, resamples: int
 
 
 def _fill(spec: RowSpec, a: DatasetResult | None, b: DatasetResult | None, seed: int, resamples: int) -> Row:
+    measured = metric(spec.metric)
     x, y = value_of(a, spec.metric), value_of(b, spec.metric)
     row = Row(spec, x, y)
-    if spec.unit == "rate":
+    if measured.unit is RATE:
         row.interval0, row.interval1 = rate_interval(a, spec.metric), rate_interval(b, spec.metric)
     if a is None or b is None or x is None or y is None:
         missing = [name for name, v in (("Phase 0", x), ("Phase 1", y)) if v is None]
         row.why = f"no value in {' and '.join(missing)}"
-    elif spec.metric not in PER_RECORD:
+    elif not isinstance(measured.pooling, Mean | Percentile | PerSolved):
         row.why = "one figure a run: nothing to test"
     elif a.records and b.records:
-        row.comparison, row.why = _paired(spec, a, b, seed, resamples)
-    elif spec.unit == "rate" and a.n and b.n:
-        row.comparison = stats.unpaired_rate(round(x * a.n), a.n, round(y * b.n), b.n, spec.margin)
+        row.comparison, row.why = _paired(measured, spec.margin, a, b, seed=seed, resamples=resamples)
+    elif measured.unit is RATE and a.n and b.n:
+        row.comparison = stats.unpaired_rate(round(x * a.n), a.n, round(y * b.n), b.n, margin=spec.margin)
         row.why = "unpaired: per-problem records are missing on one side"
     else:
         row.why = "per-problem records are missing on one side, so no test is possible"
     return row
 
 
+class Tested(NamedTuple):
+    """The test of a row, and why there is none or no p."""
+
+    comparison: stats.Comparison | None
+    why: str = ""
+
+
 def _paired(
-    spec: RowSpec, a: DatasetResult, b: DatasetResult, seed: int, resamples: int
-) -> tuple[stats.Comparison | None, str]:
-    pairs = [(a.records[i], b.records[i]) for i in sorted(a.records.keys() & b.records.keys())]
-    if not pairs:
-        return None, "no problem in common"
-    value = PER_RECORD[spec.metric]
-    before, after = [value(x) for x, _ in pairs], [value(y) for _, y in pairs]
-    options = {"seed": seed, "resamples": resamples}
-    if spec.unit == "rate":
-        return stats.paired_rate(before, after, spec.margin), ""
-    if spec.metric.startswith("cost_per_solved"):
-        cost = stats.paired_cost(
-            before, [x.accepted for x, _ in pairs], after, [y.accepted for _, y in pairs], **options
-        )
-        return cost, "" if cost else f"fewer than {stats.MIN_SOLVED} solved on one side"
-    if spec.metric.endswith(("_p50", "_p90")):
-        return stats.paired_percentile(before, after, float(spec.metric[-2:]), **options), "a percentile: interval only"
-    return stats.paired_mean(before, after, **options), ""
+    measured: Metric, margin: float | None, a: DatasetResult, b: DatasetResult, *, seed: int, resamples: int
+) -> Tested:
+    """The test that fits the metric, on the problems that both phases have."""
+    common = sorted(a.records.keys() & b.records.keys())
+    if not common:
+        return Tested(None, "no problem in common")
+    records0, records1 = ([side.records[i] for i in common] for side in (a, b))
+    match measured.pooling:
+        case PerSolved(value):
+            cost = stats.paired_cost(
+                cost0=[value(r) for r in records0],
+                solved0=[r.accepted for r in records0],
+                cost1=[value(r) for r in records1],
+                solved1=[r.accepted for r in records1],
+                resamples=resamples,
+                seed=seed,
+            )
+            return Tested(cost, "" if cost else f"fewer than {stats.MIN_SOLVED} solved on one side")
+        case Percentile(value, q):
+            before, after = [value(r) for r in records0], [value(r) for r in records1]
+            interval = stats.paired_percentile(before, after, q, resamples=resamples, seed=seed)
+            return Tested(interval, "a percentile: interval only")
+        case Mean(value) if measured.unit is RATE:
+            yes0, yes1 = [bool(value(r)) for r in records0], [bool(value(r)) for r in records1]
+            return Tested(stats.paired_rate(yes0, yes1, margin))
+        case Mean(value):
+            before, after = [value(r) for r in records0], [value(r) for r in records1]
+            return Tested(stats.paired_mean(before, after, resamples=resamples, seed=seed))
+        case _:
+            return Tested(None, "one figure a run: nothing to test")
 
 
 def rate_interval(result: DatasetResult | None, metric: str) -> tuple[float, float] | None:
@@ -248,30 +239,13 @@ def rate_interval(result: DatasetResult | None, metric: str) -> tuple[float, flo
 
 # ---------------------------------------------------------------------------------------------------------- writing
 def show_value(value: float | None, unit: str) -> str:
-    """`65.8%`, `0.143`, `264.0`, `7.69 s`, `0.13 prob/s`; `-` for none."""
-    if value is None:
-        return NONE
-    return {
-        "rate": f"{100 * value:.1f}%",
-        "ratio": f"{value:.3f}",
-        "tokens": f"{value:.1f}",
-        "s": f"{value:.2f} s",
-        "prob/s": f"{value:.2f} prob/s",
-    }[unit]
+    """`65.8%`, `0.143`, `264.0`, `7.69 s`, `0.13 prob/s` by the unit's name; `-` for none."""
+    return NONE if value is None else UNITS[unit].show(value)
 
 
 def show_change(value: float | None, unit: str) -> str:
-    """The same, signed: rates in percentage points."""
-    if value is None:
-        return NONE
-    value = value or 0.0  # no -0.0
-    return {
-        "rate": f"{100 * value:+.1f} pp",
-        "ratio": f"{value:+.3f}",
-        "tokens": f"{value:+.1f}",
-        "s": f"{value:+.2f} s",
-        "prob/s": f"{value:+.2f} prob/s",
-    }[unit]
+    """The same of a change: signed, rates in percentage points."""
+    return NONE if value is None else UNITS[unit].show_change(value)
 
 
 def row_change(row: Row) -> str:
@@ -344,16 +318,17 @@ def markdown_table(rows: Sequence[Row], table: str) -> str:
 
 
 def overview(phase0: Side, phase1: Side) -> list[dict[str, Any]]:
-    """Per data set: its size and, for each metric of OVERVIEW, (label, unit, phase0, phase1), for the table of all data
-    sets."""
+    """What the table of all data sets shows: of each set its size and, for each metric with a label, a cell of label,
+    unit, Phase 0 and Phase 1."""
     names = dict.fromkeys(
         [*(s for s in (VALID, BIG, TEST, "humaneval", "mbpp_reg")), *phase0.datasets, *phase1.datasets]
     )
-    found = []
+    shown = [m for m in in_order(OVERVIEW_ORDER) if m.label is not None]
+    found: list[dict[str, Any]] = []
     for name in names:
         a, b = phase0.datasets.get(name), phase1.datasets.get(name)
         if a or b:
-            cells = [(label, unit, a and a.values.get(m), b and b.values.get(m)) for m, label, unit in OVERVIEW]
+            cells = [(m.label, m.unit.name, value_of(a, m.name), value_of(b, m.name)) for m in shown]
             found.append(
                 {
                     "dataset": name,

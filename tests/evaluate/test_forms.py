@@ -16,7 +16,8 @@ from phase1.contract.state.evaluation_run import EvaluatedModel
 from phase1.evaluate.folder import is_final, open_run
 from phase1.evaluate.forms import extraction_summary
 from phase1.evaluate.loop import judge_completion
-from phase1.evaluate.metrics import write_metrics, write_qa_logs
+from phase1.evaluate.metrics import write_metrics
+from phase1.evaluate.qa import write_qa_logs
 from phase1.files import BadInput, read_json, write_json
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import open_judge

@@ -1,17 +1,16 @@
-"""phase1/evaluate/metrics.py: contract section 7's numbers and the QA sample, from records."""
+"""phase1/evaluate/metrics.py: contract section 7's numbers, from records."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 from itertools import combinations
 
 import pytest
 
-from phase1.contract.problems import EVAL_SETS, EvalSet
 from phase1.contract.records import Record
 from phase1.evaluate import metrics
+from tests.evaluate.records import record
 
 CONTRACT_METRICS = [
     "total_problems",
@@ -58,26 +57,14 @@ CONTRACT_SUMMARY = [
 ]
 
 
-def record(i: int, error_type: str = "success", **kw) -> Record:
-    base = {
-        "dataset": "codecontests_valid",
-        "problem_id": f"p{i:04d}",
-        "prompt": "solve",
-        "prompt_sha256": "x",
-        "completion": "<code>1</code>",
-        "finish_reason": "stop",
-        "prompt_tokens": 10,
-        "gen_tokens": 100,
-        "gen_time": 1.0,
-        "started": 1000.0 + i,
-        "session": 0,
-        "error_type": error_type,
-        "accepted": error_type == "success",
-        "pass_ratio": float(error_type == "success"),
-        "judge_time": 0.5,
-        "finished": 1002.0 + i,
-    }
-    return Record(**{**base, **kw})
+RATES = (
+    "syntax_error_rate",
+    "runtime_error_rate",
+    "timeout_rate",
+    "wrong_answer_rate",
+    "api_error_rate",
+    "unknown_error_rate",
+)
 
 
 def test_every_field_of_the_contract_stands_in_both_files(tmp_path):
@@ -112,7 +99,7 @@ def test_numbers_equal_those_counted_by_hand():
     assert (m["wall_clock_time"], m["throughput"]) == (10, 0.4)
     assert (m["truncation_count"], m["truncation_rate"], m["timeout_count"], m["timeout_rate"]) == (1, 0.25, 1, 0.25)
     assert s["exec_success_rate"] == 0.5
-    assert [s[f"{e}_rate"] for e in metrics.RATES] == [0.25, 0, 0.25, 0.25, 0, 0]
+    assert [s[rate] for rate in RATES] == [0.25, 0, 0.25, 0.25, 0, 0]
     assert s["p50_judge_time"] == 1.5
 
 
@@ -139,7 +126,7 @@ def test_the_rates_add_up_to_one_whatever_the_error_types():
         "new_kind",
     ]
     s = metrics.dataset_summary([record(i, random.Random(i).choice(kinds)) for i in range(200)])
-    assert s["accepted_at_1"] + sum(s[f"{e}_rate"] for e in metrics.RATES) == pytest.approx(1)
+    assert s["accepted_at_1"] + sum(s[rate] for rate in RATES) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", ["empty_output", "api_error", "sandbox_error"])
@@ -173,100 +160,6 @@ def test_overall_pools_the_problems_of_all_sets():
         "pass_ratio_p90": pytest.approx(0.7),
         "total_judge_time": 2.0,
     }
-
-
-# --------------------------------------------------------------------------------------------------------------- QA
-def pool(**counts: int) -> list[Record]:
-    kinds = [k for k, n in counts.items() for _ in range(n)]
-    return [record(i, k) for i, k in enumerate(kinds)]
-
-
-@pytest.mark.parametrize("name", EVAL_SETS)
-def test_full_strata_give_exactly_the_sizes_of_the_seed(name):
-    eval_set = EVAL_SETS[name]
-    taken, info = metrics.qa_sample(
-        pool(success=60, wrong_answer=60, syntax_error=60, runtime_error=60, timeout=60), eval_set
-    )
-    assert len(taken) == eval_set.qa_size == info["taken"]
-    counts = Counter(r.error_type for r in taken)
-    assert all(counts[s] >= eval_set.qa_per_stratum for s in metrics.QA_STRATA)
-    assert info["taken_at_random"] == eval_set.qa_size - 5 * eval_set.qa_per_stratum
-
-
-@pytest.mark.parametrize(
-    "counts",
-    [
-        {"success": 0, "wrong_answer": 40, "syntax_error": 1, "runtime_error": 3, "timeout": 0},
-        {"success": 100},
-        {"empty_output": 90, "success": 2},
-        {"wrong_answer": 29},
-        {"sandbox_error": 3},
-        {},
-    ],
-)
-def test_a_short_stratum_gives_its_places_to_the_others(counts):
-    rows = pool(**counts)
-    taken, info = metrics.qa_sample(rows, EVAL_SETS["codecontests_valid"])
-    assert len(taken) == min(30, len(rows)) == info["taken"]
-    assert len({r.problem_id for r in taken}) == len(taken)
-    for s, row in info["strata"].items():
-        have = sum((r.error_type if r.error_type in metrics.QA_STRATA else "other") == s for r in rows)
-        assert row["available"] == have and min(have, row["wanted"]) <= row["taken"] <= have
-
-
-def test_the_sample_is_random_over_seeds_and_the_same_for_one_seed_in_any_order_of_finishing():
-    rows = pool(success=50, wrong_answer=50, timeout=50)
-    ids = [r.problem_id for r in metrics.qa_sample(rows, EVAL_SETS["humaneval"], seed=1)[0]]
-    shuffled = random.Random(0).sample(rows, len(rows))
-    assert [r.problem_id for r in metrics.qa_sample(shuffled, EVAL_SETS["humaneval"], seed=1)[0]] == ids
-    assert [r.problem_id for r in metrics.qa_sample(rows, EVAL_SETS["humaneval"], seed=2)[0]] != ids
-
-
-def test_a_small_set_smaller_than_one_stratum_is_taken_whole():
-    taken, _ = metrics.qa_sample(pool(success=2), EvalSet("x", 2, False, 1, qa_size=30, qa_per_stratum=5))
-    assert len(taken) == 2
-
-
-def test_qa_lines_have_the_contracts_fields_and_survive_hostile_text(tmp_path):
-    case = {"index": 0, "input": "1\n", "actual": "\ud800\u2028"}
-    rows = [
-        record(
-            0,
-            "wrong_answer",
-            completion="\ud800 \x1b[31m <script>\u2028",
-            first_failed_case=case,
-            finish_reason="length",
-        )
-    ]
-    metrics.write_qa_logs(tmp_path, {"codecontests_valid": rows}, extra={"step": 5, "checkpoint": "c", "model": "m"})
-    lines = (tmp_path / "qa_logs" / "codecontests_valid_qa.jsonl").read_bytes().split(b"\n")
-    assert len(lines) == 2 and lines[1] == b""
-    line = json.loads(lines[0])
-    assert list(line) == [
-        "dataset",
-        "problem_id",
-        "prompt",
-        "response",
-        "accepted",
-        "pass_ratio",
-        "error_type",
-        "judge_time",
-        "gen_time",
-        "gen_tokens",
-        "extra",
-    ]
-    assert line["extra"] == {
-        "step": 5,
-        "checkpoint": "c",
-        "model": "m",
-        "finish_reason": "length",
-        "first_failed_case": case,
-    }
-    assert line["response"] == rows[0].completion
-    assert (
-        json.loads((tmp_path / "qa_logs" / "qa_summary.json").read_text())["datasets"]["codecontests_valid"]["taken"]
-        == 1
-    )
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(3, 1, 1), (3, 1, 2), (5, 2, 5), (4, 0, 2), (4, 4, 2), (6, 3, 2)])

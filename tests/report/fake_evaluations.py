@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phase1.contract.records import Record, RecordLog
-from phase1.evaluate.metrics import write_metrics, write_qa_logs
+from phase1.evaluate.metrics import write_metrics
+from phase1.evaluate.qa import write_qa_logs
 from phase1.files import sha256_text, write_json
 
 SIZES = {

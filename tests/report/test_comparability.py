@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phase1.report import inputs as report_inputs
+from phase1.report.comparability import comparability
 from phase1.report.inputs import read_side
 from tests.report.running import compare
 
@@ -58,7 +58,7 @@ def test_other_problems_and_stale_metrics_are_mismatches(sides):
     path.write_text("".join([json.dumps(row) + "\n", json.dumps(again) + "\n", *lines[2:-1]]))
     found = [
         f.text
-        for f in report_inputs.comparability(
+        for f in comparability(
             *(read_side(n, [d / "metrics.json"]) for n, d in (("Phase 0", base), ("Phase 1", better)))
         )
         if f.kind == "mismatch"
@@ -73,4 +73,4 @@ def test_other_problems_and_stale_metrics_are_mismatches(sides):
 
 def test_equal_runs_have_nothing_to_say(evaluations):
     sides = [read_side(n, [evaluations["base"]]) for n in ("Phase 0", "Phase 1")]
-    assert [f.text for f in report_inputs.comparability(*sides) if f.kind != "note"] == []
+    assert [f.text for f in comparability(*sides) if f.kind != "note"] == []

@@ -11,12 +11,14 @@ import pytest
 from phase1.contract.prompts import answer, chat
 from phase1.contract.records import Record
 from phase1.files import BadInput
-from phase1.report import inputs as report_inputs
+from phase1.report.anomalies import check_anomalies
+from phase1.report.evidence import Evidence
+from phase1.report.expected import check_expected
 from phase1.report.figures import PHASES, figures
 from phase1.report.flips import flips, top_exceptions
-from phase1.report.inputs import check_train_data, read_side
+from phase1.report.inputs import read_side
 from phase1.report.tables import fill_rows
-from phase1.report.verdict import Evidence, check_anomalies, check_expected
+from phase1.report.train_data import check_train_data
 from tests.report.running import SMALL, compare
 
 
@@ -95,7 +97,7 @@ def test_training_rows_are_compiled_and_compared_with_the_evaluations_form(tmp_p
     ]
     pd.DataFrame({"messages": rows}).to_parquet(tmp_path / "t.parquet")
     found = check_train_data(tmp_path / "t.parquet")
-    assert (found["rows"], found["not_compiling"], found["without_code_tag"], found["other_system_prompt"]) == (
+    assert (found.rows, found.not_compiling, found.without_code_tag, found.other_system_prompt) == (
         4,
         1,
         1,
@@ -122,11 +124,11 @@ def test_a_training_row_that_kills_the_compiler_is_a_warning_of_the_report_which
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nulimit -s 256\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    monkeypatch.setattr(report_inputs.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
     programs = ["print 1", "not " * 5900 + "x", "x = 1"]
     pd.DataFrame({"messages": [chat("u", answer(p)) for p in programs]}).to_parquet(tmp_path / "t.parquet")
     found = check_train_data(tmp_path / "t.parquet")
-    assert (found["sampled"], found["compiled"], found["not_compiling"]) == (3, 1, 1)
+    assert (found.sampled, found.compiled, found.not_compiling) == (3, 1, 1)
     done = compare(tmp_path, evaluations["base"], evaluations["worse"], "--train_data", tmp_path / "t.parquet")
     assert done.returncode == 0, done.stderr
     assert (

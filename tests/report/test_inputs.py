@@ -107,7 +107,7 @@ def test_of_several_files_the_newest_a_data_set_wins_and_the_report_says_so(side
         ("summary.json", '{"datasets": ', "summary.json:1"),
         ("summary.json", '{"datasets": [1]}', "summary.json"),
         ("run.json", "{", "run.json:1"),
-        ("run.json", '{"status": "complete", "sampling": 3}', "sampling is a JSON int"),
+        ("run.json", '{"status": "complete", "sampling": 3}', "run.json: sampling: "),
         ("results/humaneval.jsonl", '{"problem_id": "x"}\n', "humaneval.jsonl:1"),
         ("results/humaneval.jsonl", "not json\n", "humaneval.jsonl:1"),
         ("results/humaneval.jsonl", "\xff\xfe\n", "humaneval.jsonl:1"),

@@ -1,0 +1,180 @@
+"""The seed's 3.3: changes that want an explanation, their likely causes, and what the run shows of these.
+
+A new anomaly is an entry of ANOMALIES: when it applies, and which evidence to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from statistics import fmean
+from typing import Any
+
+from phase1.report.evidence import Evidence
+from phase1.report.flips import Flips, exception_types
+from phase1.report.inputs import Side
+from phase1.report.tables import TEST, VALID
+from phase1.report.text import markdown_text
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """One row of the seed's 3.3. `applies` is None where there is no data; `evidence` looks into the run for the
+    causes."""
+
+    name: str
+    applies: Callable[[Evidence], bool | None]
+    causes: str
+    remedy: str
+    evidence: Callable[[Evidence], list[str]]
+
+
+def _small_gain(e: Evidence) -> bool | None:
+    change = e.change(VALID, "exec_success_rate")
+    return None if change is None else change < 0.10
+
+
+def _forgetting(e: Evidence) -> bool | None:
+    change = e.change("humaneval", "accepted_at_1")
+    return None if change is None else change < -0.05
+
+
+def _syntax_up(e: Evidence) -> bool | None:
+    change = e.change(VALID, "syntax_error_rate")
+    return None if change is None else change > 0
+
+
+def _unchanged(e: Evidence) -> bool | None:
+    changes = [r.change for r in e.rows if r.spec.table in ("quality", "errors") and r.change is not None]
+    return all(abs(c) < 0.01 for c in changes) if changes else None
+
+
+def _form_lost(e: Evidence) -> bool | None:
+    before, after = _code_tag_share(e.phase0), _code_tag_share(e.phase1)
+    return None if before is None or after is None else after < before - 0.05
+
+
+def _code_tag_share(side: Side) -> float | None:
+    answers = [r.completion for d in side.datasets.values() for r in d.records.values()]
+    return fmean("<code>" in a.lower() for a in answers) if answers else None
+
+
+def _failing_types(e: Evidence) -> list[str]:
+    lines: list[str] = []
+    for name in (VALID, TEST):
+        for label, side in (("Phase 0", e.phase0), ("Phase 1", e.phase1)):
+            records = side.datasets[name].records.values() if name in side.datasets else ()
+            if types := exception_types(records):
+                lines.append(
+                    f"{name}, {label}: top exceptions " + ", ".join(f"{markdown_text(t, 80)} {n}" for t, n in types)
+                )
+    if tests := [
+        f"{name} {e.value(1, name, 'truncation_rate'):.1%}"
+        for name in (VALID, TEST)
+        if e.value(1, name, "truncation_rate")
+    ]:
+        lines.append(f"answers cut off at the token limit: {', '.join(tests)}")
+    return lines or ["no per-problem records, so the exceptions are not known; look into qa_logs/"]
+
+
+def _broken_set(e: Evidence) -> list[str]:
+    lines = [
+        f"{f.dataset}: {len(f.broken)} problems solved before are not now, {len(f.fixed)} the other way; "
+        f"they now end as {_count_types(f)}"
+        for f in e.flips
+        if f.dataset in ("humaneval", "mbpp_reg") and f.broken
+    ]
+    return [*lines, *_template(e), *_loss(e)] or ["no per-problem records: which problems broke is not known"]
+
+
+def _count_types(f: Flips) -> str:
+    types = [y.error_type for _, y in f.broken]
+    return ", ".join(f"{t} {types.count(t)}" for t in sorted(set(types), key=types.count, reverse=True))
+
+
+def _train_syntax(e: Evidence) -> list[str]:
+    if e.train_data is None:
+        return ["training rows not given (--train_data data/sft_train.parquet), so they were not compiled"]
+    d = e.train_data
+    first = f"; first: {markdown_text(d.first_error, 120)}" if d.first_error else ""
+    return [
+        f"{d.not_compiling} of {d.compiled} sampled training answers (of {d.rows}) do not compile{first}",
+        *_failing_types(e),
+    ]
+
+
+def _template(e: Evidence) -> list[str]:
+    lines: list[str] = []
+    if d := e.train_data:
+        lines.append(
+            f"training rows with another system prompt than the evaluation's: {d.other_system_prompt} of "
+            f"{d.sampled} sampled; "
+            f"without <code>: {d.without_code_tag}"
+        )
+    before, after = _code_tag_share(e.phase0), _code_tag_share(e.phase1)
+    if before is not None and after is not None:
+        lines.append(f"answers inside <code>: Phase 0 {before:.1%}, Phase 1 {after:.1%}")
+    return lines
+
+
+def _loss(e: Evidence) -> list[str]:
+    loss = [v for _, v in e.train_log.get("train/loss", [])]
+    if len(loss) < 10:
+        return ["no training log given (--train_log), so the loss curve was not looked at"]
+    k = max(1, len(loss) // 10)
+    first, last = fmean(loss[:k]), fmean(loss[-k:])
+    shape = "flat" if last > 0.95 * first else "falling"
+    if not isfinite(first) or not isfinite(last):
+        shape = "diverged: not a number"
+    return [f"train/loss over the first and the last tenth of {len(loss)} steps: {first:.3f} → {last:.3f} ({shape})"]
+
+
+ANOMALIES = (
+    Anomaly(
+        "exec_success_rate rose by less than 10 pp",
+        _small_gain,
+        "poor SFT data, overfitting",
+        "look at the failing cases in qa_logs/ and at the flips",
+        lambda e: [*_failing_types(e), *_template(e)],
+    ),
+    Anomaly(
+        "HumanEval fell by more than 5 pp",
+        _forgetting,
+        "catastrophic forgetting",
+        "lower the learning rate, train fewer epochs, or mix in general data",
+        _broken_set,
+    ),
+    Anomaly(
+        "syntax_error_rate rose",
+        _syntax_up,
+        "syntax errors in the training data",
+        "filter the training records that do not compile",
+        _train_syntax,
+    ),
+    Anomaly(
+        "no metric changed by 1 pp",
+        _unchanged,
+        "the model learned nothing that counts",
+        "check that the loss falls, and the data pipeline",
+        lambda e: [*_loss(e), *_template(e)],
+    ),
+    Anomaly(
+        "fewer answers inside <code> than before",
+        _form_lost,
+        "training answers of another form than the evaluation asks for",
+        "train on rows made by prepare_sft_data.py, which shares the evaluation's prompts",
+        _template,
+    ),
+)
+
+
+def check_anomalies(e: Evidence) -> list[dict[str, Any]]:
+    """For each row of ANOMALIES: name, state (seen, not seen, no data) and, where seen, causes, remedy, evidence."""
+    found: list[dict[str, Any]] = []
+    for a in ANOMALIES:
+        applies = a.applies(e)
+        state = "no data" if applies is None else "seen" if applies else "not seen"
+        seen = {"causes": a.causes, "remedy": a.remedy, "evidence": a.evidence(e)} if applies else {}
+        found.append({"name": a.name, "state": state, **seen})
+    return found

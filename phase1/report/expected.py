@@ -1,0 +1,75 @@
+"""The seed's 3.2: the change that was expected of each metric, and what was seen. A new range: a line of EXPECTED."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from phase1.report.evidence import Evidence
+from phase1.report.tables import NONE, VALID
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One row of the seed's 3.2. `low` to `high` in the stated kind: change in pp (as a share) or relative change."""
+
+    metric: str
+    dataset: str
+    kind: str  # pp, relative
+    low: float
+    high: float
+    why: str
+
+
+EXPECTED = (
+    Expected("exec_success_rate", VALID, "pp", 0.20, 0.40, "SFT teaches the I/O form and Python's syntax"),
+    Expected("syntax_error_rate", VALID, "relative", -0.60, -0.30, "the most direct effect of SFT"),
+    Expected("runtime_error_rate", VALID, "relative", -0.30, -0.10, "better code overall"),
+    Expected("timeout_rate", VALID, "relative", -0.30, -0.10, "more efficient algorithms"),
+    Expected("accepted_at_1", VALID, "pp", 0.01, 0.05, "more programs run, so more may pass"),
+    Expected("pass_ratio_mean", VALID, "pp", 0.05, 0.15, "fewer errors, more tests passed"),
+    Expected("accepted_at_1", "humaneval", "pp", -0.02, 0.02, "no significant regression"),
+    Expected("accepted_at_1", "mbpp_reg", "pp", -0.02, 0.02, "no significant regression"),
+)
+
+
+def check_expected(e: Evidence) -> list[dict[str, str]]:
+    """For each row of EXPECTED: expected, seen, verdict (as expected, more or less than expected, wrong direction, no
+    data)."""
+    found = []
+    for rule in EXPECTED:
+        seen = e.change(rule.dataset, rule.metric) if rule.kind == "pp" else e.relative(rule.dataset, rule.metric)
+        found.append(
+            {
+                "metric": rule.metric,
+                "dataset": rule.dataset,
+                "expected": _range(rule),
+                "seen": _seen(seen, rule.kind),
+                "verdict": _place(rule, seen, e),
+                "why": rule.why,
+            }
+        )
+    return found
+
+
+def _place(rule: Expected, seen: float | None, e: Evidence) -> str:
+    if seen is None:
+        return "no data" if e.change(rule.dataset, rule.metric) is None else "no relative change from 0"
+    if rule.low - 1e-9 <= seen <= rule.high + 1e-9:
+        return "as expected"
+    if rule.low < 0 < rule.high:
+        return "rose out of the range" if seen > 0 else "fell out of the range"
+    sign = 1 if rule.low > 0 else -1
+    if seen * sign <= 0:
+        return "no change" if seen == 0 else "wrong direction"
+    return "more than expected" if abs(seen) > max(abs(rule.low), abs(rule.high)) else "less than expected"
+
+
+def _range(rule: Expected) -> str:
+    unit = "pp" if rule.kind == "pp" else "% relative"
+    return f"{100 * rule.low:+.0f} to {100 * rule.high:+.0f} {unit}".replace(" %", "%")
+
+
+def _seen(value: float | None, kind: str) -> str:
+    if value is None:
+        return NONE
+    return f"{100 * value:+.1f} pp" if kind == "pp" else f"{100 * value:+.1f}% relative"
