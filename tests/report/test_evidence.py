@@ -19,6 +19,7 @@ from phase1.report.flips import flips, top_exceptions
 from phase1.report.inputs import read_side
 from phase1.report.tables import fill_rows
 from phase1.report.train_data import check_train_data
+from phase1.train.log import Point
 from tests.report.running import SMALL, compare
 
 
@@ -59,6 +60,14 @@ def test_the_anomaly_of_no_change_shows_the_loss_curve(evaluations):
         a["name"]: a for a in check_anomalies(Evidence(side, side, fill_rows(side, side, resamples=200), train_log=log))
     }
     assert "(flat)" in " ".join(found["no metric changed by 1 pp"]["evidence"])
+
+
+def test_a_loss_that_is_no_number_any_more_is_said_to_have_diverged(evaluations):
+    side = read_side("Phase 0", [evaluations["base"]])
+    log = {"train/loss": [Point(i, 1.0 if i < 20 else float("nan")) for i in range(40)]}
+    rows = fill_rows(side, side, resamples=200)
+    found = {a["name"]: a for a in check_anomalies(Evidence(side, side, rows, train_log=log))}
+    assert "diverged" in " ".join(found["no metric changed by 1 pp"]["evidence"])
 
 
 def test_flips_and_transitions_count_every_common_problem_once(evaluations):
