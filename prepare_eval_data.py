@@ -24,10 +24,9 @@ from tqdm import tqdm
 
 from phase1.contract.problems import EVAL_SETS
 from phase1.data import public_sets as sources
+from phase1.data.output_folder import full_disk_told, only_writer
 from phase1.files import (
     BadInput,
-    full_disk_told,
-    only_writer,
     replacing,
     run_script,
     run_stamp,

@@ -33,6 +33,7 @@ from phase1.contract.prompts import PROMPTS_SHA256, chat
 from phase1.data.decontaminate import EvalIndex
 from phase1.data.duplicates import surplus
 from phase1.data.filters import FILTERS, Filters, examine_all
+from phase1.data.output_folder import full_disk_told, only_writer
 from phase1.data.reading import read_chunks
 from phase1.data.report import Rejects, histogram, lengths, print_report
 from phase1.data.survivors import Survivors, without
@@ -40,8 +41,6 @@ from phase1.data.verify import verify
 from phase1.data.verl_rows import check_rows, preview, verl_is_installed
 from phase1.files import (
     BadInput,
-    full_disk_told,
-    only_writer,
     read_jsonl,
     replacing,
     run_script,

@@ -170,18 +170,20 @@ def summary(
     from phase1.handoff.run_folders import comparison_verdict
 
     by_name = {c.name: c for c in results}
-    return HandoffResult(
-        verdict="fail" if any(c.status == "fail" for c in results) else "pass",
-        model_path=str(target),
-        fingerprint=fingerprint(handoff.model),
-        step=handoff.best.best_step if handoff.best else None,
-        base_model=args.base_model,
-        sha256=by_name["weights_index"].data.get("sha256"),
-        metrics=by_name["metrics"].data.get("metrics"),
-        report=comparison_verdict(folders),
-        checks=results,
-        stamp=run_stamp(vars(args)),
-    )
+    comparison = comparison_verdict(folders)
+    record = {
+        "verdict": "fail" if any(c.status == "fail" for c in results) else "pass",
+        "model_path": str(target),
+        "fingerprint": fingerprint(handoff.model),
+        "step": handoff.best.best_step if handoff.best else None,
+        "base_model": args.base_model,
+        "sha256": by_name["weights_index"].data.get("sha256"),
+        "metrics": by_name["metrics"].data.get("metrics"),
+        "report": comparison._asdict() if comparison else None,
+        "checks": results,
+        "stamp": run_stamp(vars(args)),
+    }
+    return HandoffResult.model_validate(record)
 
 
 if __name__ == "__main__":

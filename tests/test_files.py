@@ -1,4 +1,4 @@
-"""phase1.files: a reader finds a file whole or absent, JSON plain, errors in one line."""
+"""phase1/files.py: a reader finds a file whole or absent, JSON plain, errors in one line."""
 
 import errno
 import gzip
@@ -13,8 +13,8 @@ import pytest
 
 from phase1.files import (
     BadInput,
-    append_line,
     fingerprint,
+    only_one,
     read_json,
     read_jsonl,
     replacing,
@@ -129,12 +129,6 @@ def test_the_stamp_names_arguments_versions_and_host():
     assert all(stamp[k] for k in ("command", "host", "user", "platform", "time"))
 
 
-def test_a_log_grows_by_whole_lines(tmp_path):
-    for i in range(3):
-        append_line(tmp_path / "log" / "uses.jsonl", {"i": i})
-    assert [row["i"] for _, row in read_jsonl(tmp_path / "log" / "uses.jsonl")] == [0, 1, 2]
-
-
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     write_json(tmp_path / "a.json", 1)
 
@@ -147,3 +141,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert read_json(tmp_path / "a.json") == 1
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_lock_is_held_by_one_and_ends_with_its_holder(tmp_path):
+    with only_one(tmp_path / "lock") as first, only_one(tmp_path / "lock") as second:
+        assert first and not second
+        assert f"process {os.getpid()} since" in (tmp_path / "lock").read_text()
+    with only_one(tmp_path / "lock") as again:
+        assert again

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from phase1.files import BadInput, LineLog, whole_lines
+from phase1.files import BadInput
+from phase1.line_log import LineLog, whole_lines
 
 # Worst first where the tests of a problem differ (contract 6); the rest are never counted as the model's own failure.
 MODEL_ERRORS = ("syntax_error", "runtime_error", "timeout", "wrong_answer", "success")
@@ -65,7 +66,7 @@ class Record(Completion):
 
 
 class RecordLog:
-    """A file of records to append to (phase1.files.LineLog): every line in it is whole."""
+    """A file of records to append to (phase1.line_log.LineLog): every line in it is whole."""
 
     def __init__(self, path: str | Path) -> None:
         self._log = LineLog(path)

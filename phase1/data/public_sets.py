@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from phase1.files import BadInput, read_jsonl, sha256_text, whole_parquet
+from phase1.data.reading import whole_parquet
+from phase1.files import BadInput, read_jsonl, sha256_text
 
 # Hugging Face repository and configuration, read when no local copy is given.
 HUB = {

@@ -3,6 +3,7 @@ line."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phase1.data.bee import BadRecord
-from phase1.files import BadInput, whole_parquet
+from phase1.files import BadInput
 
 CHUNK_RECORDS = 256
 CHUNK_BYTES = 1 << 20
@@ -87,6 +88,23 @@ def _decoded(batch: pa.RecordBatch) -> list[dict | BadRecord]:
         if batch.num_rows == 1:
             return [BadRecord(str(e))]
     return [row for i in range(batch.num_rows) for row in _decoded(batch.slice(i, 1))]
+
+
+@contextlib.contextmanager
+def whole_parquet(path: str | Path) -> Iterator[None]:
+    """Turn what pyarrow raises while a Parquet file is read into one line.
+
+    Raises:
+        BadInput: the file is missing, torn, or damaged in its pages (pyarrow's OSError without an errno).
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError) as e:
+        if getattr(e, "errno", None):
+            raise
+        raise BadInput(f"{path}: not a whole Parquet file ({str(e).splitlines()[0]}); copy it again") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict | BadRecord, int]]:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from phase1.contract.problems import EVAL_SETS
-from phase1.files import append_line, read_jsonl
+from phase1.files import read_jsonl
+from phase1.line_log import append_line
 
 
 def uses_file(evaluation: Path) -> Path:

@@ -11,7 +11,7 @@ from phase1.contract.state.handoff import CheckResult
 from phase1.handoff.answers import PROMPTS
 from phase1.handoff.handoff import MAX_MODEL_LEN, Handoff, failed, verdict
 from phase1.model.fit import EMBEDDING, HEAD
-from phase1.model.small_files import read_object
+from phase1.model.small_files import read_object, rope_theta
 from phase1.model.tokenizer import Tokenizer, chat_text
 
 AS_THE_BASE = ("model_type", "rms_norm_eps", "hidden_act", "num_attention_heads")  # fields that training never changes
@@ -27,9 +27,9 @@ ROUND_TRIP = (
 def check_config(h: Handoff) -> CheckResult:
     """The fields that GRPO and vLLM read: rope in both forms, end of text, padding, vocabulary, length."""
     base = read_object(h.base / "config.json") if h.base else {}
-    theta, stops = h.config.get("rope_theta"), end_of_text_ids(h.model, h.config)
-    embedding = h.weights.get(EMBEDDING)
-    rows = embedding.shape[0] if embedding else h.config.get("vocab_size")
+    theta, stops = rope_theta(h.config).flat, end_of_text_ids(h.model, h.config)
+    embedding, vocab_size = h.weights.get(EMBEDDING), h.config.get("vocab_size")
+    rows = embedding.shape[0] if embedding else vocab_size if isinstance(vocab_size, int) else 0
     failures = rope_failures(h.config, base)
     for key in AS_THE_BASE:
         if key in base and h.config.get(key) != base[key]:
@@ -42,16 +42,16 @@ def check_config(h: Handoff) -> CheckResult:
         warnings.append("the tokenizer has no pad token: GRPO needs one")
     elif h.tokenizer.pad_token_id == end:
         warnings.append("pad and eos are one token: a loss mask by pad id hides the end of answers")
-    if len(h.tokenizer) > (rows or 0):
+    if len(h.tokenizer) > rows:
         failures.append(f"{len(h.tokenizer)} tokens, but the embedding has {rows} rows")
-    if rows != h.config.get("vocab_size"):
-        failures.append(f"vocab_size {h.config.get('vocab_size')}, but the embedding has {rows} rows")
+    if rows != vocab_size:
+        failures.append(f"vocab_size {vocab_size}, but the embedding has {rows} rows")
     if not h.tied and h.weights and HEAD not in h.weights:
         failures.append(f"not tied, but there is no {HEAD}: readers start it at random")
-    length = h.config.get("max_position_embeddings") or 0
-    if length < MAX_MODEL_LEN:
+    if h.context_length < MAX_MODEL_LEN:
         warnings.append(
-            f"max_position_embeddings {length} is below {MAX_MODEL_LEN}: vLLM refuses the seed's --max-model-len"
+            f"max_position_embeddings {h.context_length} is below {MAX_MODEL_LEN}: vLLM refuses the original plan's "
+            "--max-model-len"
         )
     return verdict(
         "config",
@@ -67,14 +67,14 @@ def check_config(h: Handoff) -> CheckResult:
 
 def rope_failures(config: dict[str, JsonValue], base: dict[str, JsonValue]) -> list[str]:
     """What is wrong with rope_theta, of which transformers 4 and 5 each read another form."""
-    theta, inner = config.get("rope_theta"), (config.get("rope_parameters") or {}).get("rope_theta")
+    theta, inner = rope_theta(config)
     failures = []
     if theta is None and config.get("model_type") != "gpt2":
         instead = "" if inner is None else f" instead of {inner:g}; convert_fsdp_to_hf.py --slim writes both forms"
         failures.append(f"no rope_theta: transformers 4 and vLLM read 10000{instead}")
     elif inner is not None and inner != theta:
         failures.append(f"rope_theta {theta:g} but rope_parameters.rope_theta {inner:g}")
-    base_theta = base.get("rope_theta") or (base.get("rope_parameters") or {}).get("rope_theta")
+    base_theta = rope_theta(base).flat or rope_theta(base).nested
     if base_theta is not None and theta is not None and theta != base_theta:
         failures.append(f"rope_theta {theta:g}, the base model's is {base_theta:g}")
     return failures

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+from phase1.contract.compile_apart import compile_apart
 from phase1.contract.prompts import extract_code
 from phase1.contract.state.handoff import CheckResult
 from phase1.handoff.handoff import Handoff, failed, not_run, verdict
@@ -55,13 +53,8 @@ def check_generated_code(h: Handoff) -> CheckResult:
 
 
 def compile_error(code: str) -> str | None:
-    """Why `code` does not compile, None if it does. In a process of its own: a deep enough program can end the
-    parser."""
+    """Why `code` does not compile, None if it does. Compiled apart: a deep enough program can end the parser."""
     if not code.strip():
         return "empty"
-    script = "import sys; compile(sys.stdin.buffer.read(), 'answer', 'exec', dont_inherit=True)"
-    command = [sys.executable, "-I", "-W", "ignore", "-c", script]
-    done = subprocess.run(command, input=code.encode("utf-8", "replace"), capture_output=True, timeout=60)
-    if done.returncode == 0:
-        return None
-    return (done.stderr.decode(errors="replace").strip().splitlines() or ["the parser died"])[-1]
+    compiled = compile_apart([code], "answer", timeout=60)
+    return compiled.death or compiled.errors[0]

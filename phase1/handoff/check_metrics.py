@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
 from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state import evaluation_run
 from phase1.contract.state.evaluation_run import EvaluationRun
@@ -44,8 +42,7 @@ def check_metrics(h: Handoff) -> CheckResult:
     for dataset, m in kept.items():
         if None not in (m["exec_success_rate"], m["accepted_at_1"]):
             shown.append(f"{dataset} exec {m['exec_success_rate']:.1%}, accepted {m['accepted_at_1']:.1%}")
-    data: dict[str, JsonValue] = {"metrics": kept, "evaluation": str(h.evaluation)}
-    return verdict("metrics", failures, warnings, ", ".join(shown), **data)
+    return verdict("metrics", failures, warnings, ", ".join(shown), metrics=kept, evaluation=str(h.evaluation))
 
 
 def read_metrics(evaluation: Path) -> dict[str, dict[str, Any]]:

@@ -33,7 +33,7 @@ def check_vllm(h: Handoff) -> CheckResult:
         log_dir=settings.log_dir,
         num_servers=1,
         dtype=settings.dtype,
-        max_model_len=min(MAX_MODEL_LEN, h.config.get("max_position_embeddings") or MAX_MODEL_LEN),
+        max_model_len=min(MAX_MODEL_LEN, h.context_length or MAX_MODEL_LEN),
         max_num_seqs=len(PROMPTS) + 1,
         start_timeout=settings.vllm_timeout,
         python=python,

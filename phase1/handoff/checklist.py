@@ -153,7 +153,8 @@ def kept_out(path: Path) -> bool:
     """Whether the records were compared with the problems of every evaluation set, with that filter on."""
     report = SftReport.read(path)
     compared = all(isinstance(report.evaluation_sets.get(name), int) for name in EVAL_SETS)
-    return compared and "contamination" not in report.stamp.arguments["skip"]
+    skipped = report.stamp.arguments["skip"]
+    return compared and isinstance(skipped, list) and "contamination" not in skipped
 
 
 def prompt_and_response_apart(path: Path) -> bool:

@@ -73,6 +73,12 @@ class Handoff:
         return bool(self.config.get("tie_word_embeddings"))
 
     @cached_property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer that the model can hold together; 0 where its config does not say."""
+        length = self.config.get("max_position_embeddings")
+        return length if isinstance(length, int) else 0
+
+    @cached_property
     def generation(self) -> Generation:
         """What transformers answers to the questions; asked once, in a process of its own."""
         return ask_transformers(
@@ -85,7 +91,7 @@ class Handoff:
         )
 
 
-def verdict(name: str, failures: list[str], warnings: list[str], evidence: str, **data: JsonValue) -> CheckResult:
+def verdict(name: str, failures: list[str], warnings: list[str], evidence: str, **data: object) -> CheckResult:
     """A check's result: the worst of what was found.
 
     Args:
@@ -93,12 +99,11 @@ def verdict(name: str, failures: list[str], warnings: list[str], evidence: str, 
         failures: why Phase 3 would train or serve something else than what Phase 1 measured.
         warnings: what merely costs something.
         evidence: what was read; shown where nothing was found.
-        data: for handoff.json.
+        data: for handoff.json; JSON values.
     """
+    status = "fail" if failures else "warn" if warnings else "pass"
     text = "; ".join([*failures, *warnings]) or evidence
-    return CheckResult(
-        name=name, status="fail" if failures else "warn" if warnings else "pass", evidence=text, data=data
-    )
+    return CheckResult.model_validate({"name": name, "status": status, "evidence": text, "data": data})
 
 
 def failed(name: str, reason: str) -> CheckResult:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from phase1.contract.state import evaluation_run, sft_report, train_run
 from phase1.contract.state.evaluation_run import EvaluationRun
@@ -35,6 +35,7 @@ def model_card(base_model: str | None, handoff: Handoff, results: Sequence[Check
     by_name = {c.name: c for c in results}
     step = handoff.best.best_step if handoff.best else "unknown"
     license_name = license_of(handoff.base)
+    metrics = cast(dict[str, dict[str, Any]], by_name["metrics"].data.get("metrics") or {})
     head = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
     if base_model:
         head.append(f"base_model: {base_model}")
@@ -59,7 +60,7 @@ def model_card(base_model: str | None, handoff: Handoff, results: Sequence[Check
         "",
         "## Metrics of this checkpoint (greedy, EVAL@1)",
         "",
-        *metrics_table(by_name["metrics"].data.get("metrics") or {}, "No evaluation was given."),
+        *metrics_table(metrics, "No evaluation was given."),
         "",
         "## Final evaluation",
         "",
@@ -67,8 +68,8 @@ def model_card(base_model: str | None, handoff: Handoff, results: Sequence[Check
         "",
     ]
     comparison = comparison_verdict(folders)
-    if comparison and comparison["verdict"]:
-        card += [f"Against the base model: {comparison['verdict']['line']}", ""]
+    if comparison and comparison.verdict:
+        card += [f"Against the base model: {comparison.verdict['line']}", ""]
     card += ["## Checks", "", "| check | verdict | evidence |", "|---|---|---|"]
     card += [f"| {c.name} | {c.status} | {one_cell(c.evidence)} |" for c in results]
     return "\n".join([*card, ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -52,7 +53,14 @@ def run_folders(h: Handoff, toolkit: Path) -> RunFolders:
     return RunFolders(outputs, data, trained.parent.parent)
 
 
-def comparison_verdict(folders: RunFolders) -> dict[str, JsonValue] | None:
-    """The verdict of the comparison with Phase 0 and its file, as handoff.json holds them; None where there is none."""
+class Comparison(NamedTuple):
+    """The report's verdict on Phase 1 against Phase 0, and the file that it stands in, as handoff.json holds them."""
+
+    path: str
+    verdict: dict[str, JsonValue] | None
+
+
+def comparison_verdict(folders: RunFolders) -> Comparison | None:
+    """The comparison with Phase 0; None where no report was written."""
     path = folders.comparison
-    return {"path": str(path), "verdict": read_json(path).get("verdict")} if path.exists() else None
+    return Comparison(str(path), read_json(path).get("verdict")) if path.exists() else None

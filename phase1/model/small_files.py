@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from pydantic import JsonValue
 
@@ -76,8 +76,7 @@ def export_config(path: Path, dtype: str) -> dict[str, JsonValue]:
     """
     config = read_object(path)
     config["torch_dtype"] = config["dtype"] = dtype
-    parameters, scaling = (_object(config, key) for key in ("rope_parameters", "rope_scaling"))
-    theta, inner = config.get("rope_theta"), parameters.get("rope_theta")
+    theta, inner = rope_theta(config)
     if theta is not None and inner is not None and theta != inner:
         raise BadInput(
             f"{path}: rope_theta {theta} but rope_parameters.rope_theta {inner}; keep the one that was trained"
@@ -85,12 +84,27 @@ def export_config(path: Path, dtype: str) -> dict[str, JsonValue]:
     theta = inner if theta is None else theta
     if theta is None:
         return config
-    scaling = scaling or {k: v for k, v in parameters.items() if k != "rope_theta"}
+    parameters = _object(config, "rope_parameters")
+    scaling = _object(config, "rope_scaling") or {k: v for k, v in parameters.items() if k != "rope_theta"}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     config["rope_theta"] = theta
     config["rope_parameters"] = {"rope_type": kind, **scaling, "rope_theta": theta}
     config["rope_scaling"] = scaling if kind != "default" else None
     return config
+
+
+class RopeTheta(NamedTuple):
+    """The base of the rotary embedding as config.json has it: `flat` is transformers 4's form, `nested` 5's."""
+
+    flat: float | None
+    nested: float | None
+
+
+def rope_theta(config: dict[str, JsonValue]) -> RopeTheta:
+    """Both forms of the base of the rotary embedding; None where the config lacks one."""
+    found = (config.get("rope_theta"), _object(config, "rope_parameters").get("rope_theta"))
+    flat, nested = (value if isinstance(value, int | float) else None for value in found)
+    return RopeTheta(flat, nested)
 
 
 def _object(config: dict[str, JsonValue], key: str) -> dict[str, JsonValue]:

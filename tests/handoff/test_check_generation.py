@@ -59,6 +59,7 @@ def test_a_model_that_cannot_be_loaded_answers_nothing_or_takes_too_long_fails(r
         ("x = 1\x00", ""),
         ("\udcff", ""),
     ],
+    ids=["a program", "broken", "empty", "would end the process", "deep", "a null byte", "a lone surrogate"],
 )
 def test_answers_are_compiled_and_never_run(code, error):
     found = compile_error(code)

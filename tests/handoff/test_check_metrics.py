@@ -23,6 +23,7 @@ from tests.handoff.handoff_damage import damaged, edit_json
             "best_checkpoint.json says 0.99",
         ),
     ],
+    ids=["none", "unfinished", "other files", "other prompts", "another rate"],
 )
 def test_metrics_of_another_or_unfinished_evaluation_fail(run, tmp_path, harm, words):
     model = damaged(run, tmp_path)

@@ -81,6 +81,7 @@ def served(run, tmp_path, monkeypatch):
         (" ", "print(1)", "fail", "every answer of the server is empty"),
         (None, "print(1)", "fail", "does not answer"),
     ],
+    ids=["equal", "differs late", "another model", "empty", "hangs up"],
 )
 def test_a_server_that_answers_otherwise_than_transformers_is_judged_by_how_far(
     served, reply, transformers, status, words

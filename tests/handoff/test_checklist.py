@@ -150,4 +150,4 @@ def test_the_model_card_names_data_hyperparameters_metrics_with_intervals_and_th
         and "| optim.lr | 0.004 |" in card
         and "license: apache-2.0" in card
     )
-    assert "IMPROVED" in card and comparison_verdict(folders)["verdict"]["word"] == "improved"
+    assert "IMPROVED" in card and comparison_verdict(folders).verdict["word"] == "improved"

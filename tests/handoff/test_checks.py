@@ -22,7 +22,9 @@ def test_each_kind_of_damage_fails_its_check(run, base, tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "change", [split_in_two, config(rope_parameters={"rope_theta": 1e6, "rope_type": "default"}), lambda m, b: None]
+    "change",
+    [split_in_two, config(rope_parameters={"rope_theta": 1e6, "rope_type": "default"}), lambda m, b: None],
+    ids=["two files", "rope twice", "as it is"],
 )
 def test_a_sound_model_in_another_form_passes_too(run, base, tmp_path, change):
     model = damaged(run, tmp_path)
@@ -71,6 +73,10 @@ def test_a_sound_model_in_another_form_passes_too(run, base, tmp_path, change):
         (config(max_position_embeddings=2048), check_config.check_config, "vLLM refuses"),
         (no_pad, check_config.check_config, "no pad token"),
         (tokenizer(pad_token="<|im_end|>"), check_config.check_config, "pad and eos are one token"),
+    ],
+    ids=[
+        *("float32", "no generation_config", "second head", "far from base", "a layer stood still", "an old .bin"),
+        *("a stray file", "no dtype", "short context", "no pad", "pad is eos"),
     ],
 )
 def test_what_only_costs_something_is_a_warning(run, base, tmp_path, change, check, words):

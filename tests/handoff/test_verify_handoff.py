@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import verify_handoff
-from phase1.files import fingerprint
+from phase1.files import fingerprint, run_script
 from phase1.handoff import checks
 from phase1.handoff.check_generation import check_generated_code, check_generation
+from phase1.handoff.handoff import Settings
 from tests.conftest import ROOT
 from tests.handoff.handoff_damage import damaged, edit_json
 
@@ -101,6 +102,29 @@ def main(monkeypatch, *args) -> int:
     return verify_handoff.main()
 
 
+def test_the_flags_reach_the_checks(monkeypatch, tmp_path):
+    given = {
+        "max_new_tokens": "7",
+        "generation_timeout": "8.5",
+        "dtype": "float32",
+        "vllm_python": "p",
+        "vllm_timeout": "9",
+    }
+    flags = [part for name, value in given.items() for part in (f"--{name}", value)]
+    more = ["--best_checkpoint", "b", "--min_exec_success_rate", "0.5", "--skip_vllm", "--output_dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["verify_handoff.py", *flags, *more])
+    assert verify_handoff.settings(verify_handoff.parse_args()) == Settings(
+        max_new_tokens=7,
+        generation_timeout=8.5,
+        dtype="float32",
+        min_exec_success_rate=0.5,
+        skip_vllm=True,
+        vllm_python="p",
+        vllm_timeout=9.0,
+        log_dir=tmp_path / "logs",
+    )
+
+
 def test_a_failed_check_exits_1_and_takes_back_the_earlier_configuration(base, tmp_path, monkeypatch, capsys):
     (tmp_path / "h").mkdir()
     (tmp_path / "h/grpo_model.yaml").write_text("old")
@@ -138,8 +162,18 @@ def test_one_broken_check_does_not_hide_the_others(run, tmp_path, monkeypatch):
         (["--best_checkpoint", "best.json", "--min_exec_success_rate", "70"], "give a share between 0 and 1"),
         (["--model_path", ROOT / "docs", "--export", ROOT / "data"], "exists; remove it"),
     ],
+    ids=[
+        "no model",
+        "no best_checkpoint.json",
+        "neither",
+        "gate without evaluation",
+        "gate in percent",
+        "export exists",
+    ],
 )
-def test_bad_input_exits_2_with_one_line(args, words, tmp_path):
-    done = verify(*args, "--output_dir", tmp_path / "h")
-    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+def test_bad_input_exits_2_with_one_line(args, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["verify_handoff.py", *map(str, args), "--output_dir", str(tmp_path / "h")])
+    with pytest.raises(SystemExit) as e:
+        run_script(verify_handoff.main)
+    assert e.value.code == 2 and words in capsys.readouterr().err
     assert not (tmp_path / "h").exists()

@@ -1,4 +1,4 @@
-"""Write checkpoints as verl writes them, and verl's own merge of each; run by tests/model/test_convert.py, not a test
+"""Write checkpoints as verl writes them, and verl's own merge of each; run by tests/model/conftest.py, not a test
 itself.
 
     python tests/model/make_fsdp_checkpoints.py BASE_MODEL OUTPUT_DIR
@@ -25,9 +25,17 @@ from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 from verl.utils.fsdp_utils import apply_fsdp2, get_shard_placement_fn
 
 # world size -> variants: (name, tied, mesh, how: rows are sharded, or the first dimension that divides, or FSDP1)
-VARIANTS = {w: [(f"w{w}_tied", True, (w,), "rows"), (f"w{w}_untied", False, (w,), "rows")] for w in (1, 2, 4, 8)}
-VARIANTS[2] += [("w2_fsdp1", False, (2,), "fsdp1")]
-VARIANTS[4] += [("w4_columns", False, (4,), "columns"), ("w4_hsdp", True, (2, 2), "rows")]
+VARIANTS = {
+    1: [("w1_tied", True, (1,), "rows")],
+    2: [("w2_tied", True, (2,), "rows"), ("w2_untied", False, (2,), "rows"), ("w2_fsdp1", False, (2,), "fsdp1")],
+    4: [
+        ("w4_tied", True, (4,), "rows"),
+        ("w4_untied", False, (4,), "rows"),
+        ("w4_columns", False, (4,), "columns"),
+        ("w4_hsdp", True, (2, 2), "rows"),
+    ],
+    8: [("w8_tied", True, (8,), "rows")],
+}
 
 
 def save(rank: int, world_size: int, base: str, output: str) -> None:

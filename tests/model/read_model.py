@@ -1,7 +1,7 @@
 """What a version of transformers reads from HF directories; run by tests/model/test_convert.py in two environments, not
 a test itself.
 
-python tests/handoff/read_model.py DIR …     prints {DIR: {logits: SHA-256 of the bf16 logits, ids: token ids of a text,
+python tests/model/read_model.py DIR …     prints {DIR: {logits: SHA-256 of the bf16 logits, ids: token ids of a text,
 version}}
 """
 
