@@ -1,5 +1,4 @@
-"""Duplicates among training records: MinHash signatures, near-duplicate pairs, and which solutions of a problem to
-keep."""
+"""Duplicates among training records: signatures, pairs that are nearly equal, and which solutions of a problem stay."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ _EMPTY = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
 
 
 def signature(words: Sequence[str]) -> np.ndarray:
-    """MinHash of the word shingles, (PERMUTATIONS,) uint16; equal word lists give equal signatures.
+    """MinHash of the word shingles: an array of (PERMUTATIONS,) uint16. Equal word lists give equal signatures.
 
     The low 16 bits of each hash are kept (b-bit minwise hashing, Li and König 2010): unequal values agree by chance
     once in 65,536, and a million records take 256 MB.
@@ -31,9 +30,14 @@ def signature(words: Sequence[str]) -> np.ndarray:
 
 
 def near_duplicates(statements: np.ndarray, solutions: np.ndarray, threshold: float) -> dict[int, int]:
-    """Row -> the earlier row it nearly repeats, for signatures (rows, PERMUTATIONS) in input order.
+    """Row -> the earlier row it nearly repeats.
 
-    Both the statement and the solution must be at least `threshold` alike (estimated Jaccard): the easy and the hard
+    Args:
+        statements: their signatures, (rows, PERMUTATIONS), in input order.
+        solutions: the same of the solutions.
+        threshold: estimated Jaccard similarity, 0 to 1.
+
+    Both the statement and the solution must be at least `threshold` alike: the easy and the hard
     version of a problem share their statement, and two solutions of a problem are both worth having. A row that is
     itself a repeat does not make others repeats.
     """
@@ -78,10 +82,12 @@ def _alike(statements: np.ndarray, solutions: np.ndarray, band: int, threshold: 
 
 
 def surplus(problems: Sequence[int], lengths: Sequence[int], keep: str) -> set[int]:
-    """Rows to drop so that each problem keeps `keep` solutions: "shortest", "first", "all", or a number N (the N
-    shortest).
+    """Rows to drop so that each problem keeps as many solutions as it may.
 
-    `problems[row]` numbers the row's problem, `lengths[row]` is the length of its solution.
+    Args:
+        problems: a number for the problem of each row.
+        lengths: of each row's solution, in characters.
+        keep: "shortest", "first", "all", or a number N for the N shortest.
     """
     if keep == "all":
         return set()

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import prepare_sft_data
+from phase1.contract.state.sft_report import SftReport
 from phase1.data import filters as bee_filters
 from phase1.data.decontaminate import EvalIndex
-from phase1.data.reading import RECORD_BYTES, read_chunks
+from phase1.data.reading import RECORD_BYTES, RawRecord, read_chunks
 from phase1.files import BadInput
 from tests.conftest import ROOT
 from tests.data.test_prepare_sft_data import prepare, record, run
@@ -84,7 +85,6 @@ def test_a_parquet_row_that_is_no_utf8_is_one_reject(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "flags",
     [
-        "--ngram 0",
         "--containment 0",
         "--containment 1.5",
         "--near_duplicates 80",
@@ -132,7 +132,7 @@ def test_a_worker_that_dies_while_records_are_handed_out_costs_one_record(tmp_pa
     def chunks():
         for start in range(0, 12, 2):
             yield [
-                ("bee.jsonl", i, json.dumps(record(i, "die = {i}" if i == 1 else "print({i})")).encode())
+                RawRecord("bee.jsonl", i, json.dumps(record(i, "die = {i}" if i == 1 else "print({i})")).encode())
                 for i in (start, start + 1)
             ]
             while not died.exists():
@@ -210,9 +210,9 @@ def test_where_one_file_cannot_be_written_all_of_the_run_before_stay(tmp_path, m
 
     prepare(tmp_path, [record(1), record(2)], monkeypatch=monkeypatch)
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    for step in ("histogram", "write_json"):
+    for owner, step in ((prepare_sft_data, "histogram"), (SftReport, "write")):
         with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
-            patched.setattr(prepare_sft_data, step, full)
+            patched.setattr(owner, step, full)
             prepare(tmp_path, [record(3), record(4), record(5, "print 1")], monkeypatch=patched)
         assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
 
