@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -213,25 +212,38 @@ def test_a_second_run_judges_only_what_is_new(tmp_path):
     assert "from_cache" not in other["report"]["verify"]["counts"]
 
 
+THREE_VERDICTS = """
+import sys, time
+sys.path.insert(0, {root!r})
+import prepare_sft_data
+from phase1.data import verify
+from phase1.files import run_script
+judge_all = verify.judge_all
+def three_of_them(items, config):
+    for number, verdict in enumerate(judge_all(items, config), 1):
+        yield verdict
+        if number == 3:
+            print("waiting", flush=True)
+            time.sleep(1000)
+verify.judge_all = three_of_them
+sys.argv[0] = "prepare_sft_data.py"
+run_script(prepare_sft_data.run)
+"""
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
-    records = [add(i, f"import time\ntime.sleep(0.4)\n{RIGHT}\nx = {i}") for i in range(12)]
+    records = [add(i, f"{RIGHT}\nx = {i}") for i in range(6)]
     (tmp_path / "bee.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    cache = tmp_path / "out" / "sft_verify_cache.jsonl"
-    process = subprocess.Popen(
-        command(tmp_path, "--verify_solutions"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (cache.exists() and cache.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    judged = cache.read_bytes().count(b"\n")
-    assert 3 <= judged < 12 and not (tmp_path / "out" / "sft_train.parquet").exists()
+    script = tmp_path / "three.py"
+    script.write_text(THREE_VERDICTS.format(root=str(ROOT)))
+    python, _, *flags = command(tmp_path, "--verify_solutions")
+    with subprocess.Popen([python, script, *flags], stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stdout.readline() == "waiting\n"
+        os.killpg(run.pid, signal.SIGKILL)
+    assert (tmp_path / "out" / "sft_verify_cache.jsonl").read_bytes().count(b"\n") == 3
+    assert not (tmp_path / "out" / "sft_train.parquet").exists()
     counts = prepare(tmp_path, records, "--verify_solutions")["report"]["verify"]["counts"]
-    assert counts == {"examples_kept": 12, "from_cache": judged}
+    assert counts == {"examples_kept": 6, "from_cache": 3}
 
 
 def test_verdicts_that_are_the_judges_own_failure_are_not_kept(tmp_path):

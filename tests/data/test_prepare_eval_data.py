@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from phase1.contract.problems import load_problems, read_raw
+import prepare_eval_data
+from phase1.contract.problems import EVAL_SETS, load_problems, read_raw
 from phase1.data import public_sets as eval_sources
 from phase1.data.public_sets import Refused, accepts_any_answer, codecontests_id, codecontests_record
-from phase1.files import sha256_text
+from phase1.files import BadInput, sha256_text
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -279,6 +280,50 @@ def test_a_problem_of_another_set_is_never_drawn(code_contests, tmp_path):
     valid = {sha256_text(p.prompt) for p in load_problems(tmp_path / "o/manifests", "codecontests_valid")}
     big = {sha256_text(p.prompt) for p in load_problems(tmp_path / "o/manifests", "codecontests_valid_big")}
     assert len(valid) == 117 and len(big) == 600 - 117 and not valid & big
+
+
+def run_here(monkeypatch, *args) -> None:
+    monkeypatch.setattr(sys, "argv", ["prepare_eval_data.py", *map(str, args)])
+    prepare_eval_data.main()
+
+
+def test_every_set_has_a_reader_and_one_without_is_refused_by_name(tmp_path, monkeypatch):
+    assert list(eval_sources.READERS.keys() ^ EVAL_SETS.keys()) == []
+    monkeypatch.setitem(EVAL_SETS, "livecodebench", replace(EVAL_SETS["humaneval"], name="livecodebench"))
+    with pytest.raises(BadInput, match="livecodebench: no reader"):
+        run_here(monkeypatch, "--output_dir", tmp_path / "out", "--datasets", "livecodebench")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_new_set_needs_its_line_in_the_registry_and_a_reader(tmp_path, monkeypatch):
+    """A flag for its local copy comes with the reader."""
+    data = eval_sources.PublicData("someone/sums", None, "--sums_file", "Sums")
+
+    def record(row):
+        tests = [{"input": row["a"], "output": row["b"]}]
+        return eval_sources.raw_record(row["task_id"], row["text"], {"type": "codecontests", "tests": tests})
+
+    monkeypatch.setitem(EVAL_SETS, "sums", replace(EVAL_SETS["humaneval"], name="sums", size=1))
+    monkeypatch.setitem(eval_sources.READERS, "sums", eval_sources.Reader(data, record))
+    rows = tmp_path / "sums.jsonl"
+    rows.write_text(json.dumps({"task_id": "Sums/1", "text": "Add.", "a": "1 2", "b": "3"}) + "\n")
+    run_here(monkeypatch, "--output_dir", tmp_path / "out", "--datasets", "sums", "--sums_file", rows)
+    (problem,) = load_problems(tmp_path / "out" / "manifests", "sums")
+    assert problem.test_cases == {"type": "codecontests", "tests": [{"input": "1 2", "output": "3"}]}
+
+
+def test_a_test_type_that_the_judge_cannot_run_is_refused_by_name(tmp_path, monkeypatch):
+    def record(row):
+        return eval_sources.raw_record("X/1", "Add.", {"type": "unittest", "tests": ["…"]})
+
+    reader = replace(eval_sources.READERS["humaneval"], record=record)
+    monkeypatch.setitem(eval_sources.READERS, "humaneval", reader)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    flags = ("--datasets", "humaneval", "--humaneval_file", rows, "--allow_size_mismatch")
+    with pytest.raises(BadInput, match=r"rows\.jsonl:1: humaneval: test_cases\.type is 'unittest', and the judge"):
+        run_here(monkeypatch, "--output_dir", tmp_path / "out", *flags)
+    assert written(tmp_path / "out") == []
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):

@@ -17,6 +17,7 @@ import pytest
 import prepare_sft_data
 from phase1.contract.problems import EVAL_SETS
 from phase1.contract.prompts import SYSTEM_PROMPT, answer, chat, user_message
+from phase1.contract.state.sft_report import SftReport
 from phase1.data.bee import BadRecord, code_of, parse_record, python_fault
 from phase1.data.decontaminate import EvalIndex, id_key, name_key, statement_hash, words_of
 from phase1.data.duplicates import near_duplicates, signature, surplus
@@ -514,6 +515,63 @@ def test_each_filter_has_a_switch_that_leaves_it_out_and_no_other(tmp_path, monk
     if left_out == "duplicates":
         wanted["near_duplicate"] = 2  # what is equal is alike, too
     assert made["report"]["dropped"] == wanted
+
+
+def shares(tmp_path: Path) -> list[dict]:
+    """Two records whose solutions are alike by two thirds, one that holds half of an evaluation problem, one broken."""
+    folder = tmp_path / "eval" / "manifests"
+    folder.mkdir(parents=True)
+    (folder.parent / "raw").mkdir()
+    problem = {"problem_id": "HumanEval/1", "prompt": STATEMENT.partition("\n\nInput")[0]}
+    cases = {"type": "codecontests", "tests": [{"input": "", "output": "1"}]}
+    (folder / "humaneval_manifest.jsonl").write_text(json.dumps({"problem_id": "HumanEval/1"}) + "\n")
+    (folder.parent / "raw" / "humaneval_raw.jsonl").write_text(json.dumps(problem | {"test_cases": cases}) + "\n")
+    words = " ".join(f"word{i}" for i in range(300))
+    code = [f"x{i} = {i}" for i in range(100)]
+    other = [*code[:80], *(f"y{i} = {i}" for i in range(20))]
+    half = problem["prompt"][: len(problem["prompt"]) // 2] + words
+    return [
+        record(1, "\n".join(code), statement=words),
+        record(2, "\n".join(other), statement=words),
+        record(3, statement=half),
+        record(4, "print(("),
+        record(5),
+        record(6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "dropped"),
+    [
+        ((), {"syntax_error": 1}),
+        (("--near_duplicates", "0.5"), {"syntax_error": 1, "near_duplicate": 1}),
+        (("--containment", "0.2"), {"syntax_error": 1, "contaminated": 1}),
+        (("--max_reject_ratio", "0.2"), {"syntax_error": 1}),
+    ],
+    ids=["defaults", "near_duplicates", "containment", "max_reject_ratio"],
+)
+def test_each_share_moves_its_own_line(tmp_path, monkeypatch, flags, dropped):
+    flags = ("--manifest_dir", str(tmp_path / "eval" / "manifests"), "--allow_missing_manifests", *flags)
+    made = prepare(tmp_path, shares(tmp_path), *flags, monkeypatch=monkeypatch)
+    assert made["report"]["dropped"] == dropped
+
+
+def test_more_broken_records_than_their_share_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(BadInput, match=r"bee\.jsonl:4: syntax_error; 1 of 6 records are broken, more .*_ratio 0\.1"):
+        prepare(tmp_path, shares(tmp_path), "--max_reject_ratio", "0.1", monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize(("ratio", "rows"), [("0", 1), ("0.25", 5), ("0.99", 19)], ids=["0", "quarter", "all"])
+def test_val_ratio_is_the_share_of_rows_that_validate(tmp_path, monkeypatch, ratio, rows):
+    made = prepare(tmp_path, [record(i) for i in range(20)], "--val_ratio", ratio, monkeypatch=monkeypatch)
+    assert len(made["val"]) == rows and len(made["train"]) == 20 - rows
+
+
+def test_the_report_is_read_back_by_its_record(tmp_path, monkeypatch):
+    made = prepare(tmp_path, [record(i) for i in range(5)], monkeypatch=monkeypatch)
+    read = SftReport.read(tmp_path / "out" / "sft_report.json")
+    assert read.model_dump(mode="json", exclude_unset=True) == made["report"]
+    assert (read.model_extra, read.train_samples, read.stamp.arguments["seed"]) == ({}, len(made["train"]), 42)
 
 
 @pytest.mark.parametrize("style", ["codecontests", "raw"])
