@@ -20,7 +20,7 @@ def uses_file(evaluation: Path) -> Path:
     return evaluation.absolute().parent / "test_set_uses.jsonl"
 
 
-def note_looks(evaluation: Path, datasets: Iterable[str], step: int | None, model: Path, *, limit: int | None) -> None:
+def note_looks(evaluation: Path, datasets: Iterable[str], step: int | None, model: Path, limit: int | None) -> None:
     """Append a line for each test-only set among `datasets`."""
     for dataset in (d for d in datasets if EVAL_SETS[d].test_only):
         append_line(

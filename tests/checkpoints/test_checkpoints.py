@@ -446,7 +446,7 @@ def test_a_model_that_changes_between_two_looks_while_it_is_linked_is_left_for_l
     make_checkpoint(tmp_path, 5)
     [c] = settled(find_checkpoints(tmp_path), 0)
     prints = iter("ab")
-    monkeypatch.setattr("phase1.checkpoint_keep.fingerprint", lambda _: next(prints))
+    monkeypatch.setattr("phase1.checkpoints.keep.fingerprint", lambda _: next(prints))
     with pytest.raises(Gone):
         hold(c, tmp_path / "out")
     assert not list((tmp_path / "out" / "kept").iterdir())
