@@ -1,5 +1,7 @@
 """--verify_solutions: examples read from statements, solutions really run, verdicts kept across runs; --preview."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -11,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import prepare_sft_data
 from phase1.data.examples import examples
-from phase1.data.verify import VerdictCache
+from phase1.data.verdict_cache import VerdictCache
 from phase1.files import BadInput
 from phase1.judge.config import JudgeConfig
 from phase1.judge.verdict import Verdict
@@ -97,17 +100,18 @@ def test_the_published_samples_examples_are_among_their_tests(shared_data):
 
 
 # ------------------------------------------------------------------------------------------------- the whole script
-def prepare(tmp_path: Path, records: list[dict], *flags, expect: int = 0) -> dict:
+def prepare(tmp_path: Path, records: list[dict], *flags) -> dict:
+    """Run the script on records, from their directory; its report, what it printed, and reasons by line."""
     source = tmp_path / "bee.jsonl"
     source.write_text("".join(json.dumps(r) + "\n" for r in records))
-    done = subprocess.run(command(tmp_path, *flags), capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == expect, done.stderr
-    if expect:
-        return {"stderr": done.stderr}
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(io.StringIO()) as stdout:
+        patched.setattr(sys, "argv", command(tmp_path, *flags)[1:])
+        patched.chdir(tmp_path)
+        assert prepare_sft_data.main() == 0
     out = tmp_path / "out"
     return {
         "report": json.loads((out / "sft_report.json").read_text()),
-        "stdout": done.stdout,
+        "stdout": stdout.getvalue(),
         "reasons": {
             r["line"]: r["reason"] for r in map(json.loads, (out / "sft_rejects.jsonl").read_text().splitlines())
         },
@@ -276,8 +280,9 @@ def test_a_damaged_cache_is_named_with_its_line(tmp_path):
 def test_bad_flags_and_test_files_are_one_line(tmp_path, flags, message):
     (tmp_path / "torn.jsonl").write_text("{torn\n")
     (tmp_path / "other.jsonl").write_text('{"x": 1}\n')
-    stderr = prepare(tmp_path, [add(1, RIGHT), add(2, RIGHT)], *flags, expect=2)["stderr"]
-    assert stderr.splitlines()[-1].startswith("error: ") and message in stderr.splitlines()[-1]
+    with pytest.raises(BadInput) as refused:
+        prepare(tmp_path, [add(1, RIGHT), add(2, RIGHT)], *flags)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
     assert not list(tmp_path.glob("out/*.parquet"))
 
 
