@@ -1,7 +1,7 @@
 """What Python 2 has and no Python 3 ever had, and a quick look at whether a program mentions any of it.
 
 What some Python 3 had and later ones lack (time.clock, fractions.gcd, collections.Iterable) is not here: such a program
-is an old Python 3 program. tests/data/test_bee_python2.py holds every entry against the running interpreter.
+is an old Python 3 program. tests/data/test_python2.py holds every entry against the running interpreter.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from phase1.data.decontaminate import EvalIndex
 from phase1.data.reading import RECORD_BYTES, RawRecord, read_chunks
 from phase1.files import BadInput
 from tests.conftest import ROOT
-from tests.data.test_prepare_sft_data import prepare, record, run
+from tests.data.prepared import prepare, record, run
 
 
 @pytest.mark.parametrize(
