@@ -1,7 +1,7 @@
 """Evaluation sets: their registry (sizes, roles, tiers), manifests and raw files (contract 4).
 
-A manifest says which problems count, `{manifest_dir}/{dataset}_manifest.jsonl`; the raw file beside it,
-`{manifest_dir}/../raw/{dataset}_raw.jsonl[.gz]`, holds their statements and tests and may hold more.
+A manifest, `{manifest_dir}/{dataset}_manifest.jsonl`, says which problems count. A raw file,
+`{manifest_dir}/../raw/{dataset}_raw.jsonl[.gz]`, has their statements and tests, and may have more problems.
 """
 
 from __future__ import annotations
