@@ -7,7 +7,7 @@ are judged. That shows what a model gained in *form* and what in *programs*: a b
 The reader cuts off a think block. Then it takes, in this order:
 
 1. a tag that holds a program, or stands where one would be; a fence inside it is taken off;
-2. a fence: one that is marked as Python before an unmarked one with Python in it before the rest; of several of one kind
+2. a fence: first those marked as Python, then unmarked ones with Python in them, then the rest; of several of one kind
    the longest that parses;
 3. the lines that are Python when the prose around them is left out.
 
@@ -55,9 +55,9 @@ _SENTENCE = re.compile(r"[^\w\s]{0,3} ?\w[\w'’\-]*(?:[,:;.!?*]*(?: +\S+)+|[.:!
 class Reading:
     """A program and the rule by which it was found.
 
-    The rules: code_tag, code_tag_fence, code_tag_prose, unclosed_tag, fence, program_fence (one of several), tilde_fence,
-    indented_fence, unclosed_fence, prose_around, whole, too_long; with `after_think+` before it where a think block was
-    cut off and `tag_in_prose+` where tags were only named.
+    The rules: code_tag, code_tag_fence, code_tag_prose, unclosed_tag, fence, program_fence (one of several),
+    tilde_fence, indented_fence, unclosed_fence, prose_around, whole, too_long. `after_think+` stands before one where a
+    think block was cut off, `tag_in_prose+` where tags were only mentioned.
     """
 
     code: str
