@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasketch import MinHash
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 PERMUTATIONS = 64
 BANDS = 12  # of 5 values: pairs with Jaccard 0.8 share a band with probability 0.99, 0.9 with 0.99998, 0.5 with 0.32
 SHINGLE = 4  # words
 BUCKET = 16  # members of a bucket that a record is compared with: boilerplate must not make the search quadratic
 PAIRS = 1 << 16  # pairs compared at a time: bounds memory
-_EMPTY = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
 
 
 def signature(words: Sequence[str]) -> np.ndarray:
@@ -22,11 +25,19 @@ def signature(words: Sequence[str]) -> np.ndarray:
     The low 16 bits of each hash are kept (b-bit minwise hashing, Li and König 2010): unequal values agree by chance
     once in 65,536, and a million records take 256 MB.
     """
-    minhash = _EMPTY.copy()
+    minhash = _empty().copy()
     last = max(1, len(words) - SHINGLE + 1)
     shingles = {" ".join(words[i : i + SHINGLE]) for i in range(last)}
     minhash.update_batch([s.encode("utf-8", "surrogatepass") for s in sorted(shingles)])
     return minhash.hashvalues.astype(np.uint16)
+
+
+@functools.cache
+def _empty() -> MinHash:
+    """A MinHash of nothing; importing datasketch takes two seconds, which a run that is refused need not wait for."""
+    from datasketch import MinHash
+
+    return MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
 
 
 def near_duplicates(statements: np.ndarray, solutions: np.ndarray, threshold: float) -> dict[int, int]:

@@ -119,6 +119,8 @@ def examine_all(chunks: Iterable[list[RawRecord]], filters: Filters, workers: in
     """
     if filters.model and filters.tokens is None:
         filters.tokens = RowTokens(load_chat_tokenizer(filters.model))
+    if "near_duplicates" not in filters.skip:
+        signature(())  # imports its library here, once, and not in each worker
     pool = _pool(filters, workers)
     pending: deque[_Chunk] = deque()
     try:
