@@ -30,6 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -slow[item.path])
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A text that is a program or a sentence names no test: its argument's name does, which pytest numbers."""
+    return argname if isinstance(val, str) and (len(val) > 24 or not val.isprintable()) else None
+
+
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory) -> Path:
     """The demo's base model: a Qwen2 of a few layers with random weights, and its ChatML tokenizer."""

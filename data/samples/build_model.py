@@ -71,36 +71,41 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, required=True, help="Hugging Face directory to write")
-    parser.add_argument(
+    files = parser.add_argument_group("files")
+    files.add_argument("--output_dir", type=Path, required=True, help="Hugging Face directory to write")
+    files.add_argument(
         "--input_jsonl",
         type=Path,
         default=Path(__file__).resolve().parent / "bee.jsonl",
-        help="BEE records that the tokenizer learns from",
+        help="BEE records that the tokenizer learns from (default: the embedded ones)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
-    # Shape. vLLM's CPU build serves head sizes 32, 64, 80, 96, …
-    parser.add_argument("--vocab_size", type=int, default=1024, help="tokens, the special ones included")
-    parser.add_argument("--hidden_size", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--heads", type=int, default=4, help="attention heads; hidden_size / heads is the head size")
-    parser.add_argument("--kv_heads", type=int, default=2, help="key and value heads")
-    parser.add_argument("--intermediate_size", type=int, default=352)
-    parser.add_argument(
+    shape = parser.add_argument_group("shape and weights", "vLLM's CPU build serves head sizes 32, 64, 80, 96, …")
+    shape.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")
+    shape.add_argument("--vocab_size", type=int, default=1024, help="tokens, the special ones included (default: 1024)")
+    shape.add_argument("--hidden_size", type=int, default=128, help="width of the model (default: 128)")
+    shape.add_argument("--layers", type=int, default=2, help="transformer layers (default: 2)")
+    shape.add_argument(
+        "--heads", type=int, default=4, help="attention heads; hidden_size / heads is the head size (default: 4)"
+    )
+    shape.add_argument("--kv_heads", type=int, default=2, help="key and value heads (default: 2)")
+    shape.add_argument("--intermediate_size", type=int, default=352, help="width of the MLP (default: 352)")
+    shape.add_argument(
         "--initializer_range",
         type=float,
         default=0.08,
-        help=(
-            "standard deviation of the random weights; 0.02 is for models ten times as wide, this one learns "
-            "slower with it"
-        ),
+        help="standard deviation of the random weights (default: 0.08); with 0.02, which suits models ten times as "
+        "wide, this one learns more slowly",
     )
     return parser.parse_args()
 
 
 def training_texts(path: Path) -> list[str]:
-    """Every message of the records in their rendered training form; broken records are left out."""
-    texts = []
+    """Every message of the records as training has it, after its role; broken records are left out.
+
+    Raises:
+        BadInput: the file is missing or holds no record.
+    """
+    texts: list[str] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -145,6 +150,7 @@ def build_tokenizer(path: Path, vocab_size: int, directory: Path) -> Qwen2Tokeni
 
 
 def build_model(args: argparse.Namespace, tokenizer: Qwen2TokenizerFast) -> Qwen2ForCausalLM:
+    """A Qwen2 of the shape in `args`, with random weights."""
     config = Qwen2Config(
         vocab_size=-(-len(tokenizer) // 8) * 8,
         hidden_size=args.hidden_size,

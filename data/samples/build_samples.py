@@ -1,5 +1,4 @@
-"""Write the embedded data: a BEE-format JSONL with the real one's dirt, and the five evaluation sets. Same bytes every
-time.
+"""Write the embedded data, the same bytes every time: records in BEE's form with its faults, and five evaluation sets.
 
 python data/samples/build_samples.py
 python data/samples/build_samples.py --output_dir /tmp/samples   # elsewhere, to compare with the committed files
@@ -11,7 +10,9 @@ import argparse
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -19,6 +20,8 @@ import task_grammar as grammar
 from task_grammar import MEASURES, THINGS, Task
 
 from phase1.files import run_script, sha256_text, write_text
+
+Record = dict[str, Any]  # JSON: a training record, or a row of a raw file
 
 # Lead sentences of code_contests_instruct; the first is by far the most frequent here.
 LEADS = (
@@ -73,9 +76,9 @@ def parse_args() -> argparse.Namespace:
 
 
 # -------------------------------------------------------------------------------------------------- evaluation sets
-def evaluation_set(name: str, size: int, r: random.Random, keys: set[str]) -> list[dict]:
+def evaluation_set(name: str, size: int, r: random.Random, keys: set[str]) -> list[Record]:
     """Problems of one set as raw-file rows; the keys of their tasks are added to `keys`."""
-    problems = []
+    problems: list[Record] = []
     while len(problems) < size:
         kind = r.choice(KINDS)
         noun = r.choice(MEASURES)
@@ -94,13 +97,14 @@ def evaluation_set(name: str, size: int, r: random.Random, keys: set[str]) -> li
     return problems
 
 
-def contest_problem(task: Task, r: random.Random, noun: str, contest: int) -> dict:
+def contest_problem(task: Task, r: random.Random, noun: str, contest: int) -> Record:
+    """A task as a Codeforces problem with five to eight tests; `contest` is the number in its id."""
     prompt = grammar.statement(task, r, noun)
     tests = [
         grammar.stdin_and_stdout(task, [grammar.random_argument(task.kind, r) for _ in range(r.randint(1, 4))])
         for _ in range(r.randint(5, 8))
     ]
-    cases: dict = {"type": "codecontests", "tests": [{"input": given, "output": wanted} for given, wanted in tests]}
+    cases: Record = {"type": "codecontests", "tests": [{"input": given, "output": wanted} for given, wanted in tests]}
     if r.random() < 0.3:
         cases |= {"time_limit": r.choice((1, 2)), "memory_limit_mb": 256}
     return {
@@ -112,7 +116,7 @@ def contest_problem(task: Task, r: random.Random, noun: str, contest: int) -> di
     }
 
 
-def humaneval_problem(task: Task, r: random.Random, number: int) -> dict:
+def humaneval_problem(task: Task, r: random.Random, number: int) -> Record:
     name = r.choice(grammar.FUNCTION_NAMES)
     prompt = grammar.docstring_prompt(task, r, name)
     body = "\n".join(grammar.function(task, name).splitlines()[1:]) + "\n"
@@ -129,7 +133,7 @@ def humaneval_problem(task: Task, r: random.Random, number: int) -> dict:
     }
 
 
-def mbpp_problem(task: Task, r: random.Random, number: int) -> dict:
+def mbpp_problem(task: Task, r: random.Random, number: int) -> Record:
     name = r.choice(grammar.FUNCTION_NAMES)
     prompt = grammar.function_prompt(task, r)
     arguments = [grammar.random_argument(task.kind, r) for _ in range(4)]
@@ -149,13 +153,14 @@ def mbpp_problem(task: Task, r: random.Random, number: int) -> dict:
 
 
 def equation(task: Task, name: str, argument: object) -> str:
+    """What an assert says: a call of the function and its value."""
     return f"{grammar.call_of(task, name, argument)} == {grammar.value_of(task, argument)!r}"
 
 
 # --------------------------------------------------------------------------------------------------- training records
-def training_records(count: int, r: random.Random, keys: set[str]) -> list[dict]:
+def training_records(count: int, r: random.Random, keys: set[str]) -> list[Record]:
     """Clean records: contest programs, and one in five a function, told as `prompt` and `solution`."""
-    records: list[dict] = []
+    records: list[Record] = []
     while len(records) < count:
         noun = r.choice(MEASURES)
         task = grammar.MAKERS[r.choice(KINDS)](r, noun)
@@ -194,59 +199,52 @@ def bee_text(statement: str, solution: str, r: random.Random, lead: str | None =
     return f"### Prompt\n\n{lead or r.choice(LEADS)}{statement}\n\n### Response\n\n{shown}"
 
 
-def split_text(record: dict) -> tuple[str, str]:
+def split_text(record: Record) -> tuple[str, str]:
     """Prompt part and solution of a record that `bee_text` made."""
     prompt, response = record["text"].split("\n\n### Response\n\n")
     lines = response.rstrip("\n").split("\n")
     return prompt, "\n".join(lines[1:-1] if lines[0].startswith("```") else lines)
 
 
-def dirt(records: list[dict], r: random.Random) -> list[dict]:
-    """Records that a filter must drop, each made from a clean one; and second solutions of a problem."""
+def dirt(records: list[Record], r: random.Random) -> list[Record]:
+    """Records with a fault that a filter must find, each made from a clean one; and second solutions of a problem."""
+    made: list[Record] = []
     texts = [x for x in records if "text" in x and "\n    " not in x["text"]]  # one level deep: easy to spoil
     pool = iter(r.sample(texts, 330))
-    made = []
 
-    def spoil(count: int, change) -> None:
+    def spoil(count: int, change: Callable[[int, str, str], Record]) -> None:
+        """Take `count` clean records and change them: number, prompt and solution give the fields that differ."""
         for i in range(count):
             record = dict(next(pool))
             prompt, solution = split_text(record)
-            made.append(record | change(i, prompt, solution, record))
+            made.append(record | change(i, prompt, solution))
 
-    def text(prompt: str, solution: str) -> dict:
+    def text(prompt: str, solution: str) -> Record:
         return {"text": f"{prompt}\n\n### Response\n\n```python3\n{solution}\n```"}
 
     def other_id(i: int) -> str:
         return f"{7000 + len(made) // 6}_{'ABCDEF'[len(made) % 6]}. Again {i}"
 
-    spoil(12, lambda i, p, s, x: {"name": other_id(i), "text": p})  # no ### Response
-    spoil(8, lambda i, p, s, x: {"name": other_id(i), "text": f"{p}\n\n### Response\n"})
-    spoil(8, lambda i, p, s, x: {"name": other_id(i)} | text(p, "   "))
-    spoil(8, lambda i, p, s, x: {"name": other_id(i), "prompt": p, "solution": None})
+    spoil(12, lambda i, p, s: {"name": other_id(i), "text": p})  # no ### Response
+    spoil(8, lambda i, p, s: {"name": other_id(i), "text": f"{p}\n\n### Response\n"})
+    spoil(8, lambda i, p, s: {"name": other_id(i)} | text(p, "   "))
+    spoil(8, lambda i, p, s: {"name": other_id(i), "prompt": p, "solution": None})
     spoil(
-        20, lambda i, p, s, x: {"name": other_id(i)} | text(p, s.rstrip(")") + "(" * (i % 2))
+        20, lambda i, p, s: {"name": other_id(i)} | text(p, s.rstrip(")") + "(" * (i % 2))
     )  # cut off in the last line
-    spoil(4, lambda i, p, s, x: {"name": other_id(i)} | text(p, s + "\x00"))
-    spoil(
-        4, lambda i, p, s, x: {"name": other_id(i)} | text(p, "x = " + "(" * 3000 + ")" * 3000)
-    )  # too deep to compile
-    spoil(20, lambda i, p, s, x: {"name": other_id(i)} | text(p, python2(s, i)))
-    spoil(12, lambda i, p, s, x: {"name": other_id(i), "language": ("PYTHON", "CPP", "JAVA")[i % 3]})
-    spoil(
-        40, lambda i, p, s, x: {"text": p + "\n\n### Response\n\n```py\n" + s + "\n```"}
-    )  # the same, fenced otherwise
+    spoil(4, lambda i, p, s: {"name": other_id(i)} | text(p, s + "\x00"))
+    spoil(4, lambda i, p, s: {"name": other_id(i)} | text(p, "x = " + "(" * 3000 + ")" * 3000))  # too deep to compile
+    spoil(20, lambda i, p, s: {"name": other_id(i)} | text(p, python2(s, i)))
+    spoil(12, lambda i, p, s: {"name": other_id(i), "language": ("PYTHON", "CPP", "JAVA")[i % 3]})
+    spoil(40, lambda i, p, s: {"text": p + "\n\n### Response\n\n```py\n" + s + "\n```"})  # the same, fenced otherwise
     spoil(
         30,
-        lambda i, p, s, x: (
-            {"name": other_id(i)} | text(p.replace("Print", "Output", 1).replace("Examples", "Example"), s)
-        ),
+        lambda i, p, s: {"name": other_id(i)} | text(p.replace("Print", "Output", 1).replace("Examples", "Example"), s),
     )
-    spoil(
-        60, lambda i, p, s, x: text(p, "import sys\n\n\ndef main():\n    " + s.replace("\n", "\n    ") + "\n\n\nmain()")
-    )
+    spoil(60, lambda i, p, s: text(p, "import sys\n\n\ndef main():\n    " + s.replace("\n", "\n    ") + "\n\n\nmain()"))
     spoil(
         6,
-        lambda i, p, s, x: {"name": other_id(i)} | text(p + f"\n\nNote\n\n{r.choice(THINGS)} {i}", s + "\nn = 0" * 300),
+        lambda i, p, s: {"name": other_id(i)} | text(p + f"\n\nNote\n\n{r.choice(THINGS)} {i}", s + "\nn = 0" * 300),
     )
     return made
 
@@ -259,9 +257,9 @@ def python2(solution: str, i: int) -> str:
     return f"{head}\nprint {last.removeprefix('print(').removesuffix(')').lstrip('*')}"
 
 
-def disguises(sets: dict[str, list[dict]], r: random.Random) -> list[dict]:
+def disguises(sets: dict[str, list[Record]], r: random.Random) -> list[Record]:
     """Evaluation problems as training records: under their own id, or another with the text kept or disturbed."""
-    made = []
+    made: list[Record] = []
     for name in ("codecontests_valid", "codecontests_valid_big", "codecontests_test"):
         for i, problem in enumerate(r.sample(sets[name], 14)):
             _, contest, index = problem["problem_id"].split("/")

@@ -70,13 +70,14 @@ NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: 
 
 @dataclass(frozen=True)
 class Op:
-    """One operation: ways to say it, Python source, and the same as a function; {k} and `k` are the constant."""
+    """One operation: ways to say it, Python source, and the same as a function. {k} and `k` are the constant."""
 
     words: tuple[str, ...]
     code: str
     apply: Callable[..., Any]
 
     def tell(self, r: random.Random, k: int, **names: str) -> str:
+        """One of the ways to say it; `names` are other fields of the words."""
         return r.choice(self.words).format(k=NUMBERS[k], **names)
 
 
@@ -229,7 +230,7 @@ def pair_task(r: random.Random, noun: str = "numbers") -> Task:
     result = join.code.format(p=left.code, q=right.code.format(k=k))
 
     def solve(a: int, b: int) -> int:
-        return join.apply(left.apply(a), right.apply(b, k))
+        return int(join.apply(left.apply(a), right.apply(b, k)))
 
     return Task("pair", result, sentence, (), result, solve)
 
@@ -265,6 +266,7 @@ def function(task: Task, name: str) -> str:
 
 
 def show(value: Any) -> str:
+    """A value as a program prints it."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -365,10 +367,12 @@ def statement(task: Task, r: random.Random, noun: str) -> str:
 
 
 def call_of(task: Task, name: str, argument: Any) -> str:
+    """The call of the function `name` with `argument`, as source."""
     return f"{name}({', '.join(map(repr, argument)) if task.kind == 'pair' else repr(argument)})"
 
 
 def value_of(task: Task, argument: Any) -> Any:
+    """The right answer."""
     return task.solve(*argument) if task.kind == "pair" else task.solve(argument)
 
 

@@ -1,13 +1,16 @@
-"""The program in an answer, as a careful reader would take it: beside the contract's literal order, which stays what
-EVAL@1 measures.
+"""The program in an answer as a careful reader would take it, beside the contract's rule, which EVAL@1 measures.
 
-The contract takes the longest `<code>…</code>`, else the longest fence, else everything (`prompts.extract_code`). It is
-fooled by tags that are only named, drafts, sample outputs and fences in lists. Where the two differ both programs are
-judged, so that one can see what a model gained in *form* and what in *programs*: a base model never writes `<code>`.
+The contract takes the longest tag, else the longest fence, else everything (`prompts.extract_code`). It is misled by
+tags that are only mentioned, by drafts, sample outputs and fences in lists. Where the two rules differ, both programs
+are judged. That shows what a model gained in *form* and what in *programs*: a base model never writes the tag.
 
-The reader's order: a think block is cut off; a `<code>` that holds a program, or stands where one would be, goes first,
-and a fence inside it is taken off; then the fences, those marked as Python before unmarked ones that are Python before
-the rest, of several the longest that parses; then the lines that are Python when the prose around them is left out.
+The reader cuts off a think block. Then it takes, in this order:
+
+1. a tag that holds a program, or stands where one would be; a fence inside it is taken off;
+2. a fence: first those marked as Python, then unmarked ones with Python in them, then the rest; of several of one kind
+   the longest that parses;
+3. the lines that are Python when the prose around them is left out.
+
 Nothing is run.
 """
 
@@ -23,10 +26,10 @@ from dataclasses import dataclass
 from phase1.contract.prompts import END_TAG, TAG, extract_code
 
 EXTRACTIONS = ("contract", "reader")
-UNRECORDED = {"extraction": "contract"}  # what an evaluation means whose run.json does not say
+UNRECORDED = {"extraction": "contract"}  # the judge's setting where a run.json is too old to name it
 LONGEST = 50_000  # characters that are parsed; a longer text counts as no Python
 PYTHON = ("python", "python3", "py", "py3", "pypy", "pypy3")
-MOST_ENDS = 8  # closing tags that are tried for one <code>
+MOST_ENDS = 8  # closing tags that are tried for one opening tag
 MOST_TAGS = 32
 LONGEST_LINE = 500  # characters: a longer one opens no fence and is no sentence
 
@@ -52,9 +55,9 @@ _SENTENCE = re.compile(r"[^\w\s]{0,3} ?\w[\w'’\-]*(?:[,:;.!?*]*(?: +\S+)+|[.:!
 class Reading:
     """A program and the rule by which it was found.
 
-    Rules: code_tag, code_tag_fence, code_tag_prose, unclosed_tag, fence, program_fence (one of several), tilde_fence,
-    indented_fence, unclosed_fence, prose_around, whole, too_long; with `after_think+` before it where a think block was
-    cut off and `tag_in_prose+` where tags were only named.
+    The rules: code_tag, code_tag_fence, code_tag_prose, unclosed_tag, fence, program_fence (one of several),
+    tilde_fence, indented_fence, unclosed_fence, prose_around, whole, too_long. `after_think+` stands before one where a
+    think block was cut off, `tag_in_prose+` where tags were only mentioned.
     """
 
     code: str
@@ -79,15 +82,13 @@ def contract_form(completion: str) -> str:
 
 
 def program_of(completion: str, extraction: str) -> str:
-    """The program of an answer by one of EXTRACTIONS."""
+    """The program of an answer; `extraction` is one of EXTRACTIONS."""
     return read_answer(completion).code if extraction == "reader" else extract_code(completion)
 
 
 def read_answer(completion: str) -> Reading:
     """The program that a careful reader would take from an answer, and by which rule."""
-    if (
-        len(completion) > LONGEST
-    ):  # no answer of 2,048 tokens that holds a program; reading it would hold up the evaluation
+    if len(completion) > LONGEST:  # 2,048 tokens of a program are shorter; reading it would hold up the evaluation
         return _tidy(extract_code(completion), "too_long")
     text, prefix = _without_thoughts(completion.replace("\r\n", "\n"))
     tagged = list(_tagged(text))
@@ -157,7 +158,7 @@ def _inside_program(text: str, position: int) -> bool:
 
 # ----------------------------------------------------------------------------------------------------------------- tags
 def _tagged(text: str) -> Iterator[Reading]:
-    """What stands in the `<code>` tags that hold a program, or stand where one would be."""
+    """What stands in the tags that hold a program, or stand where one would be."""
     position = tried = 0
     while (start := _TAG.search(text, position)) and tried < MOST_TAGS:
         position, tried = start.end(), tried + 1
@@ -184,7 +185,7 @@ def _tagged(text: str) -> Iterator[Reading]:
 
 
 def _quoted(text: str, tag: re.Match[str]) -> bool:
-    """Whether a tag is a name and not a mark: `<code>` in backticks or quotes."""
+    """Whether a tag is only mentioned: it stands in backticks or quotes."""
     before, behind = text[max(0, tag.start() - 1) : tag.start()], text[tag.end() : tag.end() + 1]
     return before != "" and before in "`'\"" and behind in ("`", "'", '"')
 
@@ -196,8 +197,7 @@ def _in_a_sentence(text: str, tag: re.Match[str]) -> bool:
 
 
 def _stands_alone(text: str, content: str) -> bool:
-    """Whether a tag's content that does not parse still is the answer: it has lines, or nothing else could be the
-    program."""
+    """Whether a tag's content is the answer though it does not parse: it has lines, or there is no other candidate."""
     return "\n" in content.strip() or not any(f.text.strip() for f in _fences(text))
 
 
@@ -243,13 +243,18 @@ def _outdented(line: str, columns: int) -> str:
 
 
 def _marked(info: str) -> str:
-    words = re.split(r"[\s{},:]+", info.strip().strip("{}. ").lower())
-    return "none" if words[0] == "" else "python" if words[0].lstrip(".") in PYTHON else "other"
+    """What the words behind a fence's opening say it holds: python, none (no words) or other."""
+    language = re.split(r"[\s{},:]+", info.strip().strip("{}. ").lower())[0]
+    if not language:
+        return "none"
+    return "python" if language.lstrip(".") in PYTHON else "other"
 
 
 def _program_among(fences: list[Fence]) -> Fence:
-    """The fence with the program: see the module's docstring. A shorter one that parses wins only over one less than
-    twice its length."""
+    """The fence with the program, by the order in the module's docstring.
+
+    A fence that parses goes before a longer one that does not, if that is less than twice as long.
+    """
 
     def rank(fence: Fence) -> int:
         if fence.marked == "python":
@@ -267,10 +272,9 @@ def _program_among(fences: list[Fence]) -> Fence:
 
 # ---------------------------------------------------------------------------------------------------------------- prose
 def _without_prose(text: str) -> str | None:
-    """The longest run of whole paragraphs, from a line that looks like Python on, that is a program; None where there
-    is none.
+    """The longest run of paragraphs that begins with a line like Python's and is a program; None where there is none.
 
-    Only sentences are left out: a program that was cut off stays what it is.
+    Only sentences are left out, so that a program that was cut off does not become a shorter one that runs.
     """
     lines = text.split("\n")
     starts = [i for i, line in enumerate(lines) if _STARTS_CODE.match(line[:LONGEST_LINE])][:MOST_ENDS]

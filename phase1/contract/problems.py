@@ -1,7 +1,7 @@
 """Evaluation sets: their registry (sizes, roles, tiers), manifests and raw files (contract 4).
 
-A manifest says which problems count, `{manifest_dir}/{dataset}_manifest.jsonl`; the raw file beside it,
-`{manifest_dir}/../raw/{dataset}_raw.jsonl[.gz]`, holds their statements and tests and may hold more.
+A manifest, `{manifest_dir}/{dataset}_manifest.jsonl`, says which problems count. A raw file,
+`{manifest_dir}/../raw/{dataset}_raw.jsonl[.gz]`, has their statements and tests, and may have more problems.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from phase1.contract.prompts import user_message
 from phase1.files import BadInput, read_jsonl, sha256_file, sha256_json, sha256_text
 
@@ -19,7 +21,10 @@ TestCases = dict[str, Any]  # {"type": a key of _REQUIRED, …}: JSON of contrac
 
 @dataclass(frozen=True)
 class EvalSet:
-    """One evaluation set of the contract. `tier`: 1 at every checkpoint, 2 every 2000 steps, 3 at the phase's end."""
+    """One evaluation set of the contract. Its reader is in phase1/data/public_sets.py.
+
+    `tier`: 1 at every checkpoint, 2 every 2000 steps, 3 at the phase's end.
+    """
 
     name: str
     size: int  # problems, as the contract fixes it
@@ -40,6 +45,7 @@ EVAL_SETS = {
     )
 }
 
+# What each test type must have in `test_cases`; the judge has a form for these types and no other.
 _REQUIRED = {
     "codecontests": ("tests",),
     "humaneval": ("test_code", "entry_point"),
@@ -59,16 +65,18 @@ class Problem:
 
     @property
     def test_type(self) -> str:
-        return self.test_cases["type"]
+        return str(self.test_cases["type"])
 
     @property
     def user(self) -> str:
         """The user turn that evaluation sends."""
         entry = self.test_cases.get("entry_point", "")
-        return user_message(self.test_type, self.prompt, entry, self.test_cases.get("example_call") or f"{entry}(…)")
+        call = self.test_cases.get("example_call") or f"{entry}(…)"
+        return user_message(self.test_type, self.prompt, entry_point=entry, example_call=call)
 
     @property
     def user_sha256(self) -> str:
+        """The hash by which two evaluations tell whether a problem was asked in the same words."""
         return sha256_text(self.user)
 
     def program(self, code: str) -> str:
@@ -89,6 +97,7 @@ class Problem:
 
 
 def manifest_path(manifest_dir: str | Path, dataset: str) -> Path:
+    """The manifest of a set."""
     return Path(manifest_dir) / f"{dataset}_manifest.jsonl"
 
 
@@ -100,7 +109,11 @@ def raw_path(manifest_dir: str | Path, dataset: str) -> Path:
 
 
 def read_manifest(manifest_dir: str | Path, dataset: str) -> list[str]:
-    """The problem ids of a set, in order. BadInput for a missing file, a line without id, a repeated id."""
+    """The problem ids of a set, in order.
+
+    Raises:
+        BadInput: the file is missing or empty, a line has no id, or an id stands twice.
+    """
     path = manifest_path(manifest_dir, dataset)
     ids: dict[str, int] = {}
     for number, row in read_jsonl(path):
@@ -118,8 +131,13 @@ def read_manifest(manifest_dir: str | Path, dataset: str) -> list[str]:
 
 
 def read_raw(path: str | Path, dataset: str = "", only: set[str] | None = None) -> dict[str, Problem]:
-    """Every problem of a raw file by id, or those of `only`: a raw file may hold more than counts, and what does not
-    count may be broken. BadInput names file and line of a record that breaks contract 4."""
+    """The problems of a raw file by id: all, or those whose id is in `only`.
+
+    A raw file may hold more than counts, and what does not count may be broken.
+
+    Raises:
+        BadInput: a record breaks contract 4, or an id stands twice.
+    """
     problems: dict[str, Problem] = {}
     for number, row in read_jsonl(path):
         where = f"{path}:{number}"
@@ -132,8 +150,12 @@ def read_raw(path: str | Path, dataset: str = "", only: set[str] | None = None) 
     return problems
 
 
-def check_raw_row(where: str, row: dict, dataset: str) -> Problem:
-    """The problem in one line of a raw file; BadInput names `where` ("file:line") and what contract 4 misses in it."""
+def check_raw_row(where: str, row: dict[str, JsonValue], dataset: str) -> Problem:
+    """The problem in one line of a raw file; `where` is "file:line", for the error.
+
+    Raises:
+        BadInput: it breaks contract 4.
+    """
     problem_id, prompt, cases = row.get("problem_id"), row.get("prompt"), row.get("test_cases")
     if not isinstance(problem_id, str) or not isinstance(prompt, str) or not isinstance(cases, dict):
         raise BadInput(f"{where}: needs problem_id and prompt (strings) and test_cases (an object)")
@@ -142,31 +164,18 @@ def check_raw_row(where: str, row: dict, dataset: str) -> Problem:
     return Problem(dataset, problem_id, prompt, cases, row.get("canonical_solution"))
 
 
-def wrong_in(cases: dict) -> str:
-    """What in a problem's `test_cases` breaks contract 4 or cannot be judged, in words; empty when all is well."""
+def wrong_in(cases: dict[str, JsonValue]) -> str:
+    """What in a problem's `test_cases` breaks contract 4 or cannot be judged, in words; "" when all is well."""
     kind = cases.get("type")
-    if kind not in _REQUIRED:
-        return f"test_cases.type is {kind!r}, expected one of {', '.join(_REQUIRED)}"
-    if missing := [k for k in _REQUIRED[kind] if not cases.get(k)]:
+    if not isinstance(kind, str) or kind not in _REQUIRED:
+        return f"test_cases.type is {kind!r}, and the judge can run only {', '.join(_REQUIRED)}"
+    if missing := [key for key in _REQUIRED[kind] if not cases.get(key)]:
         return f"test_cases lacks {' and '.join(missing)}; a problem without tests cannot be judged"
     for key in (*_REQUIRED[kind], "test_setup_code"):
         value = cases.get(key)
         if key in ("tests", "test_list"):
-            if not isinstance(value, list):
-                return f"test_cases.{key} is a {type(value).__name__}, expected a list"
-            texts = (
-                [
-                    text
-                    for t in value
-                    for text in ((t.get("input"), t.get("output")) if isinstance(t, dict) else (None,))
-                ]
-                if key == "tests"
-                else value
-            )
-            if not all(isinstance(text, str) for text in texts):
-                return f"test_cases.{key} has a test that is not " + (
-                    "{input, output}, both strings" if key == "tests" else "a string"
-                )
+            if fault := _wrong_in_tests(key, value):
+                return fault
         elif value is not None and not isinstance(value, str):
             return f"test_cases.{key} is a {type(value).__name__}, expected a string"
     for key in ("time_limit", "memory_limit_mb"):
@@ -176,10 +185,25 @@ def wrong_in(cases: dict) -> str:
     return ""
 
 
+def _wrong_in_tests(key: str, tests: JsonValue) -> str:
+    """What is wrong with `tests` (inputs and outputs) or `test_list` (asserts); "" when all is well."""
+    if not isinstance(tests, list):
+        return f"test_cases.{key} is a {type(tests).__name__}, expected a list"
+    if key == "test_list":
+        sound = all(isinstance(test, str) for test in tests)
+        return "" if sound else "test_cases.test_list has a test that is not a string"
+    for test in tests:
+        sides = (test.get("input"), test.get("output")) if isinstance(test, dict) else (None,)
+        if not all(isinstance(side, str) for side in sides):
+            return "test_cases.tests has a test that is not {input, output}, both strings"
+    return ""
+
+
 def load_problems(manifest_dir: str | Path, dataset: str, limit: int | None = None) -> list[Problem]:
     """The problems that count for a set, in manifest order, the first `limit` of them if given.
 
-    BadInput when the manifest names an id that the raw file lacks.
+    Raises:
+        BadInput: a file is missing or damaged, or the manifest names an id that the raw file lacks.
     """
     ids = read_manifest(manifest_dir, dataset)[:limit]
     path = raw_path(manifest_dir, dataset)
@@ -193,7 +217,7 @@ def load_problems(manifest_dir: str | Path, dataset: str, limit: int | None = No
     return [raw[i] for i in ids]
 
 
-def data_hashes(manifest_dir: str | Path, dataset: str, problems: list[Problem]) -> dict:
+def data_hashes(manifest_dir: str | Path, dataset: str, problems: list[Problem]) -> dict[str, JsonValue]:
     """What a result must carry to be comparable: the manifest's hash and that of the problems actually used."""
     return {
         "manifest_sha256": sha256_file(manifest_path(manifest_dir, dataset)),

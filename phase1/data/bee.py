@@ -1,5 +1,4 @@
-"""Records of BEE-spoke-data/code_contests_instruct: find statement and solution in them, and say what is wrong with a
-solution.
+"""Records of BEE-spoke-data/code_contests_instruct: find statement and solution, and say what is wrong with a solution.
 
 A record is one JSON object a line (contract 2): `name`, `source`, `language` and `text`, which holds the prompt and the
 fenced response; or `prompt` and `solution`; or `description` and `solution`.
@@ -11,6 +10,9 @@ import re
 import warnings
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
+from phase1.contract.compile_apart import compile_error
 from phase1.data.python2 import python2_need
 from phase1.data.python2_names import mentions_python2
 
@@ -34,7 +36,7 @@ class BadRecord(Exception):
 
 @dataclass(frozen=True)
 class BeeRecord:
-    """One training problem with one solution. `statement` is bare: no lead sentence, no fence, no section marks."""
+    """One training problem with one solution. `statement` has no lead sentence, no fence and no section marks."""
 
     name: str
     source: int | None  # 2 = Codeforces, …: the CodeContests enum
@@ -43,17 +45,19 @@ class BeeRecord:
     solution: str  # empty where the record has none
 
 
-def parse_record(row: dict) -> BeeRecord:
-    """The record in one JSON object; BadRecord where there is no statement or no place for a solution."""
+def parse_record(row: dict[str, JsonValue]) -> BeeRecord:
+    """The record in one JSON object.
+
+    Raises:
+        BadRecord: it has no statement, no place for a solution, or half a character in one of them.
+    """
     statement, solution = _pair(row)
     statement = _LEAD.sub("", statement, count=1).strip()
     if not statement:
         raise BadRecord("the statement is empty")
     try:
         statement.encode(), solution.encode()
-    except (
-        UnicodeEncodeError
-    ) as e:  # JSON can write half a character (\ud800), which neither tokenizer nor Parquet takes
+    except UnicodeEncodeError as e:  # JSON can write half a character (\ud800); tokenizers and Parquet refuse it
         raise BadRecord(f"half a character in it: {e.object[e.start]!r}") from None
     name, source, language = row.get("name"), row.get("source"), row.get("language")
     return BeeRecord(
@@ -65,7 +69,7 @@ def parse_record(row: dict) -> BeeRecord:
     )
 
 
-def _pair(row: dict) -> tuple[str, str]:
+def _pair(row: dict[str, JsonValue]) -> tuple[str, str]:
     """Statement and response of a record, every line of them ended by "\\n".
 
     This is the only place where line ends are made one: decontamination, duplicates, --verify_solutions and the Parquet
@@ -118,19 +122,19 @@ _PYTHON2_SYNTAX = re.compile(
 
 
 def python_fault(code: str) -> str | None:
-    """Why `code` is no Python 3 program: "python2", "syntax_error", or None. Parses and compiles, never executes.
+    """Why `code` is no Python 3 program: "python2", "syntax_error", or None. It is compiled, never executed.
 
     What compiles under Python 3 is "python2" where it needs what only Python 2 has when it runs
-    (phase1/data/python2.py).
+    (phase1/data/python2.py). The rules are those of lib2to3's fixers that change meaning, cut to contest programs.
 
-    Very deep nesting can overflow the C stack of some interpreters and kill the process: call this in a worker whose
-    death the caller survives. Source: the rules of lib2to3's fixers that change meaning, cut to contest programs.
+    Very deep nesting can overflow the stack of some interpreters and kill the process: call this in a worker whose
+    death the caller survives.
     """
+    if compile_error(code):
+        return "python2" if _PYTHON2_SYNTAX.search(code) else "syntax_error"
+    # Parsing again and walking the tree cost as much as all the rest, so only where there is something to look for.
+    if not mentions_python2(code):
+        return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "\d" in a string, `1 is 1`: warnings, not faults
-        try:
-            compile(code, "solution.py", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError, MemoryError, RecursionError, UnicodeError):
-            return "python2" if _PYTHON2_SYNTAX.search(code) else "syntax_error"
-        # Parsing again and walking the tree cost as much as all the rest, so only where there is something to look for.
-        return "python2" if mentions_python2(code) and python2_need(code) else None
+        warnings.simplefilter("ignore")  # of the parser, as in compile_error
+        return "python2" if python2_need(code) else None

@@ -1,5 +1,4 @@
-"""Keep evaluation problems out of training: by id, by the statement's hash, and by what share of its word n-grams
-occurs.
+"""Keep evaluation problems out of training: by id, by the statement's hash, and by the share of its n-grams that occur.
 
 The original project's overlap filter had a regular expression that matched nothing. Here each rule says which problem
 it found and how sure it is, and the tests fail if a rule drops nothing.
@@ -13,11 +12,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
+from phase1.contract.problems import EVAL_SETS, load_problems, manifest_path, raw_path, read_manifest
 from phase1.data.public_sets import SOURCES
+from phase1.files import BadInput
 
-# As ids are spelled here. AtCoder and Aizu are one: what is published mixes up their numbers, and names keep problems
-# apart.
+# As ids are spelled here. AtCoder and Aizu are one: published data mix up their numbers; names tell problems apart.
 JUDGES = {number: name.lower().replace("aizu", "atcoder") for number, name in SOURCES.items()}
 CODEFORCES = re.compile(r"\A\s*0*(\d{1,5})[_\-/ ]?([a-z]\d{0,2})(?![a-z0-9])", re.IGNORECASE)
 # AtCoder's and Aizu's problems share one numbering in CodeContests: "p02537 AtCoder Regular Contest … - Title".
@@ -26,8 +28,8 @@ _WORD = re.compile(r"\w+")
 # From the examples on, in normalised words: other numbers there do not make another problem. "For example, 47 is lucky"
 # is a sentence of the statement.
 _EXAMPLES = re.compile(
-    r"(?<! for)(?<! in)(?<! the) (?:(?:sample|example)s? (?:\d+ )?(?:test case "
-    r")?(?:inputs?|outputs?|\d+)|examples? input) .*\Z"
+    r"(?<! for)(?<! in)(?<! the) "
+    r"(?:(?:sample|example)s? (?:\d+ )?(?:test case )?(?:inputs?|outputs?|\d+)|examples? input) .*\Z"
 )
 
 
@@ -77,7 +79,16 @@ def words_of(statement: str) -> list[str]:
 
 
 def statement_hash(words: list[str]) -> bytes:
+    """The digest of a statement's words (`words_of`), 16 bytes."""
     return hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class _Sized(NamedTuple):
+    """An evaluation problem and the number of its n-grams that count."""
+
+    dataset: str
+    problem_id: str
+    grams: int
 
 
 class EvalIndex:
@@ -87,14 +98,23 @@ class EvalIndex:
     integer") and count for none of them.
     """
 
-    def __init__(self, problems: Iterable[tuple[str, str, str]], n: int = 8, threshold: float = 0.6, common: int = 2):
-        """`problems`: (dataset, problem_id, statement), statement "" where only the id is known."""
+    def __init__(
+        self, problems: Iterable[tuple[str, str, str]], n: int = 8, threshold: float = 0.6, common: int = 2
+    ) -> None:
+        """Index the problems.
+
+        Args:
+            problems: data set, id and statement of each; the statement is "" where only the id is known.
+            n: words of an n-gram.
+            threshold: share of a problem's n-grams, 0 to 1, from which a record is taken for it.
+            common: problems that may share an n-gram before it counts for none of them.
+        """
         self.n = n
         self.threshold = threshold
         self._find_text = functools.lru_cache(maxsize=256)(self._search_text)  # a problem's solutions come together
         self.ids: dict[str, tuple[str, str]] = {}
         self.statements: dict[bytes, tuple[str, str]] = {}
-        self.problems: list[tuple[str, str, int]] = []  # dataset, id, number of n-grams that count
+        self.problems: list[_Sized] = []
         grams: list[set[tuple[str, ...]]] = []
         for dataset, problem_id, statement in problems:
             if key := id_key(problem_id):
@@ -103,13 +123,13 @@ class EvalIndex:
             known = self.statements.setdefault(statement_hash(words), (dataset, problem_id)) if words else None
             # A statement that stands in three sets counts once: its n-grams are no phrases of the trade.
             grams.append(set(self._grams(words)) if known == (dataset, problem_id) else set())
-            self.problems.append((dataset, problem_id, 0))
+            self.problems.append(_Sized(dataset, problem_id, 0))
         shared = Counter(g for s in grams for g in s)
         self.common = {g for g, count in shared.items() if count > common}
         self.grams: dict[tuple[str, ...], list[int]] = {}
         for i, s in enumerate(grams):
             own = s - self.common
-            self.problems[i] = (*self.problems[i][:2], len(own))
+            self.problems[i] = self.problems[i]._replace(grams=len(own))
             for g in own:
                 self.grams.setdefault(g, []).append(i)
 
@@ -119,7 +139,7 @@ class EvalIndex:
     def find(self, name: str, source: int | None, statement: str) -> Hit | None:
         """The evaluation problem that a training record is, by the surest rule; None for an unrelated record."""
         key = name_key(name, source)
-        if key in self.ids:
+        if key is not None and key in self.ids:
             return Hit(*self.ids[key], "id", 1.0)
         return self._find_text(statement)
 
@@ -140,7 +160,52 @@ class EvalIndex:
         if not hits:
             return None
         rare = len(own - self.common)
-        best, count = max(hits.items(), key=lambda h: (h[1] / min(self.problems[h[0]][2], rare), -h[0]))
-        dataset, problem_id, size = self.problems[best]
-        score = count / min(size, rare)
-        return Hit(dataset, problem_id, "ngrams", round(score, 4)) if score >= self.threshold else None
+        scores = {problem: count / min(self.problems[problem].grams, rare) for problem, count in hits.items()}
+        best = max(scores, key=lambda problem: (scores[problem], -problem))  # of equal ones the first
+        if scores[best] < self.threshold:
+            return None
+        found = self.problems[best]
+        return Hit(found.dataset, found.problem_id, "ngrams", round(scores[best], 4))
+
+
+@dataclass(frozen=True)
+class KeptOut:
+    """The evaluation problems that training must not see; and how many each set has, or why its text is not known."""
+
+    index: EvalIndex
+    sets: dict[str, int | str]
+
+
+def read_kept_out(manifest_dir: Path, allow_missing: bool, threshold: float) -> KeptOut:
+    """Read the evaluation sets: the contract's, which must be there, and every other manifest in the directory.
+
+    Args:
+        manifest_dir: the manifests; the raw files lie in ../raw.
+        allow_missing: go on where a file of a set is missing.
+        threshold: as in EvalIndex.
+
+    Raises:
+        BadInput: a file is missing or damaged.
+    """
+    problems: list[tuple[str, str, str]] = []
+    sets: dict[str, int | str] = {}
+    found = {path.name.removesuffix("_manifest.jsonl") for path in manifest_dir.glob("*_manifest.jsonl")}
+    for name in (*EVAL_SETS, *sorted(found - EVAL_SETS.keys())):
+        paths = (manifest_path(manifest_dir, name), raw_path(manifest_dir, name))
+        missing = [path for path in paths if not path.exists()]
+        if missing and not allow_missing:
+            raise BadInput(
+                f"{missing[0]}: no such file, so {name} could leak into training; make it with "
+                "prepare_eval_data.py or say --allow_missing_manifests"
+            )
+        if name not in found:
+            sets[name] = "no manifest"
+        elif missing:
+            ids = read_manifest(manifest_dir, name)
+            problems += [(name, problem_id, "") for problem_id in ids]
+            sets[name] = f"{len(ids)} ids, no statements"
+        else:
+            loaded = load_problems(manifest_dir, name)
+            problems += [(name, problem.problem_id, problem.prompt) for problem in loaded]
+            sets[name] = len(loaded)
+    return KeptOut(EvalIndex(problems, threshold=threshold), sets)

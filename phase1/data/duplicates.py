@@ -1,39 +1,54 @@
-"""Duplicates among training records: MinHash signatures, near-duplicate pairs, and which solutions of a problem to
-keep."""
+"""Duplicates among training records: signatures, pairs that are nearly equal, and which solutions of a problem stay."""
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasketch import MinHash
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 PERMUTATIONS = 64
 BANDS = 12  # of 5 values: pairs with Jaccard 0.8 share a band with probability 0.99, 0.9 with 0.99998, 0.5 with 0.32
 SHINGLE = 4  # words
 BUCKET = 16  # members of a bucket that a record is compared with: boilerplate must not make the search quadratic
 PAIRS = 1 << 16  # pairs compared at a time: bounds memory
-_EMPTY = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
 
 
 def signature(words: Sequence[str]) -> np.ndarray:
-    """MinHash of the word shingles, (PERMUTATIONS,) uint16; equal word lists give equal signatures.
+    """MinHash of the word shingles: an array of (PERMUTATIONS,) uint16. Equal word lists give equal signatures.
 
     The low 16 bits of each hash are kept (b-bit minwise hashing, Li and König 2010): unequal values agree by chance
     once in 65,536, and a million records take 256 MB.
     """
-    minhash = _EMPTY.copy()
+    minhash = _empty().copy()
     last = max(1, len(words) - SHINGLE + 1)
     shingles = {" ".join(words[i : i + SHINGLE]) for i in range(last)}
     minhash.update_batch([s.encode("utf-8", "surrogatepass") for s in sorted(shingles)])
     return minhash.hashvalues.astype(np.uint16)
 
 
-def near_duplicates(statements: np.ndarray, solutions: np.ndarray, threshold: float) -> dict[int, int]:
-    """Row -> the earlier row it nearly repeats, for signatures (rows, PERMUTATIONS) in input order.
+@functools.cache
+def _empty() -> MinHash:
+    """A MinHash of nothing; importing datasketch takes two seconds, which a run that is refused need not wait for."""
+    from datasketch import MinHash
 
-    Both the statement and the solution must be at least `threshold` alike (estimated Jaccard): the easy and the hard
+    return MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
+
+
+def near_duplicates(statements: np.ndarray, solutions: np.ndarray, threshold: float) -> dict[int, int]:
+    """Row -> the earlier row it nearly repeats.
+
+    Args:
+        statements: their signatures, (rows, PERMUTATIONS), in input order.
+        solutions: the same of the solutions.
+        threshold: estimated Jaccard similarity, 0 to 1.
+
+    Both the statement and the solution must be at least `threshold` alike: the easy and the hard
     version of a problem share their statement, and two solutions of a problem are both worth having. A row that is
     itself a repeat does not make others repeats.
     """
@@ -78,10 +93,12 @@ def _alike(statements: np.ndarray, solutions: np.ndarray, band: int, threshold: 
 
 
 def surplus(problems: Sequence[int], lengths: Sequence[int], keep: str) -> set[int]:
-    """Rows to drop so that each problem keeps `keep` solutions: "shortest", "first", "all", or a number N (the N
-    shortest).
+    """Rows to drop so that each problem keeps as many solutions as it may.
 
-    `problems[row]` numbers the row's problem, `lengths[row]` is the length of its solution.
+    Args:
+        problems: a number for the problem of each row.
+        lengths: of each row's solution, in characters.
+        keep: "shortest", "first", "all", or a number N for the N shortest.
     """
     if keep == "all":
         return set()

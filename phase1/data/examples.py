@@ -25,16 +25,14 @@ _INTERACTIVE = re.compile(r"\binteractive\s+(?:problem|task)|\binteraction\s+pro
 
 
 def examples(statement: str) -> list[dict[str, str]]:
-    """The examples of a statement as tests {"input", "output"}; empty where there are none or they cannot be trusted.
+    """The examples of a statement as tests {"input", "output"}; empty where there are none or one cannot be trusted.
 
     An interactive problem has none: its examples show a dialogue.
     """
     if _INTERACTIVE.search(statement):
         return []
     pairs: list[dict[str, list[str]]] = []
-    within = (
-        False  # behind a line that opens the examples; before it, Input and Output head the statement's own sections
-    )
+    within = False  # behind the line that opens the examples; before it, Input and Output are the statement's sections
     block: list[str] | None = None
     for line in statement.split("\n"):
         if found := _INPUT.match(line):
@@ -57,5 +55,7 @@ def examples(statement: str) -> list[dict[str, str]]:
 
 
 def _trusted(test: dict[str, str]) -> bool:
-    whole = test.keys() == {"input", "output"} and test["output"].strip()
-    return bool(whole) and "<image>" not in "".join(test.values()) and not _PROSE.search(test["output"])
+    """Whether a test has both sides, no picture, and no explanation that was taken for output."""
+    if test.keys() != {"input", "output"} or not test["output"].strip():
+        return False
+    return "<image>" not in "".join(test.values()) and not _PROSE.search(test["output"])

@@ -1,7 +1,8 @@
-"""Public data sets -> raw records of contract 4: CodeContests, HumanEval and MBPP in their published schemas.
+"""The evaluation sets out of public data sets: which rows each set takes, and how a row becomes a raw record.
 
-Local copies (.parquet, .jsonl, .jsonl.gz) and the Hugging Face data sets give the same rows; `rows_of` reads either,
-and one function a schema turns a row into a record, or says why it cannot be judged (`Refused`).
+To add a set, name it in `EVAL_SETS` (phase1/contract/problems.py) and give it a reader in `READERS` here, with a
+function that turns a row of its published schema into a record (contract 4) or says why it cannot be judged
+(`Refused`). Local copies (.parquet, .jsonl, .jsonl.gz) and Hugging Face give the same rows.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ import ast
 import builtins
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import JsonValue
 
 from phase1.data.reading import whole_parquet
 from phase1.files import BadInput, read_jsonl, sha256_text
 
-# Hugging Face repository and configuration, read when no local copy is given.
-HUB = {
-    "codecontests": ("deepmind/code_contests", None),
-    "humaneval": ("openai/openai_humaneval", None),
-    "mbpp": ("google-research-datasets/mbpp", "full"),
-}
+Row = dict[str, JsonValue]  # of a public data set, or a line of a raw file
 
 # The `source` enum of CodeContests' contest_problem.proto. 5 is reserved there, but its card on Hugging Face says 5
 # AtCoder, 6 Aizu.
 SOURCES = {1: "Codechef", 2: "Codeforces", 3: "HackerEarth", 4: "CodeJam", 5: "AtCoder", 6: "AtCoder", 7: "Aizu"}
-TEST_KINDS = ("public", "private", "generated")
+TEST_KINDS = ("public", "private", "generated")  # of CodeContests; all are taken
+MBPP_REG_IDS = range(11, 211)  # contract 4
 
 _SPLIT = re.compile(r"(?<![a-z])(train|valid|test)(?:ation)?(?![a-z])", re.IGNORECASE)
 _CODEFORCES_NAME = re.compile(r"\s*(\d+)_([A-Za-z]\d*)\s*\.")
@@ -46,13 +47,89 @@ class Refused(Exception):
     """A problem that cannot be judged; the message is the reason that the report counts."""
 
 
+class Located(NamedTuple):
+    """A row and where it stands, such as "file:line"."""
+
+    where: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class PublicData:
+    """A published data set: its place on Hugging Face, and the flag of prepare_eval_data.py that names a local copy.
+
+    Where `copy_is_directory`, a local copy is several files whose names tell the split. `columns`: those that are read
+    of it, None for all.
+    """
+
+    repository: str
+    config: str | None
+    flag: str
+    name: str
+    copy_is_directory: bool = False
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How an evaluation set is made of a public data set.
+
+    Attributes:
+        data: the public data set.
+        record: a row of it as a raw record; raises Refused for one that cannot be judged, and KeyError, TypeError,
+            ValueError or AttributeError for one that is not in the published schema.
+        split: the part of the data set to read; None for all of it.
+        belongs: which rows of that part are candidates.
+        drawn: the set is a random sample of the candidates, without the problems of other sets of the same data.
+    """
+
+    data: PublicData
+    record: Callable[[Row], Row]
+    split: str | None = None
+    belongs: Callable[[Row], bool] = lambda row: True
+    drawn: bool = False
+
+    def source(self, copy: Path | None) -> str:
+        """The local copy or the Hugging Face repository, for messages."""
+        return str(copy or self.data.repository)
+
+    def rows(self, copy: Path | None) -> Iterator[Located]:
+        """The candidates, from a local copy or else from Hugging Face.
+
+        Raises:
+            BadInput: a file is missing or damaged, or the split is not there.
+        """
+        for found in self._all_rows(copy):
+            if self.belongs(found.row):
+                yield found
+
+    def _all_rows(self, copy: Path | None) -> Iterator[Located]:
+        if copy is None:
+            yield from hub_rows(self.data, self.split)
+            return
+        paths = [copy]
+        if self.data.copy_is_directory and self.split:
+            paths = split_files(copy).get(self.split, [])
+            if not paths:
+                raise BadInput(
+                    f"{copy}: no {self.split} file; add it, or leave out with --datasets the sets made of it"
+                )
+        # A copy may be in the form of a raw file already.
+        columns = self.data.columns and (*self.data.columns, *RAW_COLUMNS)
+        for path in paths:
+            yield from rows_of(path, columns)
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
-def rows_of(path: Path, columns: list[str] | None = None) -> Iterator[tuple[str, dict]]:
-    """Yield ("file:line", row) of a .parquet, .jsonl or .jsonl.gz; of Parquet only `columns`, where the file has
-    them."""
+def rows_of(path: Path, columns: Sequence[str] | None = None) -> Iterator[Located]:
+    """The rows of a .parquet, .jsonl or .jsonl.gz file; of Parquet only `columns`, as far as the file has them.
+
+    Raises:
+        BadInput: the file is missing or damaged, or a line is no JSON object.
+    """
     if path.suffix != ".parquet":
         for number, row in read_jsonl(path):
-            yield f"{path}:{number}", row
+            yield Located(f"{path}:{number}", row)
         return
     import pyarrow.parquet as pq
 
@@ -62,13 +139,16 @@ def rows_of(path: Path, columns: list[str] | None = None) -> Iterator[tuple[str,
         for batch in file.iter_batches(batch_size=32, columns=present):  # a row may hold megabytes of tests
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}:{number}", row
+                yield Located(f"{path}:{number}", row)
 
 
 def split_files(source: Path) -> dict[str, list[Path]]:
-    """The files of a local CodeContests copy by split, which the path below `source` must name (train, valid, test).
+    """The files of a local copy by split (train, valid, test), which the path of each below `source` must name.
 
-    A single file may be given too. BadInput when nothing is there or a name tells no split.
+    `source` may be a single file.
+
+    Raises:
+        BadInput: nothing is there, or a name tells no split.
     """
     if not source.exists():
         raise BadInput(f"{source}: no such file or directory")
@@ -85,29 +165,42 @@ def split_files(source: Path) -> dict[str, list[Path]]:
     return splits
 
 
-def hub_rows(family: str, split: str | None, columns: list[str] | None = None) -> Iterator[tuple[str, dict]]:
-    """Rows of a public data set through `datasets` (downloaded once, then cached); `split` None reads every split."""
+def hub_rows(data: PublicData, split: str | None) -> Iterator[Located]:
+    """Rows of a public data set through `datasets` (downloaded once, then cached); `split` None reads every split.
+
+    Raises:
+        BadInput: it cannot be loaded.
+    """
     import datasets
 
-    repository, config = HUB[family]
     try:
-        loaded = datasets.load_dataset(repository, config, split=split)
+        loaded = datasets.load_dataset(data.repository, data.config, split=split)
     except Exception as e:  # no network, no such split, a damaged cache: `datasets` raises a dozen types for them
         reason = (str(e).splitlines() or [type(e).__name__])[0]
-        flag = "--code_contests_dir" if family == "codecontests" else f"--{family}_file"
-        raise BadInput(f"{repository}: cannot be loaded ({reason}); download it and give {flag}") from None
+        raise BadInput(f"{data.repository}: cannot be loaded ({reason}); download it and give {data.flag}") from None
     for name, table in {split: loaded}.items() if split else loaded.items():
-        kept = table.select_columns([c for c in columns if c in table.column_names]) if columns else table
+        kept = table
+        if data.columns:
+            kept = table.select_columns([c for c in data.columns if c in table.column_names])
         for number, row in enumerate(kept, 1):
-            yield f"{repository}:{name}:{number}", row
+            yield Located(f"{data.repository}:{name}:{number}", row)
 
 
 # ------------------------------------------------------------------------------------------------------ raw records
-def record(problem_id: str, prompt: str, test_cases: dict, solution: str | None = None) -> dict:
-    """A line of a raw file. Refused for a blank statement."""
+def raw_record(problem_id: str, prompt: str, test_cases: Row, solution: str | None = None) -> Row:
+    """A line of a raw file.
+
+    Raises:
+        Refused: the statement is blank.
+    """
     if not prompt.strip():
         raise Refused("no statement")
-    row = {"problem_id": problem_id, "prompt": prompt, "test_cases": test_cases, "prompt_sha256": sha256_text(prompt)}
+    row: Row = {
+        "problem_id": problem_id,
+        "prompt": prompt,
+        "test_cases": test_cases,
+        "prompt_sha256": sha256_text(prompt),
+    }
     return row if solution is None else row | {"canonical_solution": solution}
 
 
@@ -116,7 +209,7 @@ def accepts_any_answer(statement: str) -> bool:
     return bool(_MULTI_ANSWER.search(statement))
 
 
-def codecontests_id(row: dict) -> str:
+def codecontests_id(row: Row) -> str:
     """`Codeforces/1575/G` from cf_contest_id and cf_index or the name `1575_G. …`; elsewhere `Codechef/digjump`."""
     source = row.get("source")
     name = str(row.get("name") or "").strip()
@@ -129,67 +222,85 @@ def codecontests_id(row: dict) -> str:
     return f"Codeforces/{match[1]}/{match[2].upper()}" if match else f"Codeforces/{name}"
 
 
-def codecontests_record(row: dict, kinds: Iterable[str] = TEST_KINDS, limits: bool = False) -> dict:
-    """A CodeContests row, or one already in the form of a raw file, as a raw record. Refused without tests.
+def row_id(row: Row) -> str:
+    """The id of a row in any of the schemas, as far as it can be told."""
+    return str(row.get("problem_id") or row.get("task_id") or codecontests_id(row))
 
-    `limits` carries the problem's own time and memory limit over, which then go before EVAL@1's 30 s and 1024 MB; they
-    were set for compiled languages.
+
+def codecontests_record(row: Row) -> Row:
+    """A CodeContests row, or one already in the form of a raw file, as a raw record.
+
+    Its own time and memory limits, which were set for compiled languages, are left out: EVAL@1's hold.
+
+    Raises:
+        Refused: it has no tests.
     """
-    if isinstance(row.get("test_cases"), dict):
-        if not row["test_cases"].get("tests"):
+    cases = row.get("test_cases")
+    if isinstance(cases, dict):
+        if not cases.get("tests"):
             raise Refused("no tests")
-        return record(row["problem_id"], row["prompt"], row["test_cases"], row.get("canonical_solution"))
-    prompt, tests = row["description"], []
-    for kind in kinds:
+        return raw_record(row["problem_id"], row["prompt"], cases, row.get("canonical_solution"))
+    prompt = row["description"]
+    tests = []
+    for kind in TEST_KINDS:
         group = row[f"{kind}_tests"] or {}
-        tests += [
-            {"input": i, "output": o} for i, o in zip(group.get("input") or (), group.get("output") or (), strict=True)
-        ]
+        pairs = zip(group.get("input") or (), group.get("output") or (), strict=True)
+        tests += [{"input": given, "output": wanted} for given, wanted in pairs]
     if not tests:
         raise Refused("no tests")
-    cases: dict = {"type": "codecontests", "tests": tests}
-    limit = (limits and row.get("time_limit")) or {}
-    if seconds := (limit.get("seconds") or 0) + (limit.get("nanos") or 0) / 1e9:
-        cases["time_limit"] = seconds
-    if limits and row.get("memory_limit_bytes"):
-        cases["memory_limit_mb"] = row["memory_limit_bytes"] // 1_000_000
-    return record(codecontests_id(row), prompt, cases)
+    return raw_record(codecontests_id(row), prompt, {"type": "codecontests", "tests": tests})
 
 
-def humaneval_record(row: dict) -> dict:
-    """An openai_humaneval row as a raw record."""
+def humaneval_record(row: Row) -> Row:
+    """An openai_humaneval row as a raw record.
+
+    Raises:
+        Refused: it has no tests.
+    """
     if not (row.get("test") or "").strip():
         raise Refused("no tests")
-    cases = {"type": "humaneval", "test_code": row["test"], "entry_point": row["entry_point"]}
-    return record(row["task_id"], row["prompt"], cases, row["canonical_solution"])
+    cases: Row = {"type": "humaneval", "test_code": row["test"], "entry_point": row["entry_point"]}
+    return raw_record(row["task_id"], row["prompt"], cases, row["canonical_solution"])
 
 
-def mbpp_record(row: dict) -> dict:
-    """An MBPP row (full or sanitized) as a raw record, `MBPP/11`."""
+def mbpp_record(row: Row) -> Row:
+    """An MBPP row (full or sanitized) as a raw record, `MBPP/11`.
+
+    Raises:
+        Refused: it has no tests, or its first test calls no function.
+    """
     if not row.get("test_list"):
         raise Refused("no tests")
     call = tested_call(row["test_list"], row["code"])
     setup = "\n".join([*(row.get("test_imports") or ()), row.get("test_setup_code") or ""]).strip("\n")
-    cases = {
+    cases: Row = {
         "type": "mbpp",
         "test_list": list(row["test_list"]),
         "test_setup_code": setup,
-        "entry_point": call[0],
-        "example_call": call[1],
+        "entry_point": call.function,
+        "example_call": call.source,
     }
-    return record(f"MBPP/{row['task_id']}", row.get("text") or row.get("prompt") or "", cases, row["code"])
+    return raw_record(f"MBPP/{row['task_id']}", row.get("text") or row.get("prompt") or "", cases, row["code"])
 
 
-def tested_call(tests: list[str], solution: str) -> tuple[str, str]:
-    """(function name, source of the call) of the first assert: `("f", "f(1)")` for `assert set(f(1)) == {2}`.
+class TestedCall(NamedTuple):
+    """A call in a test: the function's name, and the call as it is written."""
 
-    The outermost call of a name that the reference solution defines at its top level; where it defines none of them,
-    the outermost that is no builtin. Refused when the first test holds no such call.
+    function: str
+    source: str
+
+
+def tested_call(tests: Sequence[str], solution: str) -> TestedCall:
+    """What the first assert calls: ("f", "f(1)") for `assert set(f(1)) == {2}`.
+
+    It is the outermost call of a name that the reference solution defines at its top level; where it defines none of
+    them, the outermost that is no builtin.
+
+    Raises:
+        Refused: the first test holds no such call, or does not parse.
     """
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # "\\d" in a plain string is a warning, and a dozen tasks have it
+        with warnings.catch_warnings(action="ignore"):  # "\\d" in a plain string, which a dozen tasks have, warns
             first = ast.parse(tests[0])
             body = ast.parse(solution).body
     except SyntaxError as e:
@@ -202,4 +313,60 @@ def tested_call(tests: list[str], solution: str) -> tuple[str, str]:
     if not known:
         raise Refused("no call to test in the first assert")
     name, call = known[0]
-    return name, ast.get_source_segment(tests[0], call) or ast.unparse(call)
+    return TestedCall(name, ast.get_source_segment(tests[0], call) or ast.unparse(call))
+
+
+# ---------------------------------------------------------------------------------------------------------- the sets
+RAW_COLUMNS = ("problem_id", "prompt", "test_cases", "canonical_solution")
+# What tells a CodeContests problem apart and what its tests are; its solutions are many times as large.
+CODECONTESTS_COLUMNS = (
+    "name",
+    "description",
+    "source",
+    "cf_contest_id",
+    "cf_index",
+    *(f"{kind}_tests" for kind in TEST_KINDS),
+)
+CODECONTESTS = PublicData(
+    "deepmind/code_contests",
+    None,
+    "--code_contests_dir",
+    "CodeContests",
+    copy_is_directory=True,
+    columns=CODECONTESTS_COLUMNS,
+)
+HUMANEVAL = PublicData("openai/openai_humaneval", None, "--humaneval_file", "HumanEval")
+MBPP = PublicData("google-research-datasets/mbpp", "full", "--mbpp_file", "MBPP")
+
+
+def _is_codeforces(row: Row) -> bool:
+    return row_id(row).startswith("Codeforces/")
+
+
+def _is_mbpp_reg(row: Row) -> bool:
+    return row.get("task_id") in MBPP_REG_IDS
+
+
+READERS = {
+    "codecontests_valid": Reader(CODECONTESTS, codecontests_record, "valid"),
+    "codecontests_test": Reader(CODECONTESTS, codecontests_record, "test"),
+    "codecontests_valid_big": Reader(CODECONTESTS, codecontests_record, "train", belongs=_is_codeforces, drawn=True),
+    "humaneval": Reader(HUMANEVAL, humaneval_record),
+    "mbpp_reg": Reader(MBPP, mbpp_record, belongs=_is_mbpp_reg),
+}
+
+
+def reader_of(dataset: str) -> Reader:
+    """The reader of an evaluation set.
+
+    Raises:
+        BadInput: it has none.
+    """
+    if dataset not in READERS:
+        raise BadInput(f"{dataset}: no reader; add one to READERS in phase1/data/public_sets.py")
+    return READERS[dataset]
+
+
+def public_data() -> Iterable[PublicData]:
+    """The public data sets that the sets are made of, each once."""
+    return dict.fromkeys(reader.data for reader in READERS.values())

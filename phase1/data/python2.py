@@ -11,35 +11,24 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from phase1.data import python2_names as py2
+from phase1.data.python2_handlers import ALL, LOOKUPS, Guard, caught_by, guard_of
 from phase1.data.python2_version import UNKNOWN, VersionTests, asks_version, called_name, last_name
 
-_LOOKUPS = frozenset(("NameError", "AttributeError", "ImportError"))
-_ALL = _LOOKUPS | {"TypeError"}
-_CAUGHT = {  # by a handler of that name; what is in no entry catches none of the errors that matter here
-    "NameError": {"NameError"},
-    "AttributeError": {"AttributeError"},
-    "ImportError": {"ImportError"},
-    "TypeError": {"TypeError"},
-    "ModuleNotFoundError": {"ModuleNotFoundError"},
-    "Exception": _ALL,
-    "BaseException": _ALL,
-}
-_SCOPE_READERS = frozenset(
-    ("eval", "exec", "globals", "locals", "vars")
-)  # they can call a function that is named nowhere
+# They can call a function that is named nowhere.
+_SCOPE_READERS = frozenset(("eval", "exec", "globals", "locals", "vars"))
 _NESTING = 50_000  # frames; the parser refuses what is a tenth as deep
 
 
 def python2_need(code: str) -> str:
-    """What of Python 2 alone `code` needs at run time, for people to read; "" where it needs nothing.
+    """What of Python 2 alone `code` needs at run time, such as "line 3: raw_input"; "" where it needs nothing.
 
-    `code` must compile under Python 3; SyntaxError otherwise.
+    Raises:
+        SyntaxError: `code` does not compile under Python 3.
     """
     tree = ast.parse(code)  # under the usual limit: a higher one would let the parser overflow the C stack
     limit = sys.getrecursionlimit()
@@ -52,19 +41,12 @@ def python2_need(code: str) -> str:
         sys.setrecursionlimit(limit)
 
 
-@dataclass(frozen=True)
-class _Guard:
-    """What a handler around the code catches. `idle`: one for everything that only leaves (`except: break`): around the
-    call of what is missing it hides the crash, and the program still cannot do its work."""
-
-    errors: frozenset[str]
-    idle: bool = False
-
-
 @dataclass
 class _Scope:
-    """A module, function or class: its names, and what each was bound to ("" = anything, "module:x", "iterator",
-    "view")."""
+    """A module, function or class: its names, and what each was bound to.
+
+    That is "module:x", "iterator", "view", or "" for anything else.
+    """
 
     parent: _Scope | None = None
     is_class: bool = False
@@ -83,25 +65,28 @@ class _Scope:
 
 @dataclass(frozen=True)
 class _Use:
-    """A use of what only Python 2 has, if at the end of the walk `name` is what `kinds` says (empty: bound by
-    nobody)."""
+    """A use of what only Python 2 has, if that still holds when the whole program has been seen.
+
+    It holds where every binding of `name` is one of `kinds`; without kinds, where the program does not bind `name`; and
+    in any case only where the program defines no attribute named `attribute`.
+    """
 
     what: str
     line: int
     name: str
     scope: _Scope
     kinds: frozenset[str] = frozenset()
-    attribute: str = ""  # not a need where the program itself defines an attribute of this name
+    attribute: str = ""
 
 
 class _Walk:
     def __init__(self) -> None:
         self.module = _Scope()
         self.scope = self.module
-        self.guards: list[_Guard] = []
+        self.guards: list[Guard] = []
         self.uses: list[_Use] = []
         self.caught: set[str] = set()  # errors that a handler of the innermost `try` caught in its body
-        self.constants: dict[str, Any] = {}  # PY2 = sys.version_info[0] == 2
+        self.constants: dict[str, object] = {}  # PY2 = sys.version_info[0] == 2
         self.missing = set(py2.NAMES)
         self.attributes: set[str] = set()  # that the program defines or sets
         self.functions: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
@@ -144,7 +129,7 @@ class _Walk:
         """Note a use that ends in `error` under Python 3, unless a handler around it catches that."""
         use = _Use(what, getattr(node, "lineno", 0), name, self.scope, frozenset(kinds), attribute)
         for guard in reversed(self.guards):
-            if error in guard.errors or (error == "ModuleNotFoundError" and "ImportError" in guard.errors):
+            if error in guard.errors:
                 if use.kinds or not (name and self.scope.find(name)) and attribute not in self.attributes:
                     self.caught.add(error)
                 if not (guard.idle and called):
@@ -186,7 +171,7 @@ class _Walk:
         branches = [node.body, node.orelse] if value is UNKNOWN else [node.body if value else node.orelse]
         # A test of the version that cannot be worked out: whatever stands under it was written with both in mind.
         doubt = value is UNKNOWN and any(asks_version(each) for each in ast.walk(node.test))
-        with self.guarded(_Guard(_ALL | {"ModuleNotFoundError"}) if doubt else None):
+        with self.guarded(Guard(ALL) if doubt else None):
             for branch in branches:
                 for each in branch if isinstance(branch, list) else [branch]:
                     self.visit(each)
@@ -208,7 +193,8 @@ class _Walk:
                 return
 
     @contextmanager
-    def guarded(self, guard: _Guard | None):
+    def guarded(self, guard: Guard | None) -> Iterator[None]:
+        """Walk under `guard`, if there is one."""
         if guard:
             self.guards.append(guard)
         yield
@@ -216,7 +202,7 @@ class _Walk:
             self.guards.pop()
 
     def visit_Try(self, node: ast.Try) -> None:
-        guards = [guard for handler in reversed(node.handlers) if (guard := _guard(handler))]
+        guards = [guard for handler in reversed(node.handlers) if (guard := guard_of(handler))]
         outer, self.caught = self.caught, set()
         self.guards += guards
         stopped = False
@@ -229,8 +215,8 @@ class _Walk:
         caught, self.caught = self.caught, outer
         probe = all(isinstance(each, ast.Import | ast.ImportFrom | ast.Assign) for each in node.body)
         for handler in node.handlers:
-            found = _guard(handler)
-            lookups_only = found is not None and (found.errors <= _LOOKUPS | {"ModuleNotFoundError"} or probe)
+            found = guard_of(handler)
+            lookups_only = found is not None and (found.errors <= LOOKUPS or probe)
             if lookups_only and not caught:
                 continue  # `try: import queue`, `except ImportError: import Queue as queue`: not run
             if handler.type:
@@ -250,8 +236,8 @@ class _Walk:
             self.visit(item)
             call = item.context_expr
             if isinstance(call, ast.Call) and last_name(call.func) == "suppress":
-                errors |= {error for arg in call.args for error in _CAUGHT.get(last_name(arg), set())}
-        with self.guarded(_Guard(frozenset(errors)) if errors else None):
+                errors |= {error for arg in call.args for error in caught_by(arg)}
+        with self.guarded(Guard(frozenset(errors)) if errors else None):
             self.statements(node.body)
 
     visit_AsyncWith = visit_With
@@ -460,8 +446,7 @@ class _Walk:
         return isinstance(node, ast.Name) and any(len(f.args.args) == 2 for f in self.functions.get(node.id, ()))
 
     def kind_of(self, node: ast.expr) -> str:
-        """ "iterator" for a call of map, filter or zip, "view" for .keys(), .values() or .items(); "" for anything
-        else."""
+        """What a value is: "iterator" from map, filter or zip, "view" from .keys(), .values() or .items(), else ""."""
         if called_name(node) in py2.ITERATORS and not self.scope.find(called_name(node)):
             return "iterator"
         if (
@@ -491,27 +476,3 @@ class _Walk:
             )
         elif ranges and called_name(value) == "range":
             self.use(node, error, f"range(){what}", "range")
-
-
-def _guard(handler: ast.ExceptHandler) -> _Guard | None:
-    """What of the errors that matter `handler` catches; None where it catches none of them."""
-    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    names = ["Exception" if kind is None else last_name(kind) for kind in kinds]
-    errors = frozenset(error for name in names for error in _CAUGHT.get(name, ()))
-    if not errors:
-        return None
-    leaves = all(
-        isinstance(each, ast.Pass | ast.Break | ast.Continue | ast.Return | ast.Raise) or _is_exit(each)
-        for each in handler.body
-    )
-    return _Guard(
-        errors, idle=leaves and not {"NameError", "AttributeError", "ImportError", "ModuleNotFoundError"} & set(names)
-    )
-
-
-def _is_exit(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and last_name(node.value.func) in ("exit", "quit", "_exit", "print")
-    )

@@ -1,7 +1,7 @@
 """What Python 2 has and no Python 3 ever had, and a quick look at whether a program mentions any of it.
 
 What some Python 3 had and later ones lack (time.clock, fractions.gcd, collections.Iterable) is not here: such a program
-is an old Python 3 program. tests/data/test_bee_python2.py holds every entry against the running interpreter.
+is an old Python 3 program. tests/data/test_python2.py holds every entry against the running interpreter.
 """
 
 from __future__ import annotations
@@ -18,22 +18,18 @@ NAMES = _words(
 )
 
 MODULES = _words(
-    "__builtin__ future_builtins Queue StringIO cStringIO cPickle urllib2 urlparse httplib ConfigParser "
-    "HTMLParser htmlentitydefs "
-    "Tkinter tkMessageBox SocketServer BaseHTTPServer SimpleHTTPServer CGIHTTPServer Cookie cookielib "
-    "xmlrpclib copy_reg thread "
-    "dummy_thread sets md5 sha UserDict UserList UserString exceptions commands anydbm dbhash whichdb "
-    "robotparser mutex popen2 "
-    "psyco"
+    "__builtin__ future_builtins Queue StringIO cStringIO cPickle urllib2 urlparse httplib ConfigParser HTMLParser "
+    "htmlentitydefs Tkinter tkMessageBox SocketServer BaseHTTPServer SimpleHTTPServer CGIHTTPServer Cookie cookielib "
+    "xmlrpclib copy_reg thread dummy_thread sets md5 sha UserDict UserList UserString exceptions commands anydbm "
+    "dbhash whichdb robotparser mutex popen2 psyco"
 )
 
 MODULE_ATTRIBUTES: dict[str, frozenset[str]] = {
     "itertools": _words("izip imap ifilter izip_longest ifilterfalse"),
     "string": _words(
         "maketrans letters lowercase uppercase join joinfields split splitfields rsplit lower upper swapcase "
-        "capitalize strip "
-        "lstrip rstrip find rfind index rindex count replace translate atoi atol atof zfill ljust rjust center "
-        "expandtabs"
+        "capitalize strip lstrip rstrip find rfind index rindex count replace translate atoi atol atof zfill ljust "
+        "rjust center expandtabs"
     ),
     "sys": _words("maxint setdefaultencoding exc_clear exc_type exc_value"),
     "os": _words("getcwdu popen2 popen3 popen4 tmpnam tempnam"),
@@ -54,8 +50,7 @@ LIST_METHODS = _words("sort append extend insert pop remove reverse index count"
 ITERATORS = frozenset(("map", "filter", "zip"))  # a list in Python 2
 VIEWS = frozenset(("keys", "values", "items"))
 
-# Words without which no use of the tables above is possible. Modules stand for their attributes where those are common
-# words.
+# Words without which no use of the tables above is possible; where attributes are common words, their module's name.
 _MENTIONS = (
     NAMES
     | MODULES
@@ -66,9 +61,8 @@ _MENTIONS = (
     | MODULE_ATTRIBUTES["os"]
 )
 _WORD = re.compile(r"[A-Za-z_]\w*")
-# The rest is told by its form: what a list has and an iterator lacks, the print statement, comparison functions. By a
-# word
-# that must be there, and each pattern begins with fixed letters: looking for all at once costs ten times as much.
+# The rest is told by its form: what a list has and an iterator lacks, the print statement, comparison functions. A
+# pattern is looked for where its word stands, and begins with fixed letters: one for all would take ten times as long.
 _CALL = r"[ \t]*\([^()]*(?:\([^()]*\)[^()]*)*\)[ \t]*"  # of arguments with calls of one level in them
 _ASSIGNED = r"\n[ \t]*\w+[ \t]*=[ \t]*"
 _FORMS: dict[str, list[re.Pattern[str]]] = {
@@ -90,8 +84,10 @@ _FORMS: dict[str, list[re.Pattern[str]]] = {
 
 
 def mentions_python2(code: str) -> bool:
-    """Whether a closer look is worth its time: False is sure for all but rare forms of a list's work, True often means
-    nothing."""
+    """Whether a closer look is worth its time.
+
+    False is sure, but for rare forms of what only a list can do; True often means nothing.
+    """
     words = set(_WORD.findall(code))
     if not _MENTIONS.isdisjoint(words):
         return True

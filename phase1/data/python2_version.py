@@ -1,5 +1,4 @@
-"""What a test of the Python version gives under this Python 3, read from the syntax tree: `sys.version_info[0] < 3` and
-its kin.
+"""What a test of the Python version gives under this Python 3, read from the syntax tree: `sys.version_info[0] < 3`, …
 
 Only what programs write to run under both versions is worked out; everything else is UNKNOWN. Nothing is executed.
 """
@@ -16,6 +15,7 @@ from typing import Any
 from phase1.data import python2_names as py2
 
 UNKNOWN = object()
+_VERSIONS = ("version_info", "hexversion", "python_version", "python_version_tuple", "PY2", "PY3")
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -31,13 +31,18 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
 
 
 class VersionTests:
-    """Works out tests. `bound`: what a name is bound to where the walk stands; `constants` and `attributes` grow as it
-    goes on."""
+    """Works out tests.
 
-    def __init__(self, bound: Callable[[str], list[str]], constants: Mapping[str, Any], attributes: Set[str]):
+    `bound`: what a name is bound to where the walk stands; `constants` and `attributes`, those that the program has
+    defined so far, grow as the walk goes on.
+    """
+
+    def __init__(
+        self, bound: Callable[[str], list[str]], constants: Mapping[str, object], attributes: Set[str]
+    ) -> None:
         self.bound, self.constants, self.attributes = bound, constants, attributes
 
-    def value(self, node: ast.expr) -> Any:
+    def value(self, node: ast.expr) -> object:
         """What a test of the version (or a literal) gives under this Python 3; UNKNOWN for every other expression."""
         try:
             return self._value(node)
@@ -144,15 +149,12 @@ def last_name(node: ast.AST) -> str:
 
 
 def called_name(node: ast.AST) -> str:
+    """`f` of a call `f(…)`; "" for other expressions."""
     return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
 
 
 def asks_version(node: ast.AST) -> bool:
-    return last_name(node) in (
-        "version_info",
-        "hexversion",
-        "python_version",
-        "python_version_tuple",
-        "PY2",
-        "PY3",
-    ) or (isinstance(node, ast.Attribute) and node.attr == "version" and last_name(node.value) == "sys")
+    """Whether an expression names the version of Python."""
+    if isinstance(node, ast.Attribute) and node.attr == "version" and last_name(node.value) == "sys":
+        return True
+    return last_name(node) in _VERSIONS

@@ -1,15 +1,18 @@
-"""What prepare_sft_data.py tells of a run: every record's fate, the lengths of what is left, their histogram."""
+"""What prepare_sft_data.py tells of a run: why each record was dropped, how long the rows are, and their histogram."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
-from phase1.data.survivors import Survivors
+from phase1.contract.state.sft_report import SftReport
+from phase1.data.survivors import Place, Survivors
 from phase1.files import replacing
 
 PERCENTILES = (0, 1, 5, 25, 50, 75, 90, 95, 99, 100)
@@ -18,45 +21,69 @@ PERCENTILES = (0, 1, 5, 25, 50, 75, 90, 95, 99, 100)
 class Rejects:
     """sft_rejects.jsonl: a line for each dropped record, and how many there are of each reason."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.counts: Counter[str] = Counter()
         self._file = open(path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed by `close`
 
-    def add(self, file: str, line: int, name: str, reason: str, detail: Any) -> None:
+    def add(self, place: Place, name: str, reason: str, detail: JsonValue) -> None:
+        """Write down that the record `name` was dropped, and why."""
         self.counts[reason] += 1
-        row = {"file": file, "line": line, "name": name, "reason": reason, "detail": detail}
+        row = {"file": place.file, "line": place.line, "name": name, "reason": reason, "detail": detail}
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         self._file.close()
 
-    def contaminated(self) -> list[dict]:
+    def keep(self, directory: Path) -> Path:
+        """Close, and put sft_rejects.jsonl in its place, where the run is refused: it says why. Returns its path."""
+        self.close()
+        path = directory / "sft_rejects.jsonl"
+        with replacing(path) as temp:
+            os.replace(self.path, temp)
+        return path
+
+    def contaminated(self) -> list[dict[str, JsonValue]]:
         """The lines of the records that are evaluation problems: which problem, by which rule, with what score."""
         with open(self.path, encoding="utf-8") as f:
             return [json.loads(line) for line in f if '"reason": "contaminated"' in line]
 
 
-def lengths(survivors: Survivors, kept: np.ndarray, max_length: int) -> dict[str, Any]:
-    """The contract's length fields over the rows in `kept`, percentiles of tokens, and the share of padding.
+@dataclass(frozen=True)
+class Lengths:
+    """The fields of sft_report.json on the length of rows.
 
-    verl 0.7.0 pads every row to max_length (multiturn_sft_dataset.py, pad_mode right), so that is what a batch costs.
+    `padding_share_at_max_length`: verl 0.7.0 pads every row to max_length (multiturn_sft_dataset.py, pad_mode right),
+    so that is the share of a batch that is spent for nothing.
     """
+
+    avg_prompt_length_chars: float
+    max_prompt_length_chars: int
+    avg_response_length_chars: float
+    max_response_length_chars: int
+    tokens: dict[str, int | float] | None
+    trained_tokens: dict[str, int | float] | None
+    max_length: int
+    padding_share_at_max_length: float | None
+
+
+def lengths(survivors: Survivors, kept: np.ndarray, max_length: int) -> Lengths:
+    """How long the rows in `kept` are; `max_length` is in tokens."""
     user, response, tokens, trained = (
         np.frombuffer(column, np.int64)[kept]
         for column in (survivors.user_chars, survivors.answer_chars, survivors.tokens, survivors.trained_tokens)
     )
     measured = bool(tokens.any())
-    return {
-        "avg_prompt_length_chars": round(float(user.mean()), 1),
-        "max_prompt_length_chars": int(user.max()),
-        "avg_response_length_chars": round(float(response.mean()), 1),
-        "max_response_length_chars": int(response.max()),
-        "tokens": _percentiles(tokens) if measured else None,
-        "trained_tokens": _percentiles(trained) if measured else None,
-        "max_length": max_length,
-        "padding_share_at_max_length": round(1 - float(tokens.mean()) / max_length, 4) if measured else None,
-    }
+    return Lengths(
+        avg_prompt_length_chars=round(float(user.mean()), 1),
+        max_prompt_length_chars=int(user.max()),
+        avg_response_length_chars=round(float(response.mean()), 1),
+        max_response_length_chars=int(response.max()),
+        tokens=_percentiles(tokens) if measured else None,
+        trained_tokens=_percentiles(trained) if measured else None,
+        max_length=max_length,
+        padding_share_at_max_length=round(1 - float(tokens.mean()) / max_length, 4) if measured else None,
+    )
 
 
 def _percentiles(values: np.ndarray) -> dict[str, int | float]:
@@ -104,27 +131,28 @@ def histogram(path: Path, survivors: Survivors, kept: np.ndarray, max_length: in
         figure.savefig(temp, dpi=120, format="png")
 
 
-def print_report(report: dict, output_dir: Path) -> None:
+def print_report(report: SftReport, output_dir: Path) -> None:
+    """Print what became of the records, in some ten lines."""
     print(
-        f"{report['input_total']:,} records -> {report['train_samples']:,} training and "
-        f"{report['val_samples']:,} validation rows"
+        f"{report.input_total:,} records -> {report.train_samples:,} training and "
+        f"{report.val_samples:,} validation rows"
     )
-    for reason, count in report["dropped"].items():
+    for reason, count in report.dropped.items():
         print(f"  {reason:<22}{count:>9,}")
-    if report["tokens"]:
-        told = " ".join(f"{name} {value:,}" for name, value in report["tokens"].items())
+    if report.tokens:
+        told = " ".join(f"{name} {value:,}" for name, value in report.tokens.items())
         print(
-            f"  tokens a row: {told}; padding at max_length {report['max_length']:,}: "
-            f"{report['padding_share_at_max_length']:.1%}"
+            f"  tokens a row: {told}; padding at max_length {report.max_length:,}: "
+            f"{report.padding_share_at_max_length:.1%}"
         )
     else:
         print("  no --model: lengths in tokens were not measured, rows longer than max_length are still in")
-    if isinstance(report["verify"], dict):
-        print("  verified: " + ", ".join(f"{name} {count:,}" for name, count in report["verify"]["counts"].items()))
-        if failed := report["verify"]["problems_where_every_solution_failed"]:
+    if isinstance(report.verify, dict):
+        print("  verified: " + ", ".join(f"{name} {count:,}" for name, count in report.verify["counts"].items()))
+        if failed := report.verify["problems_where_every_solution_failed"]:
             print(
                 f"  every solution of {len(failed)} problems failed (first {failed[0]}): look whether their "
                 "tests are to blame"
             )
-    print(f"  verl check: {report['verl_check']}")
+    print(f"  verl check: {report.verl_check}")
     print(f"{output_dir}: sft_train.parquet, sft_val.parquet, sft_report.json, sft_rejects.jsonl, sft_lengths.png")

@@ -4,44 +4,60 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import NamedTuple
 
 from phase1.contract.prompts import answer
 from phase1.model.tokenizer import Tokenizer, chat_text
 
 
+class RowLength(NamedTuple):
+    """Tokens of a row before its answer, and those of the answer and the end of its turn, which are trained."""
+
+    prompt: int
+    trained: int
+
+
+class _Around(NamedTuple):
+    """A template's text before the user turn, between it and the answer, and behind the answer."""
+
+    before: str
+    between: str
+    behind: str
+
+
 class RowTokens:
     """Counts the tokens of a row's prompt and of its answer.
 
-    Both are tokenised apart: verl, too, tokenises a row turn by turn (multiturn_sft_dataset.py,
+    Each is tokenised by itself: verl, too, tokenises a row turn by turn (multiturn_sft_dataset.py,
     _process_single_message). Where the template only puts constant text around the turns, as ChatML does, rows are put
     together from that text, since rendering the template costs as much as tokenising; else each row is rendered.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.special = re.compile(
-            "|".join(map(re.escape, sorted(tokenizer.get_added_vocab(), key=len, reverse=True))) or r"(?!)"
-        )
+        marks = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+        self.special = re.compile("|".join(map(re.escape, marks)) or r"(?!)")
         self.around = self._around()
-        self._prompt = functools.lru_cache(maxsize=256)(
-            self._count_prompt
-        )  # a problem's solutions stand close together
+        # A problem's solutions stand close together.
+        self._prompt = functools.lru_cache(maxsize=256)(self._count_prompt)
 
     def special_in(self, text: str) -> str | None:
         """The first of the template's own marks that stands in `text`."""
         found = self.special.search(text)
         return found[0] if found else None
 
-    def count(self, user: str, response: str) -> tuple[int, int]:
-        """(tokens before the answer, tokens of the answer and the end of its turn)."""
+    def count(self, user: str, response: str) -> RowLength:
+        """The length of a row."""
         head, tokens = self._prompt(user)
         if self.around:
-            return tokens, self._tokens(response + self.around[2])
+            return RowLength(tokens, self._tokens(response + self.around.behind))
         text = self._render(user, response)
-        return tokens, self._tokens(text[len(head) :]) if text.startswith(head) else self._tokens(text) - tokens
+        if text.startswith(head):
+            return RowLength(tokens, self._tokens(text[len(head) :]))
+        return RowLength(tokens, self._tokens(text) - tokens)
 
     def _count_prompt(self, user: str) -> tuple[str, int]:
-        head = f"{self.around[0]}{user}{self.around[1]}" if self.around else self._render(user)
+        head = f"{self.around.before}{user}{self.around.between}" if self.around else self._render(user)
         return head, self._tokens(head)
 
     def _render(self, user: str, response: str | None = None) -> str:
@@ -49,12 +65,12 @@ class RowTokens:
 
     def _tokens(self, text: str) -> int:
         if self.tokenizer.is_fast:  # encode_batch_fast leaves out the offsets, which nobody reads here
-            return len(self.tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+            fast = self.tokenizer.backend_tokenizer
+            return len(fast.encode_batch_fast([text], add_special_tokens=False)[0].ids)
         return len(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def _around(self) -> tuple[str, str, str] | None:
-        """The text before the user turn, between it and the answer, and behind the answer; None where it is not
-        constant."""
+    def _around(self) -> _Around | None:
+        """The constant text of the template; None where it has none."""
         found = set()
         for user, code in (
             ("Count.", "1"),
@@ -66,5 +82,5 @@ class RowTokens:
             before, mark, between = head.rpartition(user)
             if not mark:
                 return None
-            found.add((before, between, behind))
+            found.add(_Around(before, between, behind))
         return found.pop() if len(found) == 1 else None

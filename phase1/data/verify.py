@@ -1,85 +1,119 @@
-"""--verify_solutions: run training solutions in the judge, on a problem's tests where they are known, else on its
-examples.
+"""--verify_solutions: run training solutions in the judge, on a problem's tests where known, else on its examples.
 
-Verdicts are appended to a cache as they come, by the hash of program, tests and limits, so a run that was killed goes
-on where it was and a later run with more data judges only what is new. Delete the cache to have everything judged
-again.
+Verdicts are kept as they come (phase1/data/verdict_cache.py), so a run that was killed goes on where it was and a later
+run with more data judges only what is new. Delete the cache to have everything judged again.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from tqdm import tqdm
+from pydantic import JsonValue
 
 from phase1.contract.problems import Problem, check_raw_row
 from phase1.contract.prompts import extract_code
 from phase1.data.decontaminate import id_key, statement_hash, words_of
-from phase1.data.public_sets import Refused, accepts_any_answer, codecontests_record, rows_of
+from phase1.data.progress import ProgressBar
+from phase1.data.public_sets import (
+    CODECONTESTS_COLUMNS,
+    RAW_COLUMNS,
+    Refused,
+    accepts_any_answer,
+    codecontests_record,
+    rows_of,
+)
 from phase1.data.survivors import Drop, Survivors
-from phase1.files import BadInput, sha256_json, sha256_text
+from phase1.data.verdict_cache import KeptVerdict, VerdictCache
+from phase1.files import BadInput, sha256_file, sha256_json
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import judge_all
-from phase1.judge.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """What solutions are run on, and how.
+
+    Attributes:
+        tests_raw: problems with tests: raw files, or CodeContests' own files.
+        most: tests of a problem that are run, the first ones; 0 = all.
+        cache: the file of verdicts.
+        judge: limits and workers.
+    """
+
+    tests_raw: Sequence[Path]
+    most: int
+    cache: Path
+    judge: JudgeConfig
 
 
 @dataclass
 class Verified:
-    """What running the solutions showed. `counts` goes into the report."""
+    """What running the solutions showed.
+
+    Attributes:
+        drops: the rows whose solution failed, in row order.
+        counts: solutions by what they were judged by and what came out, for the report.
+        all_fail: names of problems with two solutions or more of which none passed.
+    """
 
     drops: list[Drop] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    all_fail: list[str] = field(default_factory=list)  # problems with two solutions or more of which none passed
+    all_fail: list[str] = field(default_factory=list)
+
+    def told(self, settings: VerifySettings) -> dict[str, JsonValue]:
+        """What sft_report.json says of it."""
+        return {
+            "counts": dict(sorted(self.counts.items())),
+            "problems_where_every_solution_failed": self.all_fail,
+            "cache": str(settings.cache),
+            "tests_sha256": {str(path): sha256_file(path) for path in settings.tests_raw},
+        }
 
 
-def verify(
-    rows: Iterable[int], survivors: Survivors, tests_raw: list[Path], cache: Path, config: JudgeConfig, most: int
-) -> Verified:
-    """Judge the solutions of `rows`; `most` tests of a problem are run, 0 = all.
+def verify(rows: Iterable[int], survivors: Survivors, settings: VerifySettings) -> Verified:
+    """Judge the solutions of `rows`.
 
-    BadInput when the judge itself failed on some: what it could judge is in the cache, so the next run is short.
+    Raises:
+        BadInput: a file of tests is damaged, or the judge itself failed on some solutions; what it could judge is in
+            the cache, so the next run is short.
     """
     result = Verified()
-    passed: Counter[int] = Counter()  # by problem
-    failed: dict[int, list[int]] = {}
-    with closing(VerdictCache(cache, config)) as verdicts:
-        todo = _Todo(list(rows), survivors, tests_raw, most, verdicts)
-        with tqdm(total=len(todo.rows), desc="solutions judged", unit="", mininterval=1) as bar:
-            for row, verdict, judged in todo.judged(config):
-                bar.update(result.counts.total() + todo.counts["without_tests_or_examples"] + 1 - bar.n)
+    passed: set[int] = set()  # problems
+    failed: dict[int, list[int]] = {}  # rows by problem
+    with closing(VerdictCache(settings.cache, settings.judge)) as verdicts:
+        todo = _Todo(list(rows), survivors, settings, verdicts)
+        with ProgressBar("solutions judged", total=len(todo.rows)) as bar:
+            for row, verdict, judged in todo.judged():
+                bar.advance()
                 reason = _fault(verdict, judged)
                 result.counts[f"{judged.by}_{reason or 'kept'}"] += 1
                 if reason in ("sandbox_error", "any_answer", ""):
-                    passed[survivors.problem[row]] += 1
+                    passed.add(survivors.problem[row])
                 else:
                     failed.setdefault(survivors.problem[row], []).append(row)
-                    told = (
-                        f"{verdict['tests_passed']} of {verdict['tests_total']} {judged.by} passed; {verdict['detail']}"
-                    )
-                    result.drops.append((row, f"verify_{reason}", told))
+                    told = f"{verdict.tests_passed} of {verdict.tests_total} {judged.by} passed; {verdict.detail}"
+                    result.drops.append(Drop(row, f"verify_{reason}", told))
         result.counts += todo.counts
     broken = sum(n for kind, n in result.counts.items() if kind.endswith("_sandbox_error"))
     if broken:
         raise BadInput(
-            f"{cache}: the judge failed on {broken} solutions ({todo.failure}); run again, what was judged is "
+            f"{settings.cache}: the judge failed on {broken} solutions ({todo.failure}); run again, what was judged is "
             "kept there"
         )
-    result.all_fail = sorted({survivors.texts(r[0]).name for p, r in failed.items() if len(r) > 1 and not passed[p]})
+    hopeless = [rows[0] for problem, rows in failed.items() if len(rows) > 1 and problem not in passed]
+    result.all_fail = sorted({survivors.texts(row).name for row in hopeless})
     result.drops.sort()
     return result
 
 
 @dataclass(frozen=True)
 class _By:
-    """What a solution is judged by: `tests` of a raw file or `examples` of its statement; and whether any answer is
-    right."""
+    """What a solution is judged by: `tests` of a raw file or `examples` of its statement; any answer may be right."""
 
     by: str
     any_answer: bool
@@ -90,38 +124,54 @@ class _Case:
     """The tests a solution is run on; megabytes, so it is let go with its problem."""
 
     judged: _By
-    cases: dict[str, Any]
+    cases: dict[str, JsonValue]
     digest: str
     problem: Problem | None = None
 
 
-def _fault(verdict: dict, judged: _By) -> str:
-    """Why a solution goes: the judge's word; "" = it stays. Where any of several answers is right, another answer than
-    the recorded one is no fault ("any_answer"), a crash still is."""
-    if verdict["error_type"] == "success":
+class _Judged(NamedTuple):
+    row: int
+    verdict: KeptVerdict
+    judged: _By
+
+
+def _fault(verdict: KeptVerdict, judged: _By) -> str:
+    """Why a solution goes: the judge's word; "" = it stays.
+
+    Where any of several answers is right, another answer than the recorded one is no fault ("any_answer"); a crash is.
+    """
+    if verdict.error_type == "success":
         return ""
-    return "any_answer" if verdict["error_type"] == "wrong_answer" and judged.any_answer else verdict["error_type"]
+    return "any_answer" if verdict.error_type == "wrong_answer" and judged.any_answer else verdict.error_type
 
 
+@dataclass
 class _Todo:
-    """The solutions still to judge, problem by problem: only the tests of the problems at work are in memory."""
+    """The solutions still to judge, problem by problem: only the tests of the problems at work are in memory.
 
-    def __init__(self, rows: list[int], survivors: Survivors, tests_raw: list[Path], most: int, cache: VerdictCache):
-        self.rows, self.survivors, self.tests_raw, self.most, self.cache = rows, survivors, tests_raw, most, cache
-        self.counts: Counter[str] = Counter()
-        self.failure = ""
-        self.waiting: dict[str, list[tuple[int, _By]]] = {}  # cache key -> the rows with that program on those tests
+    `waiting`: by cache key, the rows with that program on those tests. `failure`: how the judge itself failed first.
+    """
 
-    def judged(self, config: JudgeConfig) -> Iterator[tuple[int, dict, _By]]:
-        """(row, verdict, by what) of each row that has tests, as they finish; cached verdicts come at the end."""
-        known: list[tuple[int, dict, _By]] = []
-        for key, verdict in judge_all(self._items(known), config):
-            told = self.cache.add(key, verdict)
-            self.failure = self.failure or (verdict.detail if verdict.error_type == "sandbox_error" else "")
-            yield from ((row, told, judged) for row, judged in self.waiting.pop(key))
-        yield from known
+    rows: list[int]
+    survivors: Survivors
+    settings: VerifySettings
+    cache: VerdictCache
+    counts: Counter[str] = field(default_factory=Counter)
+    failure: str = ""
+    waiting: dict[str, list[tuple[int, _By]]] = field(default_factory=dict)
+    known: list[_Judged] = field(default_factory=list)
 
-    def _items(self, known: list) -> Iterator[tuple[str, str, dict]]:
+    def judged(self) -> Iterator[_Judged]:
+        """Each row that has tests, as its verdict comes; those whose verdict was known already come last."""
+        for key, verdict in judge_all(self._items(), self.settings.judge):
+            kept = self.cache.add(key, verdict)
+            if verdict.error_type == "sandbox_error":
+                self.failure = self.failure or verdict.detail
+            yield from (_Judged(row, kept, judged) for row, judged in self.waiting.pop(key))
+        yield from self.known
+
+    def _items(self) -> Iterator[tuple[str, str, dict[str, JsonValue]]]:
+        """What the judge is given: cache key, program, tests."""
         for row, case in self._cases():
             code = extract_code(self.survivors.texts(row).answer)
             key = self.cache.key(code, case.digest)
@@ -129,56 +179,44 @@ class _Todo:
                 self.waiting[key].append((row, case.judged))
             elif (verdict := self.cache.verdicts.get(key)) is not None:
                 self.counts["from_cache"] += key in self.cache.earlier
-                known.append((row, verdict, case.judged))
+                self.known.append(_Judged(row, verdict, case.judged))
             else:
                 self.waiting[key] = [(row, case.judged)]
                 yield key, case.problem.program(code) if case.problem else code, case.cases
 
     def _cases(self) -> Iterator[tuple[int, _Case]]:
-        of: dict[int, list[int]] = {}
+        """Each row with the tests of its problem; those without are counted."""
+        rows_of_problem: dict[int, list[int]] = {}
         for row in self.rows:
-            of.setdefault(self.survivors.problem[row], []).append(row)
-        for problem in _problems(self.tests_raw, self.most):
+            rows_of_problem.setdefault(self.survivors.problem[row], []).append(row)
+        for problem in _problems(self.settings.tests_raw, self.settings.most):
             key = statement_hash(words_of(problem.prompt))
             number = self.survivors.problem_of(id_key(problem.problem_id), key)
-            if number is not None and (rows := of.pop(number, [])):
-                case = _Case(
-                    _By("tests", accepts_any_answer(problem.prompt)), problem.test_cases, _digest(problem), problem
-                )
+            rows = rows_of_problem.pop(number, []) if number is not None else []
+            if rows:
+                judged = _By("tests", accepts_any_answer(problem.prompt))
+                case = _Case(judged, problem.test_cases, _digest(problem), problem)
                 yield from ((row, case) for row in rows)
-        for row in (row for rows in of.values() for row in rows):
+        for row in (row for rows in rows_of_problem.values() for row in rows):
             texts = self.survivors.texts(row)
             if not texts.examples:
                 self.counts["without_tests_or_examples"] += 1
                 continue
-            tests = texts.examples[: self.most or None]
-            cases = {"type": "codecontests", "tests": tests}
-            yield row, _Case(_By("examples", accepts_any_answer(texts.user)), cases, sha256_json(tests))
+            tests = texts.examples[: self.settings.most or None]
+            judged = _By("examples", accepts_any_answer(texts.user))
+            yield row, _Case(judged, {"type": "codecontests", "tests": tests}, sha256_json(tests))
 
 
 def _digest(problem: Problem) -> str:
     return sha256_json([problem.test_cases, problem.prompt if problem.test_type == "humaneval" else ""])
 
 
-def _problems(paths: list[Path], most: int) -> Iterator[Problem]:
+def _problems(paths: Sequence[Path], most: int) -> Iterator[Problem]:
     """The problems of raw files, or of CodeContests' own files, each cut to its first `most` tests."""
-    columns = [
-        "problem_id",
-        "prompt",
-        "test_cases",
-        "name",
-        "description",
-        "source",
-        "cf_contest_id",
-        "cf_index",
-        "public_tests",
-        "private_tests",
-        "generated_tests",
-    ]
     for path in paths:
-        for where, row in rows_of(path, columns):
+        for where, found in rows_of(path, (*RAW_COLUMNS, *CODECONTESTS_COLUMNS)):
             try:
-                row = row if row.get("test_cases") else codecontests_record(row)
+                row = found if found.get("test_cases") else codecontests_record(found)
             except Refused:
                 continue
             except (KeyError, TypeError, ValueError, AttributeError) as e:
@@ -190,57 +228,3 @@ def _problems(paths: list[Path], most: int) -> Iterator[Problem]:
                 for key in {"tests", "test_list"} & problem.test_cases.keys():
                     problem.test_cases[key] = problem.test_cases[key][:most]
             yield problem
-
-
-class VerdictCache:
-    """An append-only file of verdicts; its torn last line, which a kill may leave, is cut off."""
-
-    def __init__(self, path: Path, config: JudgeConfig):
-        self.path = path
-        limits = {
-            k: v for k, v in asdict(config).items() if k in ("judge", "compare", "run_timeout", "memory_limit_mb")
-        }
-        self._limits = sha256_json(limits)
-        self.verdicts: dict[str, dict] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by `close`
-        self._read()
-        self.earlier = frozenset(self.verdicts)  # of earlier runs
-
-    def _read(self) -> None:
-        self._file.seek(0)
-        whole = 0
-        with open(self.path, "rb") as f:
-            for number, line in enumerate(f, 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    row = json.loads(line)
-                    self.verdicts[row["key"]] = {
-                        k: row[k] for k in ("error_type", "tests_passed", "tests_total", "detail")
-                    }
-                except (ValueError, KeyError, TypeError):
-                    raise BadInput(
-                        f"{self.path}:{number}: not a cached verdict; delete this line, or the file to judge all again"
-                    ) from None
-                whole += len(line)
-        self._file.truncate(whole)
-
-    def key(self, program: str, tests: str) -> str:
-        """The hash under which a verdict on `program` lies; `tests` is the digest of its tests."""
-        return sha256_text(f"{self._limits}\0{tests}\0{program}")
-
-    def add(self, key: str, verdict: Verdict) -> dict:
-        """What is kept of a verdict; written down unless the judge itself failed."""
-        kept = {k: getattr(verdict, k) for k in ("error_type", "tests_passed", "tests_total")} | {
-            "detail": verdict.detail[:200]
-        }
-        if verdict.error_type != "sandbox_error":
-            self.verdicts[key] = kept
-            line = json.dumps({"key": key, **kept}).encode() + b"\n"
-            if self._file.write(line) != len(line):
-                raise OSError(28, os.strerror(28), str(self.path))
-        return kept
-
-    def close(self) -> None:
-        self._file.close()

@@ -11,6 +11,7 @@ import tempfile
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,21 +20,60 @@ from rich.text import Text
 
 from phase1.files import BadInput
 
+if TYPE_CHECKING:
+    import torch
 
-def check_rows(parquet: Path, model: Path, max_length: int, count: int) -> dict | str:
+
+class Decoder(Protocol):
+    """The part of a tokenizer that reading trained tokens needs."""
+
+    eos_token: str
+
+    def decode(self, token_ids: list[int]) -> str: ...
+
+
+class SftDataset(Protocol):
+    """The part of verl's MultiTurnSFTDataset that is looked at. A row holds tensors by name: input_ids, loss_mask, …"""
+
+    tokenizer: Decoder
+    messages: list[list[dict[str, str]]]
+
+    def __getitem__(self, index: int) -> dict[str, object]: ...
+
+
+class Stretch(NamedTuple):
+    """Tokens of a row that stand together and are all trained, or all not."""
+
+    trained: bool
+    ids: list[int]
+
+
+class TrainedTokens(NamedTuple):
+    """Token ids of a row before the first trained one, and the trained ones."""
+
+    before: list[int]
+    trained: list[int]
+
+
+def check_rows(parquet: Path, model: Path, max_length: int, count: int) -> dict[str, int] | str:
     """Compare the trained tokens of `count` rows, spread over the file, with their answers; 0 = of every row.
 
-    BadInput for a row without trained tokens, or where verl would train on anything but the answer and its end.
+    Returns:
+        How many rows there are and were compared, or why it was skipped.
+
+    Raises:
+        BadInput: a row has no trained token or is longer than `max_length` tokens, or verl would train on anything but
+            the answer and its end.
     """
-    if not verl_is_installed():
-        return "skipped: verl is not installed"
     total = pq.ParquetFile(parquet).metadata.num_rows
     rows = spread(total, count)
     dataset = load_some(parquet, rows, model, max_length)
+    if dataset is None:
+        return "skipped: verl is not installed"
     tokenizer = dataset.tokenizer
     for index, row in enumerate(rows):
         try:
-            _, trained = prompt_and_loss(dataset, index)
+            trained = prompt_and_loss(dataset, index).trained
         except ValueError as e:  # verl's word for a row over max_length; only where the length filter was left out
             raise BadInput(f"{parquet}: row {row}: {e}; leave the length filter on, or raise --max_length") from None
         wanted = dataset.messages[index][-1]["content"] + tokenizer.eos_token
@@ -48,23 +88,29 @@ def check_rows(parquet: Path, model: Path, max_length: int, count: int) -> dict 
 
 
 def preview(parquet: Path, model: Path, max_length: int, count: int, console: Console) -> None:
-    """Print `count` rows, spread over the file, as the trainer gets them; what is trained is green and bold, or, where
-    the output has no colours, stands between ⟦ and ⟧."""
+    """Print `count` rows, spread over the file, as the trainer gets them.
+
+    What is trained is green and bold or, where the output has no colours, stands between ⟦ and ⟧. Where verl is not
+    installed, nothing is printed.
+    """
     rows = spread(pq.ParquetFile(parquet).metadata.num_rows, count)
     dataset = load_some(parquet, rows, model, max_length)
+    if dataset is None:
+        return
     for index, row in enumerate(rows):
-        parts = runs(dataset, index)
-        tokens, trained = sum(len(ids) for _, ids in parts), sum(len(ids) for is_trained, ids in parts if is_trained)
+        parts = stretches(dataset, index)
+        tokens = sum(len(part.ids) for part in parts)
+        trained = sum(len(part.ids) for part in parts if part.trained)
         title = (
             f"{parquet.name} row {row}: {tokens} tokens, {trained} trained, {max_length - tokens} of padding to "
             f"{max_length}"
         )
         console.rule(Text(title), align="left", characters="-")
-        for is_trained, ids in parts:
-            text = dataset.tokenizer.decode(ids)
-            if is_trained and not console.is_terminal:
+        for part in parts:
+            text = dataset.tokenizer.decode(part.ids)
+            if part.trained and not console.is_terminal:
                 text = f"⟦{text}⟧"
-            console.print(Text(text, style="bold green" if is_trained else ""), end="", soft_wrap=True)
+            console.print(Text(text, style="bold green" if part.trained else ""), end="", soft_wrap=True)
         console.print()
 
 
@@ -77,9 +123,8 @@ def spread(total: int, count: int) -> list[int]:
     return list(range(total)) if not count or count >= total else [i * total // count for i in range(count)]
 
 
-def load_dataset(parquet: Path, model: Path, max_length: int):
-    """verl's data set over a Parquet file, configured as the training command does; None where verl is not
-    installed."""
+def load_dataset(parquet: Path, model: Path, max_length: int) -> SftDataset | None:
+    """verl's data set over a Parquet file, set as the training command sets it; None where verl is not installed."""
     if not verl_is_installed():
         return None
     with images_unwanted():
@@ -88,11 +133,14 @@ def load_dataset(parquet: Path, model: Path, max_length: int):
 
     config = {"max_length": max_length, "truncation": "error", "messages_key": "messages"}
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its length
-        return MultiTurnSFTDataset(str(parquet), AutoTokenizer.from_pretrained(str(model)), config)
+        dataset = MultiTurnSFTDataset(str(parquet), AutoTokenizer.from_pretrained(str(model)), config)
+    return cast(SftDataset, dataset)
 
 
-def load_some(parquet: Path, rows: Sequence[int], model: Path, max_length: int):
+def load_some(parquet: Path, rows: Sequence[int], model: Path, max_length: int) -> SftDataset | None:
     """`load_dataset` over some rows: verl reads a file whole, so they are copied to a file of their own first."""
+    if not verl_is_installed():
+        return None
     if len(rows) == pq.ParquetFile(parquet).metadata.num_rows:
         return load_dataset(parquet, model, max_length)
     with tempfile.TemporaryDirectory(prefix="rows.") as temp:
@@ -114,8 +162,7 @@ def _take(parquet: Path, rows: Sequence[int]) -> pa.Table:
 
 @contextlib.contextmanager
 def images_unwanted() -> Iterator[None]:
-    """Let verl 0.7.0 be imported where qwen_vl_utils is not installed: it imports it for images, at module top
-    (verl#4958)."""
+    """Let verl 0.7.0 be imported where qwen_vl_utils, which it needs for images alone, is missing (verl#4958)."""
     name = "qwen_vl_utils"
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         yield
@@ -129,19 +176,19 @@ def images_unwanted() -> Iterator[None]:
         del sys.modules[name]
 
 
-def runs(dataset, index: int) -> list[tuple[bool, list[int]]]:
+def stretches(dataset: SftDataset, index: int) -> list[Stretch]:
     """A row's token ids in stretches that are trained and stretches that are not; padding is left out."""
-    row = dataset[index]
+    row = cast("dict[str, torch.Tensor]", dataset[index])
     real = row["attention_mask"].bool()
     pairs = zip(row["loss_mask"][real].tolist(), row["input_ids"][real].tolist(), strict=True)
     return [
-        (bool(trained), [token for _, token in group])
+        Stretch(bool(trained), [token for _, token in group])
         for trained, group in itertools.groupby(pairs, key=lambda pair: pair[0])
     ]
 
 
-def prompt_and_loss(dataset, index: int) -> tuple[list[int], list[int]]:
-    """Token ids of a row before its first trained token, and the trained token ids; padding is left out."""
-    parts = runs(dataset, index)
-    before = parts[0][1] if parts and not parts[0][0] else []
-    return before, [token for trained, ids in parts if trained for token in ids]
+def prompt_and_loss(dataset: SftDataset, index: int) -> TrainedTokens:
+    """The tokens of a row by whether they are trained; padding is left out."""
+    parts = stretches(dataset, index)
+    before = parts[0].ids if parts and not parts[0].trained else []
+    return TrainedTokens(before, [token for part in parts if part.trained for token in part.ids])

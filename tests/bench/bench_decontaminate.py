@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--unrelated", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--ngram", type=int, default=8, help="as in prepare_sft_data.py")
+    parser.add_argument("--ngram", type=int, default=8, help="words of an n-gram; prepare_sft_data.py takes 8")
     parser.add_argument("--containment", type=float, default=0.6, help="as in prepare_sft_data.py")
     parser.add_argument("--recall", type=float, default=0.99, help="wanted of the first five disguises")
     parser.add_argument("--dropped", type=float, default=0.001, help="allowed of the unrelated records")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from phase1.contract.problems import EVAL_SETS, Problem, load_problems
+from phase1.contract.problems import EVAL_SETS, Problem, load_problems, wrong_in
+from phase1.contract.prompts import USER_TEMPLATES
 from phase1.files import BadInput
 
 GOOD = {
@@ -31,6 +32,12 @@ def test_the_registry_is_the_contracts_table():
         "codecontests_test": (165, 3, True),
         "humaneval": (164, 3, True),
     }
+
+
+def test_every_test_type_that_can_be_judged_has_a_user_template_and_no_other_has():
+    unknown = wrong_in({"type": "no such type"})
+    assert set(unknown.partition(" can run only ")[2].split(", ")) == set(USER_TEMPLATES)
+    assert all("cannot be judged" in wrong_in({"type": kind}) for kind in USER_TEMPLATES)
 
 
 def test_raw_may_hold_more_and_the_manifest_gives_the_order(tmp_path):

@@ -72,8 +72,11 @@ def tokenizer(base_model):
 def test_training_asks_in_the_very_tokens_of_evaluation(tokenizer, base_model, tmp_path):
     """For the same problem: what verl puts before the loss mask = what evaluation sends, token for token."""
     pytest.importorskip("torch")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from phase1.data.training_file import SCHEMA
     from phase1.data.verl_rows import load_dataset, prompt_and_loss
-    from prepare_sft_data import SCHEMA, pa, pq
 
     problems = [
         p for name in EVAL_SETS for p in load_problems(SAMPLES / "manifests", name) if p.test_type == "codecontests"

@@ -1,25 +1,29 @@
-"""prepare_eval_data.py: public schemas in, manifests and raw files of contract 4 out, or one line and nothing
-written."""
+"""prepare_eval_data.py: public schemas in; manifests and raw files of contract 4 out, or one line and no file."""
 
-import gzip
 import json
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from phase1.contract.problems import load_problems, read_raw
+import prepare_eval_data
+from phase1.contract.problems import EVAL_SETS, load_problems, read_raw
 from phase1.data import public_sets as eval_sources
-from phase1.data.public_sets import Refused, accepts_any_answer, codecontests_id, codecontests_record
-from phase1.files import sha256_text
+from phase1.data.public_sets import codecontests_record
+from phase1.files import BadInput, sha256_text
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 DATA = ROOT.parent / "shared" / "data"
+
+
 real_data = pytest.mark.skipif(not (DATA / "mbpp.jsonl.gz").exists(), reason=f"no public data sets in {DATA}")
 
 
@@ -192,17 +196,6 @@ def test_right_solutions_of_the_codecontests_sample_pass_and_wrong_ones_do_not(t
 
 
 @real_data
-def test_every_mbpp_task_has_an_entry_point_that_its_reference_solution_defines():
-    with gzip.open(DATA / "mbpp.jsonl.gz") as f:
-        rows = [json.loads(line) for line in f]
-    assert len(rows) == 974
-    for row in rows:
-        cases = eval_sources.mbpp_record(row)["test_cases"]
-        assert re.search(rf"def {cases['entry_point']}\b|^{cases['entry_point']}\s*=", row["code"]), row["task_id"]
-        assert cases["example_call"].startswith(cases["entry_point"]) and cases["example_call"] in row["test_list"][0]
-
-
-@real_data
 def test_the_codecontests_sample_goes_through_with_its_tests_unchanged(tmp_path):
     (tmp_path / "cc").mkdir()
     (tmp_path / "cc/valid.jsonl.gz").symlink_to(DATA / "codecontests_sample.jsonl.gz")
@@ -241,10 +234,7 @@ def test_five_hundred_are_drawn_from_codeforces_train_without_duplicates_or_unte
     first = big[0]
     contest = int(first.problem_id.split("/")[1])
     assert first.test_cases["tests"] == [{"input": "0\n", "output": "0\n"}, {"input": "1\n", "output": f"{contest}\n"}]
-    assert set(first.test_cases) == {"type", "tests"}  # EVAL@1's limits, not the source's, unless asked for
-    assert {"time_limit": 2.5, "memory_limit_mb": 256}.items() <= codecontests_record(public_row(1), limits=True)[
-        "test_cases"
-    ].items()
+    assert set(first.test_cases) == {"type", "tests"}  # EVAL@1's limits, not the source's
 
 
 def test_the_draw_depends_on_the_seed_and_not_on_the_files(code_contests, tmp_path):
@@ -283,6 +273,50 @@ def test_a_problem_of_another_set_is_never_drawn(code_contests, tmp_path):
     assert len(valid) == 117 and len(big) == 600 - 117 and not valid & big
 
 
+def run_here(monkeypatch, *args) -> None:
+    monkeypatch.setattr(sys, "argv", ["prepare_eval_data.py", *map(str, args)])
+    prepare_eval_data.main()
+
+
+def test_every_set_has_a_reader_and_one_without_is_refused_by_name(tmp_path, monkeypatch):
+    assert list(eval_sources.READERS.keys() ^ EVAL_SETS.keys()) == []
+    monkeypatch.setitem(EVAL_SETS, "livecodebench", replace(EVAL_SETS["humaneval"], name="livecodebench"))
+    with pytest.raises(BadInput, match="livecodebench: no reader"):
+        run_here(monkeypatch, "--output_dir", tmp_path / "out", "--datasets", "livecodebench")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_new_set_needs_its_line_in_the_registry_and_a_reader(tmp_path, monkeypatch):
+    """A flag for its local copy comes with the reader."""
+    data = eval_sources.PublicData("someone/sums", None, "--sums_file", "Sums")
+
+    def record(row):
+        tests = [{"input": row["a"], "output": row["b"]}]
+        return eval_sources.raw_record(row["task_id"], row["text"], {"type": "codecontests", "tests": tests})
+
+    monkeypatch.setitem(EVAL_SETS, "sums", replace(EVAL_SETS["humaneval"], name="sums", size=1))
+    monkeypatch.setitem(eval_sources.READERS, "sums", eval_sources.Reader(data, record))
+    rows = tmp_path / "sums.jsonl"
+    rows.write_text(json.dumps({"task_id": "Sums/1", "text": "Add.", "a": "1 2", "b": "3"}) + "\n")
+    run_here(monkeypatch, "--output_dir", tmp_path / "out", "--datasets", "sums", "--sums_file", rows)
+    (problem,) = load_problems(tmp_path / "out" / "manifests", "sums")
+    assert problem.test_cases == {"type": "codecontests", "tests": [{"input": "1 2", "output": "3"}]}
+
+
+def test_a_test_type_that_the_judge_cannot_run_is_refused_by_name(tmp_path, monkeypatch):
+    def record(row):
+        return eval_sources.raw_record("X/1", "Add.", {"type": "unittest", "tests": ["…"]})
+
+    reader = replace(eval_sources.READERS["humaneval"], record=record)
+    monkeypatch.setitem(eval_sources.READERS, "humaneval", reader)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    flags = ("--datasets", "humaneval", "--humaneval_file", rows, "--allow_size_mismatch")
+    with pytest.raises(BadInput, match=r"rows\.jsonl:1: humaneval: test_cases\.type is 'unittest', and the judge"):
+        run_here(monkeypatch, "--output_dir", tmp_path / "out", *flags)
+    assert written(tmp_path / "out") == []
+
+
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     (tmp_path / "out/raw/.codecontests_test_raw.jsonl.x.tmp").mkdir(parents=True)
     write_split(tmp_path / "cc/test.jsonl", [public_row(1)])
@@ -319,88 +353,10 @@ def test_multi_answer_problems_leave_the_manifest_only_when_asked(tmp_path):
 
 def test_the_data_sets_library_gives_what_the_files_give(code_contests, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(eval_sources.HUB, "codecontests", (str(code_contests), None))
-    columns = [
-        "name",
-        "description",
-        "source",
-        "cf_contest_id",
-        "cf_index",
-        "public_tests",
-        "private_tests",
-        "generated_tests",
-    ]
-    hub = [codecontests_record(row) for _, row in eval_sources.hub_rows("codecontests", "valid", columns)]
-    file = code_contests / "data/valid-00000-of-00001.parquet"
-    assert hub == [codecontests_record(row) for _, row in eval_sources.rows_of(file, columns)] and len(hub) == 117
-
-
-@pytest.mark.parametrize(
-    ("tests", "solution", "expected"),
-    [
-        (["assert f(1) == 2"], "def f(x): return x + 1", ("f", "f(1)")),
-        (["assert set(f(1)) == {2}"], "def f(x): return [2]", ("f", "f(1)")),
-        (["assert not f('a)b')"], "def f(x): return 0", ("f", "f('a)b')")),
-        (["assert math.isclose(f(1.0), 2.0, rel_tol=1e-3)"], "def f(x): return 2.0", ("f", "f(1.0)")),
-        (["assert (f( 1,2 ))==3"], "def f(x,y): return 3", ("f", "f( 1,2 )")),
-        (
-            ["assert longest([Pair(5, 24)], 1) == 3"],
-            "class Pair: pass\ndef longest(a, n): return 3",
-            ("longest", "longest([Pair(5, 24)], 1)"),
-        ),
-        (
-            ["assert outer(inner(1)) == 1"],
-            "def inner(x): return x\ndef outer(x): return x",
-            ("outer", "outer(inner(1))"),
-        ),
-        (["assert f(1) == 2"], "f = lambda x: 2", ("f", "f(1)")),
-        (["assert tuple(sorted(imported(2))) == (1,)"], "from somewhere import *", ("imported", "imported(2)")),
-    ],
-)
-def test_the_tested_call_is_found(tests, solution, expected):
-    assert eval_sources.tested_call(tests, solution) == expected
-
-
-@pytest.mark.parametrize("tests", [["assert True"], ["assert f(1"], ["assert len([]) == 0"]])
-def test_a_test_without_a_call_is_refused(tests):
-    with pytest.raises(Refused):
-        eval_sources.tested_call(tests, "def f(x): return x")
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ({"source": 2, "name": "1575_G. GCD Festival", "cf_contest_id": 1575, "cf_index": "G"}, "Codeforces/1575/G"),
-        (
-            {"source": 2, "name": "1157_C2. Increasing Subsequence", "cf_contest_id": 0, "cf_index": ""},
-            "Codeforces/1157/C2",
-        ),
-        ({"source": "CODEFORCES", "name": "1283_d. Trees"}, "Codeforces/1283/D"),
-        ({"source": 1, "name": "digjump", "cf_contest_id": 0}, "Codechef/digjump"),
-        ({"source": 6, "name": "p02600 AtCoder Beginner Contest - A"}, "AtCoder/p02600 AtCoder Beginner Contest - A"),
-    ],
-)
-def test_problem_ids_follow_the_contract(row, expected):
-    assert codecontests_id(row) == expected
-
-
-@pytest.mark.parametrize(
-    ("statement", "expected"),
-    [
-        ("If there are multiple answers, print any of them.", True),
-        ("If there are several solutions, you may output any.", True),
-        ("You can print any of them.", True),
-        ("Any valid answer will be accepted.", True),
-        ("If there are multiple possible strings, you can output any one of them.", True),
-        ("Print any suitable sequence.", True),
-        ("If several answers exist, print the smallest one.", False),
-        ("You can perform the operation any number of times.", False),
-        ("Print the number of ways modulo 998244353.", False),
-        ("If there are multiple answers, print the lexicographically smallest.", False),
-    ],
-)
-def test_statements_that_accept_any_answer_are_told(statement, expected):
-    assert accepts_any_answer(statement) is expected
+    reader = eval_sources.READERS["codecontests_valid"]
+    hub = replace(reader, data=replace(reader.data, repository=str(code_contests)))
+    found = [codecontests_record(row) for _, row in hub.rows(None)]
+    assert found == [codecontests_record(row) for _, row in reader.rows(code_contests)] and len(found) == 117
 
 
 @pytest.mark.parametrize(

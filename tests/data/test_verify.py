@@ -1,30 +1,25 @@
-"""--verify_solutions: examples read from statements, solutions really run, verdicts kept across runs; --preview."""
+"""--verify_solutions: solutions are really run, verdicts kept across runs; --preview."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from phase1.data.examples import examples
-from phase1.data.verify import VerdictCache
+import prepare_sft_data
+from phase1.data.verdict_cache import VerdictCache
 from phase1.files import BadInput
 from phase1.judge.config import JudgeConfig
 from phase1.judge.verdict import Verdict
 from tests.conftest import ROOT
-from tests.public_problems import codecontests
-
-CODEFORCES = (
-    "Add.\n\nInput\n\nTwo numbers.\n\nOutput\n\nTheir sum.\n\nExamples\n\nInput\n\n1 2\n\n\nOutput\n\n3\n\nInput\n"
-    "\n5 6\n\n\nOutput\n\n11\n\nNote\n\nIt is 3."
-)
-BOTH = [{"input": "1 2\n", "output": "3\n"}, {"input": "5 6\n", "output": "11\n"}]
+from tests.data.test_examples import CODEFORCES
 
 
 def add(i: int, solution: str, statement: str = CODEFORCES, **more) -> dict:
@@ -40,75 +35,23 @@ def add(i: int, solution: str, statement: str = CODEFORCES, **more) -> dict:
 
 
 RIGHT = "print(sum(map(int, input().split())))"
+
+
 WRONG = "print(0)"
 
 
-# ------------------------------------------------------------------------------------------------- reading examples
-@pytest.mark.parametrize(
-    ("statement", "expected"),
-    [
-        (CODEFORCES, BOTH),
-        (
-            "Add.\n\nInput\n\nTwo.\n\nOutput\n\nSum.\n\nExample\n\nInput\n\n1 2\n\n\nOutput\n\n3",
-            BOTH[:1],
-        ),  # AtCoder, Aizu
-        ("Add.\n\nInput\nTwo.\n\nExample\n\nInput:\n1 2\n\nOutput:\n3\n\nExplanation: it is.", BOTH[:1]),  # CodeChef
-        (
-            "Add.\n\nInput:\nTwo.\n\nOutput:\nSum\n\nSAMPLE INPUT\n1 2\n\nSAMPLE OUTPUT\n3\n\nExplanation\n\nIt is.",
-            BOTH[:1],
-        ),  # HackerEarth
-        (
-            "Add.\n\nSample Input 1\n\n1 2\n\nSample Output 1\n\n3\n\nSample Input 2\n\n5 6\n\nSample Output 2\n\n11",
-            BOTH,
-        ),
-        ("Add.\n\nExample 1\n\nInput\n\n1 2\n\nOutput\n\n3\n\nExample 2\n\nInput\n\n5 6\n\nOutput\n\n11", BOTH),
-        ("Say.\n\nExample\n\nInput\n\n\nOutput\n\nhi", [{"input": "\n", "output": "hi\n"}]),
-        ("Say.\n\nExample\n\nInput\n\n2\n\nOutput\n\na\n\nb\n\nNote\n\nNo.", [{"input": "2\n", "output": "a\n\nb\n"}]),
-    ],
-)
-def test_examples_are_read_in_every_judges_form(statement, expected):
-    assert examples(statement) == expected
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "No examples.\n\nInput\n\nTwo numbers.\n\nOutput\n\nTheir sum.",
-        "Torn.\n\nExample\n\nInput\n\n1 2",
-        "A picture.\n\nExample\n\nInput\n\n<image>\n\nOutput\n\n3",
-        "This is an interactive problem.\n\nExample\n\nInput\n\n1\n\nOutput\n\n? 2",
-        "Prose behind.\n\nExample\n\nInput\n\n1 2\n\nOutput\n\n3\n\nHere the sum of both numbers is three.",
-        "Empty.\n\nExample\n\nInput\n\n1 2\n\nOutput\n\n\nNote\n\nNothing is printed.",
-    ],
-)
-def test_what_cannot_be_read_for_sure_gives_no_test(statement):
-    assert examples(statement) == []
-
-
-def test_the_published_samples_examples_are_among_their_tests(shared_data):
-    def squeezed(text: str) -> str:
-        return " ".join(text.split())
-
-    for problem in codecontests(shared_data):
-        found = examples(problem.prompt)
-        tests = {squeezed(t["input"]): squeezed(t["output"]) for t in problem.test_cases["tests"]}
-        known = [tests.get(squeezed(e["input"])) == squeezed(e["output"]) for e in found]
-        # 1025/B accepts any divisor: its recorded outputs differ from the statement's
-        assert found and (all(known) or problem.problem_id == "Codeforces/1025/B")
-
-
-# ------------------------------------------------------------------------------------------------- the whole script
-def prepare(tmp_path: Path, records: list[dict], *flags, expect: int = 0) -> dict:
+def prepare(tmp_path: Path, records: list[dict], *flags) -> dict:
+    """Run the script on records, from their directory; its report, what it printed, and reasons by line."""
     source = tmp_path / "bee.jsonl"
     source.write_text("".join(json.dumps(r) + "\n" for r in records))
-    done = subprocess.run(command(tmp_path, *flags), capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == expect, done.stderr
-    if expect:
-        return {"stderr": done.stderr}
+    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(io.StringIO()) as stdout:
+        patched.setattr(sys, "argv", command(tmp_path, *flags)[1:])
+        patched.chdir(tmp_path)
+        assert prepare_sft_data.main() == 0
     out = tmp_path / "out"
     return {
         "report": json.loads((out / "sft_report.json").read_text()),
-        "stdout": done.stdout,
+        "stdout": stdout.getvalue(),
         "reasons": {
             r["line"]: r["reason"] for r in map(json.loads, (out / "sft_rejects.jsonl").read_text().splitlines())
         },
@@ -213,25 +156,38 @@ def test_a_second_run_judges_only_what_is_new(tmp_path):
     assert "from_cache" not in other["report"]["verify"]["counts"]
 
 
+THREE_VERDICTS = """
+import sys, time
+sys.path.insert(0, {root!r})
+import prepare_sft_data
+from phase1.data import verify
+from phase1.files import run_script
+judge_all = verify.judge_all
+def three_of_them(items, config):
+    for number, verdict in enumerate(judge_all(items, config), 1):
+        yield verdict
+        if number == 3:
+            print("waiting", flush=True)
+            time.sleep(1000)
+verify.judge_all = three_of_them
+sys.argv[0] = "prepare_sft_data.py"
+run_script(prepare_sft_data.run)
+"""
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
-    records = [add(i, f"import time\ntime.sleep(0.4)\n{RIGHT}\nx = {i}") for i in range(12)]
+    records = [add(i, f"{RIGHT}\nx = {i}") for i in range(6)]
     (tmp_path / "bee.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    cache = tmp_path / "out" / "sft_verify_cache.jsonl"
-    process = subprocess.Popen(
-        command(tmp_path, "--verify_solutions"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (cache.exists() and cache.read_bytes().count(b"\n") >= 3) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    judged = cache.read_bytes().count(b"\n")
-    assert 3 <= judged < 12 and not (tmp_path / "out" / "sft_train.parquet").exists()
+    script = tmp_path / "three.py"
+    script.write_text(THREE_VERDICTS.format(root=str(ROOT)))
+    python, _, *flags = command(tmp_path, "--verify_solutions")
+    with subprocess.Popen([python, script, *flags], stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stdout.readline() == "waiting\n"
+        os.killpg(run.pid, signal.SIGKILL)
+    assert (tmp_path / "out" / "sft_verify_cache.jsonl").read_bytes().count(b"\n") == 3
+    assert not (tmp_path / "out" / "sft_train.parquet").exists()
     counts = prepare(tmp_path, records, "--verify_solutions")["report"]["verify"]["counts"]
-    assert counts == {"examples_kept": 12, "from_cache": judged}
+    assert counts == {"examples_kept": 6, "from_cache": 3}
 
 
 def test_verdicts_that_are_the_judges_own_failure_are_not_kept(tmp_path):
@@ -264,8 +220,9 @@ def test_a_damaged_cache_is_named_with_its_line(tmp_path):
 def test_bad_flags_and_test_files_are_one_line(tmp_path, flags, message):
     (tmp_path / "torn.jsonl").write_text("{torn\n")
     (tmp_path / "other.jsonl").write_text('{"x": 1}\n')
-    stderr = prepare(tmp_path, [add(1, RIGHT), add(2, RIGHT)], *flags, expect=2)["stderr"]
-    assert stderr.splitlines()[-1].startswith("error: ") and message in stderr.splitlines()[-1]
+    with pytest.raises(BadInput) as refused:
+        prepare(tmp_path, [add(1, RIGHT), add(2, RIGHT)], *flags)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
     assert not list(tmp_path.glob("out/*.parquet"))
 
 
