@@ -105,9 +105,7 @@ def test_a_set_that_was_begun_and_left_out_of_the_rerun_keeps_the_evaluation_inc
 def test_a_second_evaluator_waits_for_the_first_and_does_no_problem_twice(base_model, tmp_path):
     args = ["--model_path", base_model, "--output_dir", tmp_path, "--datasets", "mbpp_reg", "--limit", 8, *SMALL]
     words = eval_command(*args)
-    both = [
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
-    ]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     said = sorted(process.communicate()[0] for process in both)
     assert [process.returncode for process in both] == [0, 0], said
     assert sum("complete already" in text for text in said) == 1

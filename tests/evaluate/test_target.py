@@ -75,7 +75,7 @@ def test_the_best_step_is_that_of_this_run_only(run_dir):
     assert not find(run_dir, step="7", best={**own, "best_step": 6}).is_best
 
 
-def test_a_best_checkpoint_that_verl_rotated_away_is_found_at_its_kept_copy(run_dir):
+def test_a_best_checkpoint_that_verl_rotated_away_is_found_at_its_protected_copy(run_dir):
     kept = run_dir / "kept"
     (run_dir / "ckpt" / "global_step_7" / "huggingface").rename(kept)
     best = {"best_step": 7, "model_path": str(kept)}

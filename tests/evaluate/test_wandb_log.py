@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from phase1.evaluate import wandb_log
 from phase1.evaluate.wandb_log import WandbRun, log_evaluation, qa_rows
 from tests.conftest import ROOT
 
@@ -90,6 +91,7 @@ def test_an_offline_run_holds_the_contracts_keys_at_the_checkpoints_step(evaluat
 def test_an_unreachable_wandb_is_one_warning(evaluated, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(wandb_log, "INIT_TIMEOUT", 2)
     log_evaluation(WandbRun("p", "r", "online"), 500, DATASETS, evaluated)
     assert "warning: W&B was not reached" in capfd.readouterr().err
 

@@ -29,7 +29,9 @@ def test_a_prompt_is_what_transformers_makes_of_the_conversation(tokenizer):
 
 
 def test_what_is_expected_to_take_longest_comes_first(tokenizer):
-    todo = [Wanted(p, 0) for d in ("mbpp_reg", "humaneval", "codecontests_valid") for p in load_problems(MANIFESTS, d, 3)]
+    todo = [
+        Wanted(p, 0) for d in ("mbpp_reg", "humaneval", "codecontests_valid") for p in load_problems(MANIFESTS, d, 3)
+    ]
     requests = make_requests(todo, tokenizer, 6144, Sampling())
     kinds = [r.problem.test_type for r in requests]
     assert kinds == ["codecontests"] * 3 + ["humaneval"] * 3 + ["mbpp"] * 3

@@ -1,4 +1,4 @@
-"""The vLLM client and the evaluator around it, with stub servers that fail as real ones do; the judge is the real one."""
+"""The vLLM client and the evaluator around it, with stub servers that fail as real ones do, and the real judge."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,14 @@ def start(model: Path, output_dir: Path, urls: list[str], *args: object) -> subp
 
 def verdicts(output_dir: Path) -> dict:
     """Of metrics.json what does not depend on the clock."""
-    kept = ("total_problems", "accepted_at_1", "pass_ratio_mean", "total_gen_tokens", "error_counts", "truncation_count")
+    kept = (
+        "total_problems",
+        "accepted_at_1",
+        "pass_ratio_mean",
+        "total_gen_tokens",
+        "error_counts",
+        "truncation_count",
+    )
     return {d: {k: m[k] for k in kept} for d, m in read_json(output_dir / "metrics.json").items()}
 
 

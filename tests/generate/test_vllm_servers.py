@@ -62,12 +62,21 @@ def evaluate(model, folder, python, *args):
 @pytest.mark.slow
 def test_the_flags_of_an_evaluation_reach_its_servers(base_model, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    sizes = ["--tensor_parallel_size", 2, "--gpu_memory_utilization", 0.5, "--max_model_len", 3000, "--dtype", "float16"]
+    sizes = [
+        "--tensor_parallel_size",
+        2,
+        "--gpu_memory_utilization",
+        0.5,
+        "--max_model_len",
+        3000,
+        "--dtype",
+        "float16",
+    ]
     more = ["--batch_invariant", "--vllm_args=--enforce-eager --swap-space 3"]
     done = evaluate(base_model, tmp_path, stub_interpreter(tmp_path), *sizes, *more)
     assert done.returncode == 0, done.said
     servers = started(tmp_path)
-    assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in servers] == ["4,5", "6,7"]
+    assert [variables["CUDA_VISIBLE_DEVICES"] for _, variables in servers] == ["4,5", "6,7"]
     expected = {
         "--model": str(base_model),
         "--tensor-parallel-size": "2",
@@ -78,10 +87,10 @@ def test_the_flags_of_an_evaluation_reach_its_servers(base_model, tmp_path, monk
         "--generation-config": "vllm",
         "--swap-space": "3",
     }
-    for flags, environment in servers:
+    for flags, variables in servers:
         assert {name: flags[name] for name in expected} == expected
         assert "--enforce-eager" in flags and "--no-enable-prefix-caching" in flags
-        assert environment["VLLM_BATCH_INVARIANT"] == environment["HF_HUB_OFFLINE"] == "1"
+        assert variables["VLLM_BATCH_INVARIANT"] == variables["HF_HUB_OFFLINE"] == "1"
     run = read_json(tmp_path / "out" / "run.json")
     assert run["sampling"]["batch_invariant"] is True
     assert sorted(s["on"] for s in run["generation"]["servers"].values()) == ["GPU 4,5", "GPU 6,7"]
@@ -92,8 +101,8 @@ def test_servers_start_with_the_defaults_that_the_manual_gives(base_model, tmp_p
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     done = evaluate(base_model, tmp_path, stub_interpreter(tmp_path), "--num_servers", 1)
     assert done.returncode == 0, done.said
-    [(flags, environment)] = started(tmp_path)
-    assert environment["CUDA_VISIBLE_DEVICES"] == "0" and environment["VLLM_BATCH_INVARIANT"] is None
+    [(flags, variables)] = started(tmp_path)
+    assert variables["CUDA_VISIBLE_DEVICES"] == "0" and variables["VLLM_BATCH_INVARIANT"] is None
     assert (flags["--tensor-parallel-size"], flags["--gpu-memory-utilization"]) == ("1", "0.9")
     assert (flags["--max-num-seqs"], flags["--dtype"]) == ("256", "bfloat16")
     assert "batch_invariant" not in read_json(tmp_path / "out" / "run.json")["sampling"]

@@ -45,7 +45,7 @@ class Session(BaseModel):
 class EvaluationRun(StateFile):
     """run.json. Readers trust a folder only when `complete` is true.
 
-    `model` to `datasets` make two evaluations comparable. `stamp`: of the last session. `sandbox` and `generation`: what
+    `model` to `datasets` make two evaluations comparable. `stamp`: of the last session. `sandbox`, `generation`: what
     the judge and the backend said of themselves. `recomputed`: the last start that only derived the metrics again.
     """
 
