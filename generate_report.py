@@ -32,7 +32,6 @@ from phase1.report.inputs import (
     comparability,
     read_checkpoints,
     read_side,
-    read_train_log,
 )
 from phase1.report.pages import qa_html, report_html
 from phase1.report.tables import (
@@ -57,6 +56,7 @@ from phase1.report.verdict import (
     verdict,
     warnings_of,
 )
+from phase1.train.log import read_train_log
 
 METHOD = (
     "Answers: improved, worse, equivalent (within 2 pp; asked of HumanEval and MBPP_reg only) or not shown; "

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from phase1.contract.identity import Identity, evaluated_sets
 from phase1.contract.problems import EVAL_SETS, load_problems
 from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.base import Stamp
@@ -33,7 +34,7 @@ from phase1.generate.generate import Answering
 from phase1.generate.generator import Generator
 from phase1.generate.sampling import Sampling
 from phase1.generate.settings import BackendSettings
-from phase1.judge.judge import add_judge_arguments, config_from
+from phase1.judge.config import add_judge_arguments, config_from
 
 OUTPUTS = Path(__file__).resolve().parent / "outputs"
 MANIFESTS = Path(__file__).resolve().parent / "data" / "manifests"
@@ -126,7 +127,7 @@ def parse_args() -> argparse.Namespace:
     more = "more arguments of the server, as one word: --vllm_args='--enforce-eager'"
     g.add_argument("--vllm_args", default="", metavar="ARGS", help=more)
 
-    add_judge_arguments(p.add_argument_group("judge"))
+    add_judge_arguments(p)
 
     g = p.add_argument_group("output and W&B")
     output = "default: outputs/eval_step_N; needed with --model_path and --step best"
@@ -157,8 +158,7 @@ def main() -> int:
     problems = {d: load_problems(args.manifest_dir, d, args.limit) for d in args.datasets}
     sampling, judge = sampling_from(args), config_from(args)
     generator = generator_from(args, target)
-    wanted = EvaluationRun(
-        status="running",
+    wanted = Identity(
         model=EvaluatedModel(path=str(target.model_path), step=target.step, fingerprint=fingerprint(target.model_path)),
         prompts_sha256=PROMPTS_SHA256,
         sampling={
@@ -166,9 +166,8 @@ def main() -> int:
             "backend": generator.name,
             **({"batch_invariant": True} if args.batch_invariant else {}),
         },
-        judge=folder.judge_identity(judge),
-        datasets=folder.data_identity(args.manifest_dir, problems),
-        sessions=[],
+        judge=judge.identity(),
+        datasets=evaluated_sets(args.manifest_dir, problems),
     )
     answering = Answering(target.model_path, sampling, generator, training_model(args.checkpoint_dir))
     with locked(target.output_dir, args.lock_wait):
@@ -205,8 +204,8 @@ def from_stored_answers(args: argparse.Namespace) -> int:
         run = folder.set_aside_results(
             output_dir,
             run,
-            judge=folder.judge_identity(judge),
-            datasets=folder.data_identity(args.manifest_dir, problems),
+            judge=judge.identity(),
+            datasets=evaluated_sets(args.manifest_dir, problems),
             stamp=run.stamp.model_copy(update={"rejudged_by": run_stamp(vars(args))}),
         )
         note(args, target)

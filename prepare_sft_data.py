@@ -49,7 +49,7 @@ from phase1.files import (
     sha256_file,
     write_json,
 )
-from phase1.judge.judge import JudgeConfig, add_judge_arguments, config_from
+from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
@@ -205,8 +205,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
         default=None,
         help="verdicts by hash, so that a killed run goes on (default: OUTPUT_DIR/sft_verify_cache.jsonl)",
     )
-    judging = parser.add_argument_group("judge and workers", "--workers counts the processes of the filters too")
-    add_judge_arguments(judging, answers=False)
+    add_judge_arguments(parser, answers=False)
     # looking at the result
     parser.add_argument(
         "--preview",

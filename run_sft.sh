@@ -3,21 +3,22 @@
 #
 #   ./run_sft.sh                        verl 0.7.0's SFT trainer on 8 GPUs with the spec's values
 #   LR=1e-5 ./run_sft.sh 4 optim.weight_decay=0.1
-#                                       4 processes; a knob of the block below; trailing Hydra overrides for verl
+#                                       4 processes; a variable of the block below; Hydra overrides for verl
 #   ./run_sft.sh --smoke                10 steps, batch 4, one process, console logger, a save every 5 steps
-#   ./run_sft.sh --dry_run              the checks and the command, nothing started, nothing written
+#   ./run_sft.sh --dry_run              checks, memory, time, disk and the command; nothing started, nothing written
 #   TRAINER=engine ./run_sft.sh --stop_on nan
-#                                       verl 0.9.1's engine trainer, without padding; ended at the first loss that is no number
+#                                       verl 0.9.1's engine trainer, without padding; ended at the first loss that is NaN
 #
 # Run it again after an interruption: it resumes at the last whole checkpoint. A finished job trains nothing.
-# Exit: 0 the last step is saved (or was already), 1 training ended early, 2 refused before anything was started.
+# Exit code: 0 the last step is saved (or was already), 2 refused before anything was started, others: training ended early.
 set -euo pipefail
+{  # bash reads a block whole before it runs it: a change of this file cannot disturb a training that is under way
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 log() { echo "[$(date '+%F %T')] $*"; }
 die() { echo "error: $*" >&2; exit 2; }
 
-DRY_RUN="" STOP_ON="${STOP_ON:-}" overrides=()
+DRY_RUN="" STOP_ON="" overrides=()
 while [[ $# -gt 0 ]]; do
   word="$1"
   shift
@@ -33,7 +34,7 @@ while [[ $# -gt 0 ]]; do
     *) NPROC="$word" ;;
   esac
 done
-[[ -z "$STOP_ON" || "$STOP_ON" == nan ]] || die "--stop_on $STOP_ON: nan is what it can stop on"
+[[ -z "$STOP_ON" || "$STOP_ON" == nan ]] || die "--stop_on $STOP_ON: only nan is known"
 
 # ---- data
 export TRAIN_FILE="${TRAIN_FILE:-$HERE/data/sft_train.parquet}"
@@ -44,13 +45,10 @@ export MICRO_BATCH_SIZE="${MICRO_BATCH_SIZE:-2}"           # fsdp: rows a forwar
 export MAX_TOKENS_PER_GPU="${MAX_TOKENS_PER_GPU:-16384}"   # engine: tokens a forward pass, each process; at least MAX_LENGTH
 # ---- model
 export MODEL_PATH="${MODEL_PATH:-Qwen/Qwen2.5-Coder-7B-Instruct}"
-export MODEL_DTYPE="${MODEL_DTYPE:-fp32}"                  # of the master weights and Adam's moments; compute is bf16 either way
+export MODEL_DTYPE="${MODEL_DTYPE:-fp32}"                  # fp32 or bf16, of master weights and Adam's moments; compute is bf16
 export GRADIENT_CHECKPOINTING="${GRADIENT_CHECKPOINTING:-True}"  # False: faster, 10-20 times the activations
-export ATTENTION="${ATTENTION:-}"                          # engine: flash_attention_2, phase1_packed (torch's own), sdpa; empty: the best there is
-export FUSED_LOSS="${FUSED_LOSS:-1}"                       # engine: 1: the loss of answer tokens without their logits
 export COMPILE="${COMPILE:-0}"                             # engine: 1: torch.compile each decoder layer; one to two minutes at the start
 export ACTIVATION_MEMORY_BUDGET="${ACTIVATION_MEMORY_BUDGET:-0}"  # engine, COMPILE=1 with checkpointing: share of a layer's activations kept
-export RESHARD="${RESHARD:-True}"                          # engine: False: keep gathered weights for the backward pass
 # ---- optimizer
 export LR="${LR:-2e-5}"
 export WARMUP_RATIO="${WARMUP_RATIO:-0.05}"
@@ -79,13 +77,13 @@ LOCK_WAIT="${LOCK_WAIT:-60}"                               # seconds to wait for
 export PYTHONPATH="$HERE/patches:$HERE${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1  # a verl or phase1 in the current directory is not the one meant
 if [[ -n "$DRY_RUN" ]]; then exec "$PYTHON" -m phase1.train --dry_run -- "${overrides[@]}"; fi
-"$PYTHON" -m phase1.train --dry_run -- "${overrides[@]}" >/dev/null  # what is refused is refused before a file is written
+"$PYTHON" -m phase1.train --dry_run -- "${overrides[@]}" >/dev/null  # what cannot run is refused before a file is written
 
 argv_file="$(mktemp)"
 trap 'rm -f "$argv_file"' EXIT
 logs="$OUTPUT_DIR/logs"
 mkdir -p "$CKPT_DIR" "$WANDB_DIR" "$logs"
-# torchrun inherits the lock: one that outlives this script still counts as running.
+# torchrun inherits the lock: as long as it lives, the run counts as running, with or without this script.
 exec 9>>"$CKPT_DIR/.train_node$NODE_RANK.lock"
 if ! flock --nonblock 9; then
   log "another training run is writing to $CKPT_DIR: waiting up to $LOCK_WAIT s for it to end"
@@ -98,7 +96,7 @@ mapfile -d '' -t command <"$argv_file"
 log_file="$logs/sft_$(date '+%Y%m%d_%H%M%S').log"
 ln -sfn "$(basename "$log_file")" "$logs/.latest.$$" && mv -Tf "$logs/.latest.$$" "$logs/latest"
 log "training, console log in $log_file"
-# Killed outright, this script takes torchrun along; asked to stop, it passes the request on and waits for the end.
+# If this script is killed, the kernel ends torchrun too; if it is asked to stop, it passes that on and waits for the end.
 if command -v setpriv >/dev/null; then command=(setpriv --pdeathsig TERM "${command[@]}"); fi
 run_file="$CKPT_DIR/train_run$([[ "$NODE_RANK" -eq 0 ]] || echo "_node$((10#$NODE_RANK))").json"
 exec {console}> >(exec "$PYTHON" -m phase1.train.watch --log "$log_file" --run_file "$run_file" \
@@ -120,3 +118,5 @@ if [[ $status -ne 0 ]]; then
 fi
 wait "$watch" || true  # the last lines are on the screen and in the file
 "$PYTHON" -m phase1.train --finished -- "${overrides[@]}"
+exit
+}

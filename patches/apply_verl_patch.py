@@ -11,20 +11,25 @@ and later log the norm themselves (verl/trainer/sft_trainer.py).
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from phase1.files import BadInput, replacing, run_script, sha256_file
+from phase1.train.verl_version import (
+    FIRST_WITHOUT_PATCH,
+    ORIGINAL_SHA256,
+    PATCH_TARGET,
+    PATCHED_SHA256,
+    PATCHED_VERSION,
+    verl_folder,
+)
 
-PATCH = Path(__file__).resolve().with_name("verl-0.7.0-grad_norm.patch")
-TARGET = "trainer/fsdp_sft_trainer.py"
-ORIGINAL_SHA256 = "d63f57ae240464b309413b2fd0caa3f6d06ce9536ac4889e8e06a4bf245f1fcf"
-PATCHED_SHA256 = "72a54abe88cccaf49e61eb5d2ebf03d959e94293892839cfbee880f1158ccaf9"
+PATCH = Path(__file__).resolve().with_name(f"verl-{PATCHED_VERSION}-grad_norm.patch")
 
 
 def main() -> int:
@@ -37,14 +42,17 @@ def main() -> int:
     )
     args = parser.parse_args()
 
-    verl_dir = args.verl_dir or installed_verl()
+    verl_dir = args.verl_dir or verl_folder(otherwise="--verl_dir")
     version = verl_version(verl_dir)
-    if version >= Version("0.7.1"):
+    if version >= Version(FIRST_WITHOUT_PATCH):
         print(f"verl {version} in {verl_dir} logs train/grad_norm itself: nothing is needed")
         return 0
-    if version != Version("0.7.0"):
-        raise BadInput(f"{verl_dir}: verl {version}, the patch is for 0.7.0 only; pip install verl==0.7.0 --no-deps")
-    target = verl_dir / TARGET
+    if version != Version(PATCHED_VERSION):
+        raise BadInput(
+            f"{verl_dir}: verl {version}, the patch is for {PATCHED_VERSION} only; pip install "
+            f"verl=={PATCHED_VERSION} --no-deps"
+        )
+    target = verl_dir / PATCH_TARGET
     patched = is_patched(target)
     if args.check:
         print(f"{target}: {'patched' if patched else 'NOT patched; python patches/apply_verl_patch.py patches it'}")
@@ -57,18 +65,12 @@ def main() -> int:
     return 0
 
 
-def installed_verl() -> Path:
-    """The folder of the verl that this Python would import; verl itself is not imported (it takes seconds)."""
-    spec = importlib.util.find_spec("verl")
-    if spec is None or not spec.submodule_search_locations:
-        raise BadInput(
-            f"verl is not installed for {sys.executable}; activate the environment that has it, or name --verl_dir"
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
 def verl_version(verl_dir: Path) -> Version:
-    """What the package itself says; a copied folder has no metadata beside it."""
+    """What the package itself says, since a copied folder has no metadata beside it.
+
+    Raises:
+        BadInput: it says nothing.
+    """
     file = verl_dir / "version" / "version"
     try:
         return Version(file.read_text().strip())
@@ -79,13 +81,17 @@ def verl_version(verl_dir: Path) -> Version:
 
 
 def is_patched(target: Path) -> bool:
-    """Whether the patch is in; BadInput when the file is neither the original nor the patched one."""
+    """Whether the patch is in.
+
+    Raises:
+        BadInput: the file is missing, or neither the original nor the patched one.
+    """
     if not target.is_file():
         raise BadInput(f"{target}: no such file; reinstall verl 0.7.0")
     found = sha256_file(target)
     if found not in (ORIGINAL_SHA256, PATCHED_SHA256):
         raise BadInput(
-            f"{target}: unknown content (sha256 {found[:12]}…), someone else changed it; not touched, "
+            f"{target}: unknown content (sha256 {found[:12]}…), changed by someone else; left as it is, "
             "reinstall verl 0.7.0"
         )
     return found == PATCHED_SHA256
@@ -93,9 +99,8 @@ def is_patched(target: Path) -> bool:
 
 def rewrite(target: Path, revert: bool) -> None:
     """Apply or take out the diff. The file is replaced, not written into: installers hard-link it to their cache."""
-    before, after = hunk(PATCH.read_text())
-    if revert:
-        before, after = after, before
+    change = hunk(PATCH.read_text())
+    before, after = (change.after, change.before) if revert else (change.before, change.after)
     text = target.read_bytes().decode()
     if text.count(before) != 1:
         raise BadInput(f"{PATCH}: does not fit {target}; restore the patch file")
@@ -106,10 +111,17 @@ def rewrite(target: Path, revert: bool) -> None:
         shutil.copymode(target, temp)
 
 
-def hunk(patch: str) -> tuple[str, str]:
-    """The text that a unified diff of one hunk takes out and the text that it puts in, context included."""
+class Hunk(NamedTuple):
+    """The text that a diff takes out and the text that it puts in, both with the lines around them."""
+
+    before: str
+    after: str
+
+
+def hunk(patch: str) -> Hunk:
+    """What a unified diff of one hunk changes."""
     lines = patch.split("@@\n", 1)[1].splitlines(keepends=True)
-    return "".join(x[1:] for x in lines if x[0] in " -"), "".join(x[1:] for x in lines if x[0] in " +")
+    return Hunk("".join(x[1:] for x in lines if x[0] in " -"), "".join(x[1:] for x in lines if x[0] in " +"))
 
 
 if __name__ == "__main__":

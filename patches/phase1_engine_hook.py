@@ -1,5 +1,4 @@
-"""verl's engine SFT trainer (verl >= 0.7.1, verl/trainer/sft_trainer.py) with what TRAINER=engine needs, without a
-fork.
+"""What verl's engine SFT trainer (verl >= 0.7.1, verl/trainer/sft_trainer.py) needs for TRAINER=engine, without a fork.
 
     PYTHONPATH=patches VERL_USE_EXTERNAL_MODULES=phase1_engine_hook \\
         python -m torch.distributed.run … -m verl.trainer.sft_trainer …
@@ -13,10 +12,10 @@ register engines and platforms). This one registers
 It deals the rows of a batch out evenly (phase1_balance), and it mends resuming at an epoch boundary (verl#7401), as
 phase1_verl_hook does for verl 0.7.0.
 
-Read from the environment, each set by phase1/train/job.py: PHASE1_FUSED_LOSS (1: no logits), PHASE1_COMPILE (1:
-torch.compile each decoder layer), PHASE1_ACTIVATION_MEMORY_BUDGET (share of a compiled layer's activations to keep),
-PHASE1_BALANCE (1: even shares), PHASE1_SCHEDULE_STEPS (steps that the learning rate's schedule spans; verl takes
-total_training_steps).
+Read from the environment, set by phase1/train/job.py: PHASE1_COMPILE (1: torch.compile each decoder layer),
+PHASE1_ACTIVATION_MEMORY_BUDGET (share of a compiled layer's activations to keep), PHASE1_BALANCE (1: even shares),
+PHASE1_SCHEDULE_STEPS (steps over which the learning rate falls; verl takes total_training_steps). Set by tests and
+benchmarks alone: PHASE1_FUSED_LOSS=0 computes the loss from all logits, as a reference.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from __future__ import annotations
 import functools
 import os
 import types
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,29 +44,27 @@ BUDGET = float(os.environ.get("PHASE1_ACTIVATION_MEMORY_BUDGET", "0"))
 BALANCE = os.environ.get("PHASE1_BALANCE", "1") == "1"
 
 
+# What verl calls of torch.cuda, and what a CPU has in its place.
+OF_TORCH_CPU = ("current_device", "device_count", "is_available", "set_device", "synchronize")
+ALWAYS_ZERO = ("max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved")
+WITHOUT_EFFECT = (
+    "empty_cache",
+    "ipc_collect",
+    "reset_peak_memory_stats",
+    "manual_seed",
+    "manual_seed_all",
+    "set_rng_state",
+)
+
+
 class CpuPlatform(PlatformBase):
     """Processes without a GPU: gloo, and no memory or profiler of a device to ask about."""
 
     device_name = vendor_name = "cpu"
     device_module = types.SimpleNamespace(
-        **{
-            name: getattr(torch.cpu, name)
-            for name in ("current_device", "device_count", "is_available", "set_device", "synchronize")
-        },
-        **dict.fromkeys(
-            ("max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved"), lambda *args: 0
-        ),
-        **dict.fromkeys(
-            (
-                "empty_cache",
-                "ipc_collect",
-                "reset_peak_memory_stats",
-                "manual_seed",
-                "manual_seed_all",
-                "set_rng_state",
-            ),
-            lambda *args: None,
-        ),
+        **{name: getattr(torch.cpu, name) for name in OF_TORCH_CPU},
+        **dict.fromkeys(ALWAYS_ZERO, lambda *args: 0),
+        **dict.fromkeys(WITHOUT_EFFECT, lambda *args: None),
         mem_get_info=lambda *args: (0, 0),
         get_device_name=lambda *args: "CPU",
     )
@@ -99,7 +97,7 @@ class CpuPlatform(PlatformBase):
         return False
 
     @contextmanager
-    def nvtx_range(self, msg: str):
+    def nvtx_range(self, msg: str) -> Iterator[None]:
         yield
 
     def nothing(self, *args: Any) -> None:
@@ -153,15 +151,13 @@ class PackedEngine(FSDPEngineWithLMHead):
             head.forward = functools.partial(head_log_probs, head)
         if COMPILE:
             if self.model_config.enable_gradient_checkpointing:
-                # The compiler recomputes within the layer: only what its backward needs (never the last product, 29% of
-                # a 7B
-                # layer's forward) and, of that, least of what costs most. A checkpoint around the layer runs all of it
-                # again.
+                # The compiler recomputes within the layer only what its backward pass needs, which the last product
+                # is not (29% of a 7B layer's forward), and the expensive part of that least. A checkpoint around the
+                # layer runs all of it again.
                 module.gradient_checkpointing_disable()
                 torch._functorch.config.activation_memory_budget = BUDGET
-            torch._dynamo.config.recompile_limit = (
-                64  # all layers share one function; by default the ninth variant of it runs uncompiled
-            )
+            # All layers share one function, of which by default the ninth variant runs uncompiled.
+            torch._dynamo.config.recompile_limit = 64
             for layer in module.get_decoder().layers:
                 # The layer's forward and not the layer: FSDP's hooks stay outside, parameter names stay as they are.
                 layer.forward = torch.compile(layer.forward, dynamic=True)
@@ -182,9 +178,8 @@ class PackedEngine(FSDPEngineWithLMHead):
         Everything is laid out on the CPU, where the batch still is; the copy to the GPU and all that follows are only
         queued, so the host prepares the next micro batch while the GPU computes this one.
         """
-        inputs, labels = pack(
-            micro_batch, self.module.device if ON_CPU else torch.device("cuda", torch.cuda.current_device())
-        )
+        device = self.module.device if ON_CPU else torch.device("cuda", torch.cuda.current_device())
+        inputs, labels = pack(micro_batch, device)
         head = self.module.get_output_embeddings()
         head.labels = labels
         output = self.module(**inputs, use_cache=False).logits

@@ -14,6 +14,8 @@ tests/train/test_kernels.py checks both against float64; tests/bench/bench_train
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -41,15 +43,15 @@ def packed_attention(
     end, `longest` at least the longest row. Returns (tokens, heads, size). Fewer key heads than heads: grouped queries.
     """
     if query.is_cuda:
-        # The Python wrapper of this op changed its arguments in torch 2.10, 2.11 and 2.13; the op's first twelve did
-        # not.
+        # The op's Python wrapper changed its arguments in torch 2.10, 2.11 and 2.13; the op's own first twelve stayed.
         return torch.ops.aten._flash_attention_forward(
             query, key, value, cu_seqlens, cu_seqlens, longest, longest, 0.0, True, False, scale=scale
         )[0]
     return row_by_row(query, key, value, cu_seqlens, scale)
 
 
-@torch.compiler.disable  # else every new set of row lengths is another program to compile
+# Compiled, every new set of row lengths would be another program. The decorator has no types where torch is not read.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def row_by_row(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float | None
 ) -> torch.Tensor:
@@ -79,16 +81,11 @@ def transformers_attention(
 ) -> tuple[torch.Tensor, None]:
     """`packed_attention` under the interface of transformers' ALL_ATTENTION_FUNCTIONS: tensors are (1, heads, tokens,
     size)."""
-    if (
-        cu_seq_lens_q is None
-        or attention_mask is not None
-        or dropout
-        or (sliding_window and sliding_window < max_length_q)
-    ):
-        raise ValueError(
-            "phase1_packed attends within packed rows only: cu_seq_lens_q is needed, no mask, no dropout, no "
-            "sliding window"
-        )
+    only = "phase1_packed attends within packed rows only"
+    if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or dropout:
+        raise ValueError(f"{only}: cu_seq_lens_q is needed, no mask, no dropout")
+    if sliding_window and sliding_window < max_length_q:
+        raise ValueError(f"{only}: no sliding window")
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return packed_attention(q, k, v, cu_seq_lens_q, max_length_q, scaling)[None], None
 
@@ -98,11 +95,13 @@ class SumLogProbs(torch.autograd.Function):
     """See sum_log_probs."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, labels, block, grad):
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, block: int, grad: bool
+    ) -> torch.Tensor:
         learning = grad and any(ctx.needs_input_grad)  # the latter is true of a parameter under no_grad too
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        d_hidden = torch.empty_like(hidden) if learning else None
-        d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if learning else None
+        d_hidden = torch.empty_like(hidden if learning else hidden[:0])
+        d_weight = torch.zeros(weight.shape if learning else (0,), dtype=torch.float32, device=weight.device)
         for start in range(0, len(hidden), block):
             rows = slice(start, start + block)
             logits = hidden[rows] @ weight.t()
@@ -115,7 +114,7 @@ class SumLogProbs(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, d_total):
+    def backward(ctx: Any, d_total: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * d_total.to(d_hidden.dtype), d_weight * d_total.to(d_weight.dtype), None, None, None
 
@@ -152,8 +151,10 @@ def log_probs_(logits: torch.Tensor, labels: torch.Tensor, gradient: bool) -> to
 
 if triton is not None:
 
-    @triton.jit
-    def _log_probs_kernel(logits, labels, out, stride, entries, GRADIENT: tl.constexpr, BLOCK: tl.constexpr):
+    @triton.jit  # type: ignore[untyped-decorator]  # triton comes without types
+    def _log_probs_kernel(  # type: ignore[no-untyped-def]  # triton takes an annotation for the argument's type on the GPU
+        logits, labels, out, stride, entries, GRADIENT: tl.constexpr, BLOCK: tl.constexpr
+    ):
         """One program a row: one pass for maximum and sum together (online softmax), one more to write the
         derivative."""
         row = tl.program_id(0).to(tl.int64)

@@ -1,5 +1,8 @@
-"""What both of verl's SFT trainers need changed alike: the next epoch after a resume at an epoch's end, no orphans, an
-end between two steps when asked to stop, and the tokens of a padded batch counted."""
+"""What both of verl's SFT trainers need changed.
+
+The next epoch after a resume at an epoch's end, no process left behind by a killed launcher, an end between two steps
+when asked to stop, and the tokens of a padded batch counted.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,22 @@ def die_with_the_launcher() -> None:
 
 
 def stop_between_steps() -> None:
-    """What torchrun was sent, it sends to its workers, 30 s before it kills them: the step at work ends, the next does
-    not begin.
+    """When asked to stop, end the current step and begin no other.
 
-    SIGTERM from a batch system, SIGINT from Ctrl-C, SIGHUP from a closed terminal. The ranks agree on it before each
-    step, so that none waits for another in vain and one preempted node ends them all.
+    torchrun passes a signal on to its workers and kills them 30 s later: SIGTERM from a batch system, SIGINT from
+    Ctrl-C, SIGHUP from a closed terminal. The ranks agree on it before each step, so that none waits for another that
+    has ended, and one preempted node ends them all.
     """
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(asked, lambda number, frame: ASKED_TO_STOP.append(number))
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:
-    """In a loader's worker process: torchrun signals the whole process group, and a worker that dies of it ends the
-    trainer with a RuntimeError in the middle of its step. Workers end with the trainer, whose absence they look for."""
+    """Let a loader's worker process ignore the signals that ask to stop.
+
+    torchrun signals the whole process group, and a worker that dies of it ends the trainer with a RuntimeError in the
+    middle of its step. Workers end by themselves once the trainer is gone.
+    """
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(asked, signal.SIG_IGN)
 
@@ -49,9 +55,7 @@ class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
     """
 
     def __init__(self, *args: Any, on_cpu: bool = False, **kwargs: Any):
-        if (
-            on_cpu
-        ):  # the trainers' 8 pinned workers a loader and rank are for hosts of GPUs; rows are tokenised in the process
+        if on_cpu:  # the trainers' 8 workers a loader and rank are for hosts of GPUs; here the process tokenises itself
             kwargs |= {"num_workers": 0, "pin_memory": False, "pin_memory_device": ""}
         super().__init__(*args, worker_init_fn=leave_signals_to_the_trainer, **kwargs)
 
@@ -60,9 +64,8 @@ class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
             padded = isinstance(batch, dict) and "attention_mask" in batch
             counts = torch.tensor([int(batch["attention_mask"].sum()) if padded else 0, bool(ASKED_TO_STOP)])
             if torch.distributed.is_initialized():
-                counts = counts.to(
-                    "cuda" if torch.cuda.is_available() else "cpu"
-                )  # verl 0.7.0's process group has NCCL alone
+                # verl 0.7.0's process group has NCCL alone
+                counts = counts.to("cuda" if torch.cuda.is_available() else "cpu")
                 torch.distributed.all_reduce(counts)
             tokens, asked = counts.tolist()
             if asked:
@@ -80,5 +83,5 @@ class ResumableDataLoader(torchdata.stateful_dataloader.StatefulDataLoader):
 def batches_handed_out(state_dict: dict[str, Any]) -> int:
     """How many batches of its epoch a StatefulDataLoader's state (with or without workers) has yielded."""
     if "_snapshot" in state_dict:  # with workers
-        return state_dict["_snapshot"]["_snapshot_step"] + state_dict["_steps_since_snapshot"]
-    return state_dict.get("_num_yielded", 0)
+        return int(state_dict["_snapshot"]["_snapshot_step"] + state_dict["_steps_since_snapshot"])
+    return int(state_dict.get("_num_yielded", 0))

@@ -1,5 +1,4 @@
-"""What verl 0.7.0's SFT trainer needs changed at run time, without a fork: CPU support and resuming at an epoch
-boundary.
+"""What verl 0.7.0's SFT trainer needs changed at run time, without a fork: CPU support, resuming at an epoch's end.
 
     PYTHONPATH=patches VERL_USE_EXTERNAL_MODULES=phase1_verl_hook \\
         python -m torch.distributed.run … -m verl.trainer.fsdp_sft_trainer …
@@ -28,19 +27,22 @@ ON_CPU = verl.utils.device.get_device_name() == "cpu"
 
 
 def stand_in_for_qwen_vl_utils() -> None:
-    """verl/utils/dataset/vision_utils.py:20 imports it at module top, for images only (verl#4958)."""
+    """verl/utils/dataset/vision_utils.py:20 imports it at module top, for images only (verl#4958).
+
+    phase1/data/verl_rows.py does the same for as long as it looks at rows; this file imports nothing of phase1.
+    """
     if importlib.util.find_spec("qwen_vl_utils") is None:
 
         def absent(*args: Any, **kwargs: Any) -> None:
             raise ImportError("images in the training data need qwen_vl_utils: pip install qwen-vl-utils")
 
         module = types.ModuleType("qwen_vl_utils")
-        module.fetch_image = module.fetch_video = module.process_vision_info = absent
+        module.__dict__.update(fetch_image=absent, fetch_video=absent, process_vision_info=absent)
         sys.modules["qwen_vl_utils"] = module
 
 
 def sdpa_without_flash_attention() -> None:
-    """The trainer asks for flash_attention_2 unconditionally; without flash-attn torch's own attention stands in."""
+    """The trainer always asks for flash_attention_2; where flash-attn is missing, torch's own attention is taken."""
     if importlib.util.find_spec("flash_attn") is not None and not ON_CPU:
         return
     original = transformers.AutoModelForCausalLM.from_pretrained.__func__
@@ -66,8 +68,10 @@ def log_tokens() -> None:
 
 
 def collate_trimmed(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """A batch cut to its longest row: MultiTurnSFTDataset pads every row to max_length on the right, and there neither
-    attention nor loss has anything to see. Fields are (rows, tokens)."""
+    """A batch cut to its longest row, fields of shape (rows, tokens).
+
+    MultiTurnSFTDataset pads every row to max_length on the right, which neither attention nor loss looks at.
+    """
     batch = torch.utils.data.default_collate(rows)
     longest = int(batch["attention_mask"].sum(dim=1).max())
     return {name: field[:, :longest] for name, field in batch.items()}
@@ -88,7 +92,7 @@ def cpu_process_group() -> None:
     def initialize_global_process_group(*args: Any, **kwargs: Any) -> Any:
         trainer = sys.modules["__main__"]
         if hasattr(trainer, "FSDPSFTTrainer"):
-            trainer.is_npu_available = True
+            trainer.__dict__["is_npu_available"] = True
         return original(*args, **kwargs)
 
     distributed.initialize_global_process_group = initialize_global_process_group

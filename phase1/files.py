@@ -25,10 +25,10 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 # Versions that can move a number; what is not installed is left out of the stamp.
 STAMPED_PACKAGES = (
@@ -118,11 +118,66 @@ def finite(value: Any) -> Any:
     return value
 
 
-def append_line(path: str | Path, value: dict[str, Any]) -> None:
-    """Append `value`, with the time, as one line of JSON to a log that grows over many runs."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as f:
-        f.write(json.dumps(finite({"time": now(), **value}), ensure_ascii=True, allow_nan=False) + "\n")
+class LineLog:
+    """An append-only file of JSON Lines in which every line is whole, whatever ended the process that wrote it.
+
+    A line is written by one call of the kernel. Opening the file cuts off the torn last line that a crash may have
+    left; `whole_lines` leaves such a line out. Close it, or use it in a `with` statement.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._cut_torn_tail()
+
+    def _cut_torn_tail(self) -> None:
+        """Truncate the file behind its last newline, reading blocks of 64 KiB from its end."""
+        size = end = os.fstat(self._fd).st_size
+        while end > 0:
+            start = max(0, end - (1 << 16))
+            newline = os.pread(self._fd, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end != size:
+            os.ftruncate(self._fd, end)
+
+    def append(self, value: Mapping[str, object]) -> None:
+        """Append `value` as one line; NaN and infinities become null.
+
+        The line is with the kernel when this returns, so only a power cut can lose it.
+
+        Raises:
+            OSError: the disk is full; the file then ends with the line before.
+        """
+        line = json.dumps(finite(dict(value)), ensure_ascii=True, allow_nan=False).encode() + b"\n"
+        size = os.fstat(self._fd).st_size
+        if os.write(self._fd, line) != len(line):  # the disk filled up in the middle of the line
+            os.ftruncate(self._fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def whole_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a LineLog with their newlines, without a torn last one; nothing where the file does not exist."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
+        yield from (line for line in f if line.endswith(b"\n"))
+
+
+def append_line(path: str | Path, value: Mapping[str, object]) -> None:
+    """Append `value`, with the time, to a LineLog that grows over many runs."""
+    with LineLog(path) as log:
+        log.append({"time": now(), **value})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from phase1.files import BadInput
 
@@ -84,6 +85,20 @@ def usable_gpus() -> list[str]:
     """
     named = visible_devices()
     return [str(gpu.index) for gpu in list_gpus()] if named is None else named
+
+
+def count_gpus() -> int:
+    """How many GPUs this process may use; where nvidia-smi is missing or broken, as many as the driver lists."""
+    there = len(known_gpus(os.environ.get("PATH"))) or len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    named = visible_devices()
+    return there if named is None else min(there, len(named))
+
+
+def chosen_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in its order; all where it names none by its number."""
+    gpus = known_gpus(os.environ.get("PATH"))
+    numbers = [int(x) for x in visible_devices() or [] if x.isdecimal() and int(x) < len(gpus)]
+    return tuple(gpus[n] for n in numbers) or gpus
 
 
 def free_ports(count: int) -> list[int]:

@@ -22,7 +22,9 @@ if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path:
 
 from phase1.contract.extraction import program_of
 from phase1.contract.problems import Problem
-from phase1.judge.judge import Judge, JudgeConfig, Verdict, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import Judge, open_judge
+from phase1.judge.verdict import Verdict
 
 
 def compute_score(

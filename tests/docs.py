@@ -25,7 +25,6 @@ PAGES = {
     "prepare_sft_data.py": ("01_*.md",),
     "run_sft.sh": ("02_*.md",),
     "phase1.train": ("02_*.md",),
-    "phase1.train.estimate": ("02_*.md",),
     "phase1.train.watch": ("03_*.md",),
     "patches/apply_verl_patch.py": ("02_*.md", "03_*.md"),
     "phase1_eval.py": ("04_*.md",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -10,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from phase1.files import sha256_json
-from phase1.model.tokenizer import TOKENIZER_FILES
+from phase1.model.whole import model_problem
 
 TRACKER = "latest_checkpointed_iteration.txt"  # verl's own marker file: the last step that was saved to its end
 
@@ -67,7 +64,7 @@ def find_checkpoints(checkpoint_dir: Path) -> list[Checkpoint]:
 
 def look_at(step: int, path: Path) -> Checkpoint:
     """What a folder that was saved to its end holds now; one that vanishes meanwhile is not damaged, but gone."""
-    from phase1.train.run import checkpoint_fault
+    from phase1.train.resume import checkpoint_fault
 
     model = path / "huggingface"
     try:
@@ -85,32 +82,6 @@ def look_at(step: int, path: Path) -> Checkpoint:
     if not path.is_dir():
         return Checkpoint(step, path, "gone")
     return Checkpoint(step, path, problem, damaged=bool(problem), convert=convert and not problem)
-
-
-def model_problem(model: Path) -> str:
-    """What keeps an HF directory from being loaded; empty when its weights and tokenizer are whole."""
-    for name in ("config.json", "tokenizer_config.json"):
-        try:
-            json.loads((model / name).read_text())
-        except FileNotFoundError:
-            return f"huggingface/{name} is missing"
-        except (OSError, ValueError) as e:
-            return f"huggingface/{name} is not readable ({e})"
-    if not any((model / name).is_file() for name in TOKENIZER_FILES):
-        return f"huggingface/{TOKENIZER_FILES[0]} is missing"
-    try:
-        index = model / "model.safetensors.index.json"
-        shards = (
-            sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            if index.exists()
-            else ["model.safetensors"]
-        )
-        for shard in shards:
-            with safe_open(model / shard, "np"):  # reads the header and holds it against the file's size
-                pass
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as e:
-        return f"huggingface/ has no whole safetensors ({e})"
-    return ""
 
 
 # -------------------------------------------------------------------------------------------------- is it still growing

@@ -18,6 +18,7 @@ from phase1.checkpoints.keep import kept_folder, kept_model
 from phase1.contract.problems import EVAL_SETS
 from phase1.files import BadInput, now, read_json, write_text
 from phase1.report import stats
+from phase1.train.log import Series, drawable, read_train_log
 
 # What a phone shows without scrolling comes first.
 COLUMNS = (
@@ -140,21 +141,11 @@ def how_kept(output_dir: Path, step: int) -> str:
         return ""
 
 
-def training_series(args: argparse.Namespace) -> dict[str, list[tuple[int, float]]]:
-    """val/loss, train/grad_norm, … of the training logs: --train_log, else outputs/logs/sft_*.log; a resumed step's
-    last value."""
-    from phase1.report.inputs import read_train_log
-
-    merged: dict[str, dict[int, float]] = {}
-    for path in getattr(args, "train_log", None) or sorted(
-        glob.glob(f"{glob.escape(str(args.output_dir))}/logs/sft_*.log")
-    ):
-        try:
-            for key, points in read_train_log([Path(path)]).items():
-                merged.setdefault(key, {}).update(points)
-        except BadInput:  # a run that has not logged a step yet
-            continue
-    return {key: sorted(points.items()) for key, points in merged.items()}
+def training_series(args: argparse.Namespace) -> Series:
+    """val/loss, train/grad_norm, … of the training logs: --train_log, else outputs/logs/sft_*.log."""
+    logs = f"{glob.escape(str(args.output_dir))}/logs/sft_*.log"
+    paths = getattr(args, "train_log", None) or sorted(glob.glob(logs))
+    return read_train_log([Path(path) for path in paths], skip_empty=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- showing
@@ -189,8 +180,9 @@ def base_against_best(phase0_metrics: Path, phase1_metrics: Path) -> Table:
 
 def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
     """Write outputs/status.html: one file, no network; it reloads itself every five minutes."""
-    import jinja2
     from markupsafe import Markup
+
+    from phase1.report.templating import page_environment
 
     series = training_series(args)
     figures = [(title, Markup(svg)) for title, svg in (_curve(c, rows, series) for c in CURVES) if svg]
@@ -199,51 +191,47 @@ def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
     if best and not (isinstance(best, dict) and best.keys() >= BEST_SHOWN):
         raise BadInput(f"{path}: not as run_eval_checkpoints.sh writes it; a pass of it writes it anew")
     kept = next((r.kept for r in rows if best and r.step == best["best_step"]), "")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("status.html").render(
-        columns=COLUMNS,
-        left=LEFT,
-        rows=[(r.best, r.cells()) for r in rows],
-        figures=figures,
-        best=best,
-        kept=kept,
-        latest=read_tracker(args.checkpoint_dir),
-        checkpoint_dir=args.checkpoint_dir,
-        time=now(),
+    page = (
+        page_environment()
+        .get_template("status.html")
+        .render(
+            columns=COLUMNS,
+            left=LEFT,
+            rows=[(r.best, r.cells()) for r in rows],
+            figures=figures,
+            best=best,
+            kept=kept,
+            latest=read_tracker(args.checkpoint_dir),
+            checkpoint_dir=args.checkpoint_dir,
+            time=now(),
+        )
     )
     write_text(args.output_dir / "status.html", page)
     return args.output_dir / "status.html"
 
 
-def _curve(curve: tuple, rows: Sequence[Row], series: dict[str, list[tuple[int, float]]]) -> tuple[str, str]:
+def _curve(plan: tuple, rows: Sequence[Row], series: Series) -> tuple[str, str]:
     """(title, SVG) of one plot, the SVG empty where there is nothing to draw."""
     import matplotlib
     from matplotlib.figure import Figure
 
     from phase1.report.figures import STYLE, plain_labels, to_svg
 
-    title, lines, unit = curve
+    title, lines, unit = plan
     drawn = False
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.7, 3.0))
         axes = figure.add_axes((0.14, 0.17, 0.83, 0.72))
         for label, colour, source in lines:
             points = (
-                series.get(source, [])
+                drawable(series, source, log_scale=unit == "log")
                 if isinstance(source, str)
                 else [(r.step, v) for r in rows if (v := r.rate(*source)) is not None]
             )
-            points = [(s, 100 * v if unit == "%" else v) for s, v in points if v > 0 or unit != "log"]
+            points = [(s, 100 * v if unit == "%" else v) for s, v in points]
             if points:
-                stride = max(1, len(points) // 1500)  # more points than pixels only make the file large
                 axes.plot(
-                    *zip(*points[::stride], strict=True),
+                    *zip(*points, strict=True),
                     color=colour,
                     label=label,
                     marker="o" if len(points) < 30 else None,

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from phase1.contract.prompts import extract_code
+from phase1.contract.prompts import END_TAG, TAG, extract_code
 
 EXTRACTIONS = ("contract", "reader")
 UNRECORDED = {"extraction": "contract"}  # what an evaluation means whose run.json does not say
@@ -31,10 +31,10 @@ MOST_TAGS = 32
 LONGEST_LINE = 500  # characters: a longer one opens no fence and is no sentence
 
 _THINK = re.compile(r"\A\s*<(think|thinking|thought|reasoning)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
-_END_OF_THINK = re.compile(r"</(?:think|thinking|thought|reasoning)>(?=\s*(?:\n|\Z|<code>|```|~~~))", re.IGNORECASE)
+_END_OF_THINK = re.compile(rf"</(?:think|thinking|thought|reasoning)>(?=\s*(?:\n|\Z|{TAG}|```|~~~))", re.IGNORECASE)
 _OPEN_THINK = re.compile(r"^[ \t]*<(think|thinking|thought|reasoning)>", re.IGNORECASE | re.MULTILINE)
-_TAG = re.compile(r"<code>", re.IGNORECASE)
-_END_TAG = re.compile(r"</code>", re.IGNORECASE)
+_TAG = re.compile(TAG, re.IGNORECASE)
+_END_TAG = re.compile(END_TAG, re.IGNORECASE)
 # A fence opens behind anything (`Sure: ```python`), one of tildes behind a list's or quote's mark only.
 _QUOTE = re.compile(r"[ \t]{0,3}(?:>[ \t]?)+")
 _MARK = r"[ \t]*(?:(?:[-*+]|\d{1,3}[.)])[ \t]+)*"

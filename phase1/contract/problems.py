@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from phase1.contract.prompts import user_message
 from phase1.files import BadInput, read_jsonl, sha256_file, sha256_json, sha256_text
+
+TestCases = dict[str, Any]  # {"type": a key of _REQUIRED, …}: JSON of contract 4, of a form that `wrong_in` has checked
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Problem:
     dataset: str
     problem_id: str
     prompt: str
-    test_cases: dict  # {"type": "codecontests" | "humaneval" | "mbpp", …}, see contract 4
+    test_cases: TestCases
     canonical_solution: str | None = None
 
     @property

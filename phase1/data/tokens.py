@@ -50,7 +50,7 @@ class RowTokens:
     def _tokens(self, text: str) -> int:
         if self.tokenizer.is_fast:  # encode_batch_fast leaves out the offsets, which nobody reads here
             return len(self.tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _around(self) -> tuple[str, str, str] | None:
         """The text before the user turn, between it and the answer, and behind the answer; None where it is not

@@ -25,7 +25,9 @@ from phase1.data.decontaminate import id_key, statement_hash, words_of
 from phase1.data.public_sets import Refused, accepts_any_answer, codecontests_record, rows_of
 from phase1.data.survivors import Drop, Survivors
 from phase1.files import BadInput, sha256_json, sha256_text
-from phase1.judge.judge import JudgeConfig, Verdict, judge_all
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import judge_all
+from phase1.judge.verdict import Verdict
 
 
 @dataclass

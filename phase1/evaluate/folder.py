@@ -14,16 +14,13 @@ from typing import Literal, NamedTuple
 
 from pydantic import JsonValue
 
-from phase1.contract.problems import Problem, data_hashes, load_problems
+from phase1.contract.identity import Identity
+from phase1.contract.problems import Problem, load_problems
 from phase1.contract.records import Completion, Record, read_completions, read_records
 from phase1.contract.state import evaluation_run
 from phase1.contract.state.base import Stamp
 from phase1.contract.state.evaluation_run import EvaluatedSet, EvaluationRun, Session
 from phase1.files import BadInput, now
-from phase1.judge.judge import JudgeConfig
-
-JUDGE_SETTINGS = ("judge", "compare", "run_timeout", "memory_limit_mb", "extraction")  # kept in run.json
-IDENTITY = ("model", "prompts_sha256", "sampling", "judge", "datasets")  # what makes two evaluations comparable
 
 
 class AnswerKey(NamedTuple):
@@ -44,8 +41,8 @@ def read_run(output_dir: Path) -> EvaluationRun:
     return EvaluationRun.read(output_dir / evaluation_run.NAME)
 
 
-def open_run(output_dir: Path, wanted: EvaluationRun) -> EvaluationRun:
-    """The run of the evaluation in `output_dir`, or `wanted` where there is none yet. Nothing is written.
+def open_run(output_dir: Path, wanted: Identity) -> EvaluationRun:
+    """The run of the evaluation in `output_dir`, a new one where there is none yet. Nothing is written.
 
     Further data sets may join an evaluation that was begun.
 
@@ -60,44 +57,16 @@ def open_run(output_dir: Path, wanted: EvaluationRun) -> EvaluationRun:
                 f"{output_dir}: holds results but no run.json, so nobody knows how they were made; give another "
                 "--output_dir"
             )
-        return wanted
+        return EvaluationRun(status="running", **wanted.fields(), sessions=[])
     begun = read_run(output_dir)
-    begun = begun.model_copy(update={"judge": begun.judge_settings})
-    was, now_wanted = (
-        run.model_dump(mode="json", include=set(IDENTITY), exclude_unset=True) for run in (begun, wanted)
-    )
-    if found := _first_difference(was, now_wanted):
+    if found := Identity.of(begun).first_difference(wanted):
         raise BadInput(
-            f"{path}: this evaluation was begun with {found.field} = {found.was!r}, now it is {found.wanted!r}; give "
+            f"{path}: this evaluation was begun with {found.field} = {found.was!r}, now it is {found.now!r}; give "
             "another --output_dir or the first arguments"
         )
-    joined: EvaluationRun = begun.model_copy(update={"datasets": {**begun.datasets, **wanted.datasets}})
+    changes = {"judge": begun.judge_settings, "datasets": {**begun.datasets, **wanted.datasets}}
+    joined: EvaluationRun = begun.model_copy(update=changes)
     return joined
-
-
-class _Difference(NamedTuple):
-    field: str
-    was: JsonValue
-    wanted: JsonValue
-
-
-def _first_difference(
-    was: Mapping[str, JsonValue], wanted: Mapping[str, JsonValue], prefix: str = ""
-) -> _Difference | None:
-    """The first field of `wanted`, at any depth, that is something else in `was`."""
-    modes = set(was) if prefix == "sampling." else set()  # one that was on, and is left out now, is a difference
-    for key in [*wanted, *sorted(modes - set(wanted))]:
-        value, before = wanted.get(key), was.get(key)
-        field = prefix + key
-        joins_later = prefix == "datasets." and before is None
-        if joins_later or field == "model.path":  # the fingerprint tells models apart; a moved folder is the same model
-            continue
-        if isinstance(value, dict) and isinstance(before, dict):
-            if found := _first_difference(before, value, field + "."):
-                return found
-        elif before != value:
-            return _Difference(field, before, value)
-    return None
 
 
 def begin_session(output_dir: Path, run: EvaluationRun, stamp: Stamp) -> EvaluationRun:
@@ -121,19 +90,6 @@ def write_run(output_dir: Path, run: EvaluationRun) -> EvaluationRun:
     """Write run.json; returns what was written."""
     run.write(output_dir / evaluation_run.NAME)
     return run
-
-
-def judge_identity(judge: JudgeConfig) -> dict[str, JsonValue]:
-    """What run.json keeps of the judge's settings."""
-    return {name: getattr(judge, name) for name in JUDGE_SETTINGS}
-
-
-def data_identity(manifest_dir: Path, problems: Mapping[str, list[Problem]]) -> dict[str, EvaluatedSet]:
-    """What run.json keeps of the data sets: hashes of the manifest and of the problems, by set."""
-    return {
-        dataset: EvaluatedSet.model_validate(data_hashes(manifest_dir, dataset, asked))
-        for dataset, asked in problems.items()
-    }
 
 
 # -------------------------------------------------------------------------------------------------- what is finished

@@ -24,7 +24,8 @@ from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, store
 from phase1.generate.generate import Answering, open_generation
 from phase1.generate.generator import BackendRecord, GenerationStopped
 from phase1.generate.requests import Wanted
-from phase1.judge.judge import Judge, JudgeConfig, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import Judge, open_judge
 
 KEPT_OF_OTHER = ("error_type", "accepted", "pass_ratio", "detail")  # of the verdict on the other extraction's program
 
@@ -175,7 +176,7 @@ def _leave_cores(judge: JudgeConfig, answering: Answering | None) -> JudgeConfig
     busy = answering.generator.busy_cores if answering else 0
     if judge.workers or judge.reserve_cores or not busy:
         return judge
-    return dataclasses.replace(judge, reserve_cores=min(busy, judge.parallel // 2))
+    return dataclasses.replace(judge, workers=judge.parallel - min(busy, judge.parallel // 2))
 
 
 async def judge_completion(judge: Judge, problem: Problem, completion: Completion) -> Record:

@@ -1,260 +1,243 @@
-"""The end-to-end plan of the phase (chapter 6 of its specification) as a table, read from what the run left on disk."""
+"""The original plan's end of phase (its chapter 6) as a table, read from what the run left on disk."""
 
 from __future__ import annotations
 
+import functools
 import random
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from phase1.contract.problems import EVAL_SETS
+from phase1.contract.prompts import extract_code
+from phase1.contract.state import best_checkpoint, evaluation_run, sft_report, train_run
+from phase1.contract.state.evaluation_run import EvaluationRun
+from phase1.contract.state.handoff import CheckResult
+from phase1.contract.state.sft_report import SftReport
+from phase1.contract.state.tracker import step_folders
+from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput, read_json
+from phase1.handoff.handoff import Handoff
+from phase1.handoff.run_folders import RunFolders
+
+Holds = Callable[[Path], bool | None]  # given what an item is read from; None: it does not apply to this run
+Status = Literal["pass", "fail", "not applicable"]
 
 EVALUATED = ("codecontests_valid", "mbpp_reg")
+FINAL = ("codecontests_test", "humaneval")
 LOGGED = ("train/loss", "train/lr", "train/grad_norm", "val/loss")
+CONTRACT_METRICS = (
+    "total_problems",
+    "accepted_at_1",
+    "pass_ratio_mean",
+    "avg_gen_tokens",
+    "avg_judge_time",
+    "truncation_rate",
+    "timeout_rate",
+)
+RANDOM_ROWS, SEED = 10, 42
 
 
-def checklist(root: Path, handoff, results: list) -> list[dict]:
-    """The items of 6.1 to 6.5 as {item, status, source}: pass, fail or not applicable (nothing there to read it from).
+@dataclass(frozen=True)
+class Item:
+    """An item of the plan: its words, the file or folder it is read from, and whether that holds it."""
 
-    The run's outputs are those beside the evaluation, its data and checkpoints those the model and `root` lie in.
-    """
-    outputs, data, checkpoints = (
-        outputs_directory(root, handoff),
-        data_directory(root, handoff),
-        training_directory(handoff.model),
-    )
-    verdicts = {c.name: c.status for c in results}
-    train, final, comparison = (
-        data / "sft_train.parquet",
-        outputs / "eval_final",
-        outputs / "report" / "comparison_data.json",
-    )
-    evaluation, log, best = (
-        handoff.evaluation or outputs / "eval_step_N",
-        outputs / "logs" / "latest",
-        outputs / "best_checkpoint.json",
-    )
-    plan: list[tuple[str, Path, Callable[[], bool | None]]] = [
-        ("6.1 sft_train.parquet loads", train, lambda: parquet_rows(train) > 0),
-        ("6.1 messages are system, user, assistant", train, lambda: roles_sound(train)),
-        (
-            "6.1 evaluation problems kept out of training",
-            data / "sft_report.json",
-            lambda: kept_out(read_json(data / "sft_report.json")),
-        ),
-        ("6.1 ten random rows: prompt and response apart", train, lambda: separated(train)),
-        (
-            "6.2 smoke test of ten steps",
-            checkpoints.parent / "smoke_test" / "train_run.json",
-            lambda: trained(checkpoints.parent / "smoke_test" / "train_run.json"),
-        ),
-        ("6.2 the checkpoint holds huggingface/", handoff.model, lambda: handoff.model.name == "huggingface"),
-        ("6.2 huggingface/ loads in transformers", handoff.model, lambda: verdicts["generation"] != "fail"),
-        (
-            "6.2 loss, lr, grad_norm and val/loss logged",
-            log,
-            lambda: all(name in log.read_text(errors="replace") for name in LOGGED),
-        ),
-        (
-            "6.2 the same in W&B",
-            checkpoints / "train_run.json",
-            lambda: wandb_of_training(checkpoints / "train_run.json"),
-        ),
-        (
-            "6.2 training reached its last step",
-            checkpoints / "train_run.json",
-            lambda: trained(checkpoints / "train_run.json"),
-        ),
-        (
-            "6.3 first checkpoint evaluated (valid, MBPP)",
-            outputs,
-            lambda: set(EVALUATED) <= set(first) if (first := first_evaluation(outputs)) is not None else None,
-        ),
-        (
-            "6.3 metrics complete",
-            evaluation / "metrics.json",
-            lambda: metrics_complete(read_json(evaluation / "metrics.json")),
-        ),
-        (
-            "6.3 metrics in W&B",
-            evaluation / "run.json",
-            lambda: wandb_of_evaluation(read_json(evaluation / "run.json")),
-        ),
-        ("6.3 QA logs saved", evaluation, lambda: any(evaluation.glob("qa_logs/*_qa.jsonl"))),
-        (
-            "6.3 valid_big evaluated at step 2000",
-            outputs / "eval_step_2000",
-            lambda: "codecontests_valid_big" in read_json(outputs / "eval_step_2000/metrics.json"),
-        ),
-        ("6.3 best_checkpoint.json chosen", best, lambda: "best_step" in read_json(best)),
-        (
-            "6.4 final evaluation complete (test, HumanEval)",
-            final / "run.json",
-            lambda: (
-                read_json(final / "run.json")["status"] == "complete"
-                and {"codecontests_test", "humaneval"} <= set(read_json(final / "metrics.json"))
-            ),
-        ),
-        (
-            "6.4 comparison report, every metric with a value",
-            comparison,
-            lambda: all(r["phase1"] is not None for r in read_json(comparison)["rows"]),
-        ),
-        (
-            "6.4 HumanEval pass@1 not significantly worse",
-            comparison,
-            lambda: answer_of(comparison, "humaneval", "accepted_at_1") != "worse",
-        ),
-        (
-            "6.4 exec_success_rate (valid) rose",
-            comparison,
-            lambda: answer_of(comparison, "codecontests_valid", "exec_success_rate") == "improved",
-        ),
-        (
+    text: str
+    source: Path
+    holds: Holds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an item came out, as checklist.json has it."""
+
+    item: str
+    status: Status
+    source: str
+
+
+def plan(folders: RunFolders, h: Handoff, results: Sequence[CheckResult]) -> list[Item]:
+    """The items of 6.1 to 6.5."""
+    train = folders.data / "sft_train.parquet"
+    record, smoke = (folder / train_run.NAME for folder in (folders.checkpoints, folders.smoke_test))
+    log = folders.outputs / "logs" / "latest"
+    evaluation = h.evaluation or folders.outputs / "eval_step_N"
+    final, comparison, model = folders.final, folders.comparison, h.model
+    valid_rate = functools.partial(answer_of, dataset="codecontests_valid", metric="exec_success_rate")
+    humaneval = functools.partial(answer_of, dataset="humaneval", metric="accepted_at_1")
+    check = {c.name: c for c in results}
+    return [
+        Item("6.1 sft_train.parquet loads", train, has_rows),
+        Item("6.1 messages are system, user, assistant", train, has_three_turns),
+        Item("6.1 evaluation problems kept out of training", folders.data / sft_report.NAME, kept_out),
+        Item("6.1 ten random rows: prompt and response apart", train, prompt_and_response_apart),
+        Item("6.2 smoke test of ten steps", smoke, training_complete),
+        Item("6.2 the checkpoint holds huggingface/", model, lambda path: path.name == "huggingface"),
+        Item("6.2 huggingface/ loads in transformers", model, lambda _: check["generation"].status != "fail"),
+        Item("6.2 loss, lr, grad_norm and val/loss logged", log, logs_everything),
+        Item("6.2 the same in W&B", record, training_in_wandb),
+        Item("6.2 training reached its last step", record, training_complete),
+        Item("6.3 first checkpoint evaluated (valid, MBPP)", folders.outputs, first_is_evaluated),
+        Item("6.3 metrics complete", evaluation / "metrics.json", metrics_complete),
+        Item("6.3 metrics in W&B", evaluation / evaluation_run.NAME, evaluation_in_wandb),
+        Item("6.3 QA logs saved", evaluation, lambda path: any(path.glob("qa_logs/*_qa.jsonl"))),
+        Item("6.3 valid_big evaluated at step 2000", folders.outputs / "eval_step_2000", valid_big_is_evaluated),
+        Item("6.3 best_checkpoint.json chosen", folders.outputs / best_checkpoint.NAME, best_is_chosen),
+        Item("6.4 final evaluation complete (test, HumanEval)", final / evaluation_run.NAME, final_complete),
+        Item("6.4 comparison report, every metric with a value", comparison, every_metric_has_a_value),
+        Item("6.4 HumanEval pass@1 not significantly worse", comparison, lambda path: humaneval(path) != "worse"),
+        Item("6.4 exec_success_rate (valid) rose", comparison, lambda path: valid_rate(path) == "improved"),
+        Item(
             "6.5 the model's path may stand in the GRPO configuration",
-            handoff.model,
-            lambda: "fail" not in verdicts.values(),
+            model,
+            lambda _: all(c.status != "fail" for c in results),
         ),
-        (
-            "6.5 vLLM serves the model",
-            handoff.model,
-            lambda: None if "not run" in evidence(results, "vllm") else verdicts["vllm"] != "fail",
-        ),
-        (
-            "6.5 the model answers with Python",
-            handoff.model,
-            lambda: None if "not run" in evidence(results, "generated_code") else verdicts["generated_code"] != "fail",
-        ),
+        Item("6.5 vLLM serves the model", model, lambda _: not_failed_if_run(check["vllm"])),
+        Item("6.5 the model answers with Python", model, lambda _: not_failed_if_run(check["generated_code"])),
     ]
-    return [{"item": item, "status": status(source, holds), "source": str(source)} for item, source, holds in plan]
 
 
-def evidence(results: list, name: str) -> str:
-    return next(c.evidence for c in results if c.name == name)
+def checklist(folders: RunFolders, handoff: Handoff, results: Sequence[CheckResult]) -> list[Outcome]:
+    """How every item of the plan came out. One without anything to read it from is not applicable."""
+    return [Outcome(i.text, status(i), str(i.source)) for i in plan(folders, handoff, results)]
 
 
-def outputs_directory(root: Path, handoff) -> Path:
-    """Where the run's evaluations and report lie: beside the evaluation of the checkpoint, else in the toolkit's
-    outputs/."""
-    return handoff.evaluation.parent if handoff.evaluation else root / "outputs"
-
-
-def data_directory(root: Path, handoff) -> Path:
-    """Where the run's training data lie: beside its evaluations (as the demo has them), else in the toolkit's data/."""
-    beside = outputs_directory(root, handoff) / "data"
-    return beside if (beside / "sft_train.parquet").exists() else root / "data"
-
-
-def training_directory(model: Path) -> Path:
-    """Where the training run of `model` wrote its checkpoints: the best models are kept elsewhere, kept.json says of
-    which."""
-    kept = model.parent / "kept.json"
-    return (Path(read_json(kept)["source"]) if kept.exists() else model).parent.parent
-
-
-def status(source: Path, holds: Callable[[], bool | None]) -> str:
-    if not source.exists():
+def status(item: Item) -> Status:
+    """Whether the item holds; damage to what it is read from is a failure."""
+    if not item.source.exists():
         return "not applicable"
     try:
-        held = holds()
-    except (BadInput, OSError, KeyError, TypeError, ValueError, IndexError, StopIteration):
+        held = item.holds(item.source)
+    except (BadInput, OSError, LookupError, TypeError, ValueError, StopIteration):
         held = False
-    return "not applicable" if held is None else "pass" if held else "fail"
+    if held is None:
+        return "not applicable"
+    return "pass" if held else "fail"
 
 
-def trained(record: Path) -> bool:
-    return read_json(record)["status"] == "complete"
-
-
-def wandb_of_training(record: Path) -> bool | None:
-    """Whether verl was told to log to W&B; None where the run chose the console alone."""
-    logger = next(a for a in read_json(record)["command"] if a.startswith("trainer.logger="))
-    return True if "wandb" in logger else None
-
-
-def wandb_of_evaluation(run: dict) -> bool | None:
-    """Whether the evaluation was given a W&B project; None where it was not."""
-    return any(s["stamp"]["arguments"].get("wandb_project") for s in run["sessions"]) or None
-
-
-def metrics_complete(metrics: dict) -> bool:
-    """Whether every set has the contract's rates and counts."""
-    needed = (
-        "total_problems",
-        "accepted_at_1",
-        "pass_ratio_mean",
-        "avg_gen_tokens",
-        "avg_judge_time",
-        "truncation_rate",
-        "timeout_rate",
-    )
-    return bool(metrics) and all(m.get(k) is not None for m in metrics.values() for k in needed)
-
-
-def answer_of(comparison: Path, dataset: str, metric: str) -> str:
-    """generate_report.py's answer to one row: improved, worse, equivalent or not shown."""
-    return next(r["answer"] for r in read_json(comparison)["rows"] if (r["dataset"], r["metric"]) == (dataset, metric))
-
-
-def separated(path: Path) -> bool:
-    """Whether ten random rows keep the problem in the user's turn and the program in the assistant's."""
-    import pyarrow.parquet as pq
-
-    from phase1.contract.prompts import extract_code
-
-    rows = pq.read_table(path, columns=["messages"]).column("messages")
-    picked = random.Random(42).sample(range(len(rows)), min(10, len(rows)))
-    turns = [{m["role"]: m["content"] for m in rows[i].as_py()} for i in picked]
-    return all(
-        t["user"].strip()
-        and extract_code(t["assistant"]).strip()
-        and extract_code(t["assistant"]) not in t["user"]
-        and not any(mark in t[role] for mark in ("### Prompt", "### Response") for role in ("user", "assistant"))
-        for t in turns
-    )
-
-
-def parquet_rows(path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(path).metadata.num_rows
-
-
-def roles_sound(path: Path) -> bool:
-    """Whether every row of `messages` has exactly the three turns."""
-    import pyarrow.parquet as pq
-
-    return all(
-        [m["role"] for m in row.as_py()] == ["system", "user", "assistant"]
-        for batch in pq.ParquetFile(path).iter_batches(columns=["messages"])
-        for row in batch["messages"]
-    )
-
-
-def kept_out(report: dict) -> bool:
-    """Whether the training data were held against the problems of every evaluation set, with that filter on."""
-    sets = report["evaluation_sets"]
-    return (
-        all(isinstance(sets.get(name), int) for name in EVAL_SETS)
-        and "contamination" not in report["stamp"]["arguments"]["skip"]
-    )
-
-
-def first_evaluation(outputs: Path) -> dict | None:
-    """metrics.json of the earliest evaluated step; None where there is none."""
-    steps = sorted(int(m[1]) for p in outputs.glob("eval_step_*") if (m := re.fullmatch(r"eval_step_(\d+)", p.name)))
-    return read_json(outputs / f"eval_step_{steps[0]}" / "metrics.json") if steps else None
-
-
-def show_checklist(items: list[dict]) -> None:
+def show_checklist(outcomes: Iterable[Outcome]) -> None:
+    """Print the table."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title="End-to-end plan", title_justify="left")
     for column in ("item", "status", "read from"):
         table.add_column(column, overflow="fold")
-    for i in items:
-        table.add_row(i["item"], i["status"], i["source"])
+    for outcome in outcomes:
+        table.add_row(outcome.item, outcome.status, outcome.source)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+# --------------------------------------------------------------------------------------------------------- 6.1: data
+def has_rows(path: Path) -> bool:
+    """Whether the Parquet file holds rows."""
+    import pyarrow.parquet as pq
+
+    return bool(pq.ParquetFile(path).metadata.num_rows > 0)
+
+
+def has_three_turns(path: Path) -> bool:
+    """Whether every row of `messages` has exactly the three turns."""
+    import pyarrow.parquet as pq
+
+    return all(
+        [turn["role"] for turn in row.as_py()] == ["system", "user", "assistant"]
+        for batch in pq.ParquetFile(path).iter_batches(columns=["messages"])
+        for row in batch["messages"]
+    )
+
+
+def kept_out(path: Path) -> bool:
+    """Whether the records were compared with the problems of every evaluation set, with that filter on."""
+    report = SftReport.read(path)
+    compared = all(isinstance(report.evaluation_sets.get(name), int) for name in EVAL_SETS)
+    return compared and "contamination" not in report.stamp.arguments["skip"]
+
+
+def prompt_and_response_apart(path: Path) -> bool:
+    """Whether random rows keep the problem in the user's turn and the program in the assistant's."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path, columns=["messages"]).column("messages")
+    picked = random.Random(SEED).sample(range(len(rows)), min(RANDOM_ROWS, len(rows)))
+    return all(turns_apart({turn["role"]: turn["content"] for turn in rows[i].as_py()}) for i in picked)
+
+
+def turns_apart(turns: Mapping[str, str]) -> bool:
+    """The same of one row, whose turns are given by role."""
+    user, assistant = turns["user"], turns["assistant"]
+    code = extract_code(assistant)
+    if not user.strip() or not code.strip() or code in user:
+        return False
+    return not any(mark in turn for mark in ("### Prompt", "### Response") for turn in (user, assistant))
+
+
+# ----------------------------------------------------------------------------------------------------- 6.2: training
+def training_complete(path: Path) -> bool:
+    """Whether train_run.json says that the last step was saved."""
+    return TrainRun.read(path).status == "complete"
+
+
+def training_in_wandb(path: Path) -> bool | None:
+    """Whether verl was told to log to W&B; None where the run chose others."""
+    return "wandb" in TrainRun.read(path).loggers or None
+
+
+def logs_everything(path: Path) -> bool:
+    """Whether the console log holds every number that the plan names."""
+    text = path.read_text(errors="replace")
+    return all(name in text for name in LOGGED)
+
+
+# -------------------------------------------------------------------------------------------------- 6.3: evaluations
+def first_is_evaluated(outputs: Path) -> bool | None:
+    """Whether the earliest evaluated step was evaluated on the plan's sets; None where no step was evaluated."""
+    steps = step_folders(outputs, "eval_step_")
+    return set(EVALUATED) <= set(read_json(steps[min(steps)] / "metrics.json")) if steps else None
+
+
+def metrics_complete(path: Path) -> bool:
+    """Whether every set of metrics.json has the contract's rates and counts."""
+    metrics = read_json(path)
+    return bool(metrics) and all(m.get(key) is not None for m in metrics.values() for key in CONTRACT_METRICS)
+
+
+def evaluation_in_wandb(path: Path) -> bool | None:
+    """Whether the evaluation was given a W&B project; None where it was not."""
+    sessions = EvaluationRun.read(path).sessions
+    return any(session.stamp.arguments.get("wandb_project") for session in sessions) or None
+
+
+def valid_big_is_evaluated(folder: Path) -> bool:
+    """Whether the evaluation has the large validation set."""
+    return "codecontests_valid_big" in read_json(folder / "metrics.json")
+
+
+def best_is_chosen(path: Path) -> bool:
+    """Whether a best step is named."""
+    return "best_step" in read_json(path)
+
+
+# ------------------------------------------------------------------------------------------------------- 6.4: report
+def final_complete(path: Path) -> bool:
+    """Whether the final evaluation, of which this is run.json, is complete and has the test-only sets."""
+    return EvaluationRun.read(path).complete and set(FINAL) <= set(read_json(path.with_name("metrics.json")))
+
+
+def every_metric_has_a_value(path: Path) -> bool:
+    """Whether no row of the report's tables lacks Phase 1's number."""
+    return all(row["phase1"] is not None for row in read_json(path)["rows"])
+
+
+def answer_of(path: Path, dataset: str, metric: str) -> str:
+    """generate_report.py's answer to one row: improved, worse, equivalent or not shown."""
+    rows = read_json(path)["rows"]
+    return str(next(row["answer"] for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)))
+
+
+# ------------------------------------------------------------------------------------------------------ 6.5: hand-off
+def not_failed_if_run(check: CheckResult) -> bool | None:
+    """Whether a check did not fail; None where it was not run."""
+    return None if "not run" in check.evidence else check.status != "fail"

@@ -20,7 +20,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterable
@@ -64,136 +63,6 @@ def libc_call(name: str, *args: object) -> None:
     """A libc function that returns 0 on success; OSError otherwise."""
     if getattr(LIBC, name)(*args) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
-
-
-# x86-64 and AArch64 numbers of calls that a contest program has no use for: kernel attack surface, and memory or
-# processes that no limit bounds (memfd, System V segments; both escape RLIMIT_AS). Denied with ENOSYS or EPERM.
-_DENIED = {
-    0xC000003E: (  # AUDIT_ARCH_X86_64
-        (
-            319,
-            447,
-            29,
-            64,
-            68,
-            240,
-            425,
-            426,
-            427,
-            438,
-            310,
-            311,
-            312,
-            101,
-            272,
-            308,
-            165,
-            166,
-            428,
-            429,
-            430,
-            431,
-            432,
-            442,
-            155,
-            321,
-            298,
-            323,
-            246,
-            320,
-            175,
-            313,
-            176,
-            167,
-            168,
-            248,
-            249,
-            250,
-            169,
-            161,
-            304,
-            303,
-        ),
-        56,
-        435,
-    ),
-    0xC00000B7: (  # AUDIT_ARCH_AARCH64
-        (
-            279,
-            447,
-            194,
-            190,
-            186,
-            180,
-            425,
-            426,
-            427,
-            438,
-            270,
-            271,
-            272,
-            117,
-            97,
-            268,
-            40,
-            39,
-            428,
-            429,
-            430,
-            431,
-            432,
-            442,
-            41,
-            280,
-            241,
-            282,
-            104,
-            294,
-            105,
-            273,
-            106,
-            224,
-            225,
-            217,
-            218,
-            219,
-            142,
-            51,
-            265,
-            264,
-        ),
-        220,
-        435,
-    ),
-}
-
-
-def seccomp_filter() -> bytes | None:
-    """A classic BPF program for `bwrap --seccomp`; None on an architecture whose numbers are not listed."""
-    arch = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(os.uname().machine)
-    if arch is None:
-        return None
-    denied, clone, clone3 = _DENIED[arch]
-
-    def op(code: int, jt: int, jf: int, k: int) -> bytes:
-        return struct.pack("<HBBI", code, jt, jf, k)
-
-    load, equal, bits, ret = 0x20, 0x15, 0x45, 0x06
-    allow, kill, eperm, enosys = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
-    program = [op(load, 0, 0, 4), op(equal, 1, 0, arch), op(ret, 0, 0, kill), op(load, 0, 0, 0)]
-    if arch == 0xC000003E:  # the x32 numbers would pass by the list
-        program += [op(0x35, 0, 1, 0x40000000), op(ret, 0, 0, enosys)]
-    program += [op(equal, 0, 1, clone3), op(ret, 0, 0, enosys)]  # flags behind a pointer; glibc falls back to clone
-    program += [
-        op(equal, 0, 4, clone),
-        op(load, 0, 0, 16),
-        op(bits, 0, 1, 0x7E020000),
-        op(ret, 0, 0, eperm),
-        op(ret, 0, 0, allow),
-    ]
-    for number in denied:
-        program += [op(equal, 0, 1, number), op(ret, 0, 0, eperm)]
-    return b"".join([*program, op(ret, 0, 0, allow)])
 
 
 def sealed(name: str, data: bytes) -> int:
@@ -248,7 +117,7 @@ def bwrap_argv(plan: dict) -> list[str]:
     else:
         args += ["--dir", "/tmp"]
     args += ["--remount-ro", "/", "--chdir", "/tmp"]
-    if plan["seccomp"]:
+    if plan["filter"]:
         args += ["--seccomp", "6"]
     return [*args, "--", *plan["python"], "-c", BOOT]
 
@@ -419,7 +288,7 @@ class Launcher:
         if request["op"] == "plan":
             self.plan = request["plan"]
             self.code = sealed("code", bytes.fromhex(request["code"]))
-            program = seccomp_filter() if self.plan["seccomp"] else None
+            program = bytes.fromhex(self.plan["filter"])
             self.filter = sealed("seccomp", program) if program else None
             self.plan["mounts"] = self.reach(self.plan["mounts"])
             self.cgroup = own_cgroup() if self.plan["cgroup"] else None

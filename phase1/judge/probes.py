@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from phase1.judge.launcher import ENVIRONMENT, SHM_BYTES, TMP_BYTES
-from phase1.judge.outcomes import PROCESSES, Task
-from phase1.judge.sandbox import CompileFailed, LocalSandbox, SandboxFailed
+from phase1.judge.outcomes import PROCESSES, CompileFailed, SandboxFailed, Task
+from phase1.judge.sandbox import LocalSandbox
 
 ESSENTIAL = ("file_system", "network", "processes", "tree_kill")  # without these nothing is judged unless --unsafe
 HIDDEN = ("/etc/passwd", "/etc/shadow", "/root", "/home", "/var", "/sys", "/run", "/proc/1/root", "/proc/kcore")

@@ -26,22 +26,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phase1.files import BadInput
-from phase1.judge.inside import asserts as zygote_asserts
-from phase1.judge.inside import ending as zygote_end
-from phase1.judge.inside import fork_server as zygote
-from phase1.judge.inside import stage as zygote_script
-from phase1.judge.launcher import PROGRAM_PACKAGES, TMP_BYTES
-from phase1.judge.outcomes import PROCESSES, Task, TestRun, assert_runs, over_memory, stdin_verdict
+from pydantic import JsonValue
 
-MAX_TIMEOUTS = 3  # one after another; the rest of the tests then count as failed
+from phase1.files import BadInput
+from phase1.judge.inside import asserts, ending, fork_server, stage
+from phase1.judge.launcher import PROGRAM_PACKAGES, TMP_BYTES
+from phase1.judge.outcomes import (
+    ATTEMPTS,
+    MAX_TIMEOUTS,
+    PROCESSES,
+    CompileFailed,
+    SandboxFailed,
+    Task,
+    TestRun,
+    assert_runs,
+    over_memory,
+    stdin_verdict,
+)
+from phase1.judge.seccomp import seccomp_filter
+
 OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output is long
 FAMILY_SLACK = (
     128 << 20
 )  # bytes that several processes may hold beyond the memory limit: each counts shared pages again
-ATTEMPTS = 3  # of a test whose sandbox died without a word
 
-_RESULT = struct.Struct(zygote.RESULT)
+_RESULT = struct.Struct(fork_server.RESULT)
 _INSPECT = """
 import json, marshal, os, site, sys
 code = marshal.dumps([(name, compile(source, name, "exec")) for name, source in json.load(sys.stdin)])
@@ -53,22 +62,14 @@ print(json.dumps({"version": sys.version.split()[0], "executable": executable, "
 
 # What runs inside, in the order of its imports.
 _INSIDE = (
-    ("phase1.judge.inside.asserts", zygote_asserts),
-    ("phase1.judge.inside.ending", zygote_end),
-    ("phase1.judge.inside.stage", zygote_script),
-    ("__main__", zygote),
+    ("phase1.judge.inside.asserts", asserts),
+    ("phase1.judge.inside.ending", ending),
+    ("phase1.judge.inside.stage", stage),
+    ("__main__", fork_server),
 )
 
 
 _NUMBERS = itertools.count(1)  # of all sandboxes of this process: taken in one step, so that no two starts share one
-
-
-class CompileFailed(Exception):
-    """The program does not compile: syntax_error."""
-
-
-class SandboxFailed(Exception):
-    """The judge itself failed, after retries: sandbox_error, never the model's."""
 
 
 @dataclass
@@ -98,7 +99,7 @@ class LocalSandbox:
         self.boxes: dict[int, _Box] = {}
         self.spare: list[_Box] = []  # started and waiting for a task: starting is mostly waiting for the kernel
         self.lost = 0  # sandboxes that ended without a word; each costs its program a second try
-        self.info: dict = {}
+        self.info: dict[str, JsonValue] = {}
         self.plan: dict[str, Any] = {}
         self.process: subprocess.Popen | None = None
 
@@ -139,7 +140,7 @@ class LocalSandbox:
             "python": [python["executable"], "-S", "-s", "-B"],
             "mounts": mounts,
             "proc": proc,
-            "seccomp": seccomp,
+            "filter": ((seccomp_filter() if seccomp else None) or b"").hex(),
             "cgroup": bool(bwrap),
         }
         planned = await self._launch(python["code"])
@@ -343,15 +344,15 @@ class LocalSandbox:
             done, compiled = first, False
             while True:
                 kind, code, cpu, wall, rss, total, out, err, report = await self._frame(box, patience)
-                if kind == zygote.COMPILED:
+                if kind == fork_server.COMPILED:
                     compiled = True
                     if code:
                         raise CompileFailed(err.decode(errors="replace"))
-                elif kind == zygote.DONE:
+                elif kind == fork_server.DONE:
                     if code:
                         raise SandboxFailed(err.decode(errors="replace"))
                     return
-                elif kind == zygote.DIRTY:
+                elif kind == fork_server.DIRTY:
                     return
                 elif task.kind == "stdin":
                     verdict, detail = stdin_verdict(
@@ -434,7 +435,7 @@ def _interpreters() -> list[str]:
 
 
 def _inspect(executable: str) -> dict | None:
-    """Version, paths and the zygote compiled for this interpreter; None where it cannot do it."""
+    """Version, paths and the fork-server compiled for this interpreter; None where it cannot do it."""
     sources = [(name, Path(str(module.__file__)).read_text(encoding="utf-8")) for name, module in _INSIDE]
     try:
         answer = subprocess.run(

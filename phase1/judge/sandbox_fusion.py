@@ -21,17 +21,25 @@ import base64
 import random
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from pydantic import JsonValue
 
 from phase1.files import BadInput
-from phase1.judge.inside import asserts as zygote_asserts
-from phase1.judge.inside import fork_server as zygote
-from phase1.judge.outcomes import Task, TestRun, assert_runs, stdin_verdict
-from phase1.judge.sandbox import ATTEMPTS, MAX_TIMEOUTS, CompileFailed, SandboxFailed
+from phase1.judge.inside import asserts, fork_server
+from phase1.judge.outcomes import (
+    ATTEMPTS,
+    MAX_TIMEOUTS,
+    CompileFailed,
+    SandboxFailed,
+    Task,
+    TestRun,
+    assert_runs,
+    stdin_verdict,
+)
 
 MAX_OUTPUT = 200_000  # bytes; beyond it the server's answer cannot be trusted
 TRIES = ATTEMPTS + 2  # of one request, over all servers
@@ -49,8 +57,8 @@ except BaseException as e:
 """
 _ASSERTS = """
 import base64, builtins
-scope = {{"__builtins__": dict(vars(builtins)), "__name__": "zygote_asserts"}}
-exec(compile(base64.b64decode({source!r}), "zygote_asserts", "exec"), scope)
+scope = {{"__builtins__": dict(vars(builtins)), "__name__": "asserts"}}
+exec(compile(base64.b64decode({source!r}), "asserts", "exec"), scope)
 scope["run_remote"](__import__("ast").literal_eval(base64.b64decode({job!r}).decode("utf-8", "surrogatepass")))
 """
 
@@ -67,7 +75,7 @@ class FusionSandbox:
         self.in_flight = dict.fromkeys(self.urls, 0)
         self.down = dict.fromkeys(self.urls, 0.0)  # loop time until which a server is left alone
         self.lost = 0  # answers that said nothing of the program; each costs a further request
-        self.info: dict[str, Any] = {"mode": "sandbox_fusion", "sandbox_urls": list(urls)}
+        self.info: dict[str, JsonValue] = {"mode": "sandbox_fusion", "sandbox_urls": list(urls)}
 
     async def open(self) -> None:
         """Health check: at least one server must run a program. BadInput when none does."""
@@ -86,7 +94,7 @@ class FusionSandbox:
     async def close(self) -> None:
         await self.session.close()
 
-    async def run(self, task: Task) -> AsyncIterator[TestRun]:
+    async def run(self, task: Task) -> AsyncGenerator[TestRun]:
         """As LocalSandbox.run."""
         async with self.slots:
             await self._compile(task.program)
@@ -125,7 +133,7 @@ class FusionSandbox:
                 ast.parse(source)
             except (SyntaxError, ValueError) as e:
                 raise SandboxFailed(f"the tests do not compile: {e}") from None
-        module = base64.b64encode(Path(zygote_asserts.__file__).read_bytes())
+        module = base64.b64encode(Path(asserts.__file__).read_bytes())
         code = _ASSERTS.format(source=module, job=base64.b64encode(repr(job).encode("utf-8", "surrogatepass")))
         kind, status, wall, out, err = await self._execute(code, "", task.limit)
         return assert_runs(kind, status, out, marker, task, first, wall, 0, err)
@@ -156,7 +164,7 @@ class FusionSandbox:
         }
 
     async def _execute(self, code: str, stdin: str, limit: float) -> tuple[int, int, float, bytes, bytes]:
-        """(kind as the zygote's, exit code or signal, wall s, stdout, stderr) of one run; SandboxFailed after TRIES."""
+        """(kind as the fork-server's, exit code or signal, wall s, stdout, stderr); SandboxFailed after TRIES."""
         body, problem, tried = self._body(code, stdin, limit), "", None
         for attempt in range(TRIES):
             if attempt:
@@ -178,14 +186,18 @@ class FusionSandbox:
             raise SandboxFailed(f"no answer after {TRIES} tries: {problem}")
         out, err = (
             result["stdout"].encode("utf-8", "surrogatepass"),
-            result["stderr"].encode("utf-8", "surrogatepass")[-zygote.ERR_TAIL :],
+            result["stderr"].encode("utf-8", "surrogatepass")[-fork_server.ERR_TAIL :],
         )
         if len(out) >= MAX_OUTPUT:
             raise SandboxFailed("an output of 200 kB or more, which this server cuts or calls a timeout; judge locally")
         wall, status = float(result["execution_time"]), int(result["return_code"])
         if result["status"] == "TimeLimitExceeded":
-            return zygote.WALL, 0, wall, out, err
-        return (zygote.SIGNALLED, -status, wall, out, err) if status < 0 else (zygote.EXITED, status, wall, out, err)
+            return fork_server.WALL, 0, wall, out, err
+        return (
+            (fork_server.SIGNALLED, -status, wall, out, err)
+            if status < 0
+            else (fork_server.EXITED, status, wall, out, err)
+        )
 
     def _choose(self, avoid: str | None) -> str:
         """The server with the least to do; one that has just failed only when there is no other."""

@@ -12,29 +12,31 @@ import mmap
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple, NoReturn, Self
 
+import numpy as np
 import torch
 
 from phase1.files import BadInput
-from phase1.model.tensors import CHUNK, Source
+from phase1.model.tensors import CHUNK, Shape, Source
 
 _SHARD_NAME = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _DTensor(torch.Tensor):
+class _DTensor(torch.Tensor):  # type: ignore[misc]  # mypy does not see torch's types
     """A DTensor as it was pickled: the shape of the whole, this rank's `_local_tensor`, and in `_spec` mesh and
     placements."""
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(cls, func: object, types: object, args: object = (), kwargs: object = None) -> NoReturn:
         raise TypeError(f"{func}: only the local tensor of a DTensor has values here")
 
 
 class _Part:
     """What DTensors are made of beside tensors: the attributes that were pickled, and no code."""
 
-    def __new__(cls, *_):
+    def __new__(cls, *_: object) -> Self:
         return super().__new__(cls)
 
 
@@ -59,7 +61,11 @@ _STAND_INS = [(_DTensor, "torch.distributed.tensor.DTensor")] + [
 
 # ------------------------------------------------------------------------------------------------------ FSDP shards
 def find_shards(ckpt_dir: Path) -> list[Path]:
-    """The model shards of a checkpoint in rank order. BadInput names what is missing or does not belong there."""
+    """The model shards of a checkpoint in rank order.
+
+    Raises:
+        BadInput: names the shard that is missing or does not belong there.
+    """
     if not ckpt_dir.is_dir():
         raise BadInput(f"{ckpt_dir}: no such directory; give a global_step_N folder")
     found: dict[int, dict[int, Path]] = {}
@@ -88,10 +94,13 @@ def find_shards(ckpt_dir: Path) -> list[Path]:
 
 
 def load_shard(path: Path) -> dict[str, torch.Tensor]:
-    """A rank's state dict, mapped, not read. Only tensors are unpickled (weights_only): a shard can run no code."""
-    registered = (
-        torch.serialization.get_safe_globals()
-    )  # torch.distributed.tensor's own, where something has imported it
+    """A rank's state dict, mapped, not read. Only tensors are unpickled (weights_only): a shard can run no code.
+
+    Raises:
+        BadInput: the file is missing, torn, or no model's state dict.
+    """
+    # torch.distributed.tensor registers classes of its own, where something has imported it.
+    registered = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(_STAND_INS)
     try:
@@ -114,13 +123,58 @@ def load_shard(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def read_shards(paths: list[Path], shapes: Callable[[], dict[str, tuple[int, ...]]] = dict) -> dict[str, Source]:
+def check_steps(paths: list[Path]) -> None:
+    """Check that all shards were saved at one step, the one that their folder is named after.
+
+    Weights do not tell of which step they are, but each rank saves the state of its learning rate schedule beside them.
+    Ranks that saved none (save_contents without `extra`) are not compared.
+
+    Raises:
+        BadInput: names the file of another step.
+    """
+    states = {path: path.with_name(path.name.replace("model_world", "extra_state_world")) for path in paths}
+    found = {state: step for state in states.values() if (step := _step_of(state)) is not None}
+    if not found:
+        return
+    first, last = min(found.values()), max(found.values())
+    named = re.search(r"global_step_(\d+)$", str(paths[0].parent.resolve()))
+    if first != last:
+        wrong = next(path for path, step in found.items() if step == last)
+        raise BadInput(f"{wrong}: of step {last}, others are of step {first}; copy all ranks from one save")
+    if named and int(named[1]) != first:
+        raise BadInput(
+            f"{next(iter(found))}: of step {first} in a folder named {named[0]}; copy all ranks from one save, or name "
+            f"the folder global_step_{first}"
+        )
+
+
+def _step_of(extra_state: Path) -> int | None:
+    """The step at which a rank's extra_state_*.pt was saved; None where it is missing or of an unknown form."""
+    rebuild = np.empty(0).__reduce__()[0]  # in the generator's state; numpy 1 and 2 name this function differently
+    allowed = [
+        *((rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+        np.ndarray,
+        np.dtype,
+        type(np.dtype(np.uint32)),
+    ]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            state = torch.load(extra_state, map_location="cpu", weights_only=True)
+        return int(state["lr_scheduler"]["last_epoch"])
+    except Exception:  # torch.load raises all kinds for a file that is torn or holds other classes
+        return None
+
+
+def read_shards(paths: list[Path], shapes: Callable[[], dict[str, Shape]] = dict) -> dict[str, Source]:
     """Every parameter of a checkpoint by name, from the shards of all ranks.
 
     FSDP1 and FSDP2 state dicts hold DTensors, sharded on one dimension of the mesh and replicated on the other, if
     any (HSDP). A plain tensor is one whole copy a rank, or a rank's piece along dimension 0: verl 0.7.0's merger takes
     the second for granted (model_merger/fsdp_model_merger.py:211), 0.9.1's the first. Here `shapes()`, the model's
-    own, decides; it is called only where there is such a tensor. BadInput names the file that does not fit the others.
+    own, decides; it is called only where there is such a tensor.
+
+    Raises:
+        BadInput: names the file that does not fit the others.
     """
     states = [load_shard(p) for p in paths]
     first = states[0]
@@ -138,9 +192,7 @@ def read_shards(paths: list[Path], shapes: Callable[[], dict[str, tuple[int, ...
     return {name: _sharded(name, paths, [s[name] for s in states], shapes) for name in first}
 
 
-def _sharded(
-    name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Callable[[], dict[str, tuple[int, ...]]]
-) -> Source:
+def _sharded(name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Callable[[], dict[str, Shape]]) -> Source:
     """One parameter from its pieces in rank order."""
     dtype, shape, dim = parts[0].dtype, tuple(parts[0].shape), 0
     for path, part in zip(paths, parts, strict=True):
@@ -153,8 +205,9 @@ def _sharded(
                 f"{path}: {name} is {tuple(part.shape)}, in {paths[0].name} {shape}; it belongs to another model"
             )
     if isinstance(parts[0], _DTensor):
-        ranks, dim = _pieces(name, paths, parts)
-        paths, locals_ = [paths[r] for r in ranks], [parts[r]._local_tensor for r in ranks]
+        placed = _placement(name, paths, parts)
+        dim, paths = placed.dim, [paths[r] for r in placed.ranks]
+        locals_ = [parts[r]._local_tensor for r in placed.ranks]
     elif len(parts) > 1 and shape == shapes().get(name):
         for path, part in zip(paths, parts, strict=True):
             if part.shape != parts[0].shape or not torch.equal(part.view(torch.uint8), parts[0].view(torch.uint8)):
@@ -181,19 +234,28 @@ def _sharded(
 
 
 def _written_by(tensor: torch.Tensor) -> int | None:
-    """The rank that saved a DTensor, as its mesh names it; torch 2.9's mesh holds all ranks and its own place among
-    them."""
+    """The rank that saved a DTensor, as its mesh names it; None for a plain tensor, or where the mesh does not say.
+
+    torch 2.9's mesh holds all ranks and its own place among them.
+    """
     if not isinstance(tensor, _DTensor):
         return None
     mesh = tensor._spec.mesh
     if hasattr(mesh, "mesh") and not hasattr(mesh, "_rank"):
         return int(mesh.mesh[tuple(mesh._coordinate_on_dim)])
-    return getattr(mesh, "_rank", None)
+    rank: int | None = getattr(mesh, "_rank", None)
+    return rank
 
 
-def _pieces(name: str, paths: list[Path], parts: list[torch.Tensor]) -> tuple[list[int], int]:
-    """(ranks whose pieces make up a DTensor, in order, the dimension they are joined along), from each rank's place in
-    the mesh."""
+class _Placement(NamedTuple):
+    """The ranks whose pieces make up a DTensor, in order, and the dimension along which the pieces are joined."""
+
+    ranks: list[int]
+    dim: int
+
+
+def _placement(name: str, paths: list[Path], parts: list[torch.Tensor]) -> _Placement:
+    """How a DTensor is split, from each rank's place in the mesh. BadInput where the ranks contradict each other."""
     placed = [(type(p).__name__, getattr(p, "dim", 0)) for p in parts[0]._spec.placements]
     if any(kind != "Replicate" for kind, _ in placed[:-1]) or placed[-1][0] not in ("Replicate", "Shard"):
         raise BadInput(f"{paths[0]}: {name} is placed as {placed}; only FSDP and HSDP checkpoints are read here")
@@ -213,7 +275,8 @@ def _pieces(name: str, paths: list[Path], parts: list[torch.Tensor]) -> tuple[li
     if (world_size := math.prod(max(axis) + 1 for axis in zip(*places, strict=True))) != len(parts):
         raise BadInput(f"{paths[0]}: {name} was saved on {world_size} ranks, {len(parts)} shards are here")
     ranks = [places[p] for p in sorted(places) if not any(p[:-1])]  # the replicas of the first dimension hold the same
-    return (ranks, placed[-1][1]) if placed[-1][0] == "Shard" else (ranks[:1], 0)
+    kind, dim = placed[-1]
+    return _Placement(ranks, dim) if kind == "Shard" else _Placement(ranks[:1], 0)
 
 
 def _rows(pieces: list[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -19,6 +19,7 @@ from phase1.report.inputs import DatasetResult, value_of
 from phase1.report.tables import rate_interval
 from phase1.report.text import shown
 from phase1.report.verdict import Evidence
+from phase1.train.log import Series, drawable
 
 INK = "#0a0b0c"  # stands for the page's own text colour and is replaced by currentColor
 PHASES = (("Phase 0 (base)", "#8593a8"), ("Phase 1 (SFT)", "#2f7fe0"))
@@ -241,13 +242,12 @@ def _checkpoints(ax: Axes, curve: Sequence[tuple[int, dict]], base: DatasetResul
     ax.legend(loc="upper center", bbox_to_anchor=(0.42, -0.18), ncol=3, columnspacing=1, handlelength=1.4)
 
 
-def _series(ax: Axes, log_data: dict[str, list[tuple[int, float]]], keys: Sequence[str], log: bool) -> None:
+def _series(ax: Axes, log_data: Series, keys: Sequence[str], log: bool) -> None:
     for key, colour in zip(keys, ("#2f7fe0", "#e06c3f"), strict=False):
-        points = [(s, v) for s, v in log_data.get(key, []) if np.isfinite(v) and (v > 0 or not log)]
+        points = drawable(log_data, key, log_scale=log)
         if points:
-            stride = max(1, len(points) // 1500)  # more points than pixels only make the file large
             ax.plot(
-                *zip(*points[::stride], strict=True),
+                *zip(*points, strict=True),
                 color=colour,
                 label=key,
                 marker="o" if len(points) < 30 else None,

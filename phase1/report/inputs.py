@@ -365,49 +365,6 @@ def _short(value: Any) -> str:
 
 
 # --------------------------------------------------------------------------------------- training and checkpoints
-_STEP = re.compile(r"\bstep:(\d+)\b((?: - [\w/().%@-]+:\S+)+)")
-_PAIR = re.compile(r" - ([\w/().%@-]+):(?:np\.float\d+\()?([-+.\deE]+|nan|inf|-inf)\)?")
-
-
-def read_train_log(paths: Sequence[Path]) -> dict[str, list[tuple[int, float]]]:
-    """Series by key (train/loss, train/grad_norm, val/loss, …) as (step, value), from verl's console log or JSON Lines.
-
-    A step that was logged twice (a resumed run) counts with its last value.
-    """
-    series: dict[str, dict[int, float]] = {}
-    for path in paths:
-        steps = 0
-        try:
-            lines = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
-        except OSError as e:
-            raise BadInput(f"{path}: {e.strerror}; give the log of the training run") from None
-        with lines:
-            for line in lines:
-                for step, values in _steps(line):
-                    steps += 1
-                    for key, value in values.items():
-                        series.setdefault(key, {})[step] = value
-        if not steps:
-            raise BadInput(
-                f"{path}: no line of the form `step:10 - train/loss:1.23`; give verl's console log or "
-                "train_metrics.jsonl"
-            )
-    return {key: sorted(by_step.items()) for key, by_step in series.items()}
-
-
-def _steps(line: str) -> list[tuple[int, dict[str, float]]]:
-    if line.startswith("{"):
-        try:
-            row = json.loads(line)
-            return [
-                (int(row["step"]), {k: float(v) for k, v in row.items() if "/" in k and isinstance(v, int | float)})
-            ]
-        except (ValueError, KeyError, TypeError, OverflowError):
-            return []
-    line = re.sub(r"\x1b\[[0-9;]*m", "", line)
-    return [(int(m[1]), {k: float(v) for k, v in _PAIR.findall(m[2])}) for m in _STEP.finditer(line)]
-
-
 def read_checkpoints(outputs: Path) -> tuple[list[tuple[int, dict[str, dict]]], list[str]]:
     """(step, summary by data set) of every eval_step_N under `outputs`, and what could not be read."""
     found, notes = [], []

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from phase1.contract.records import Record
@@ -14,23 +13,16 @@ from phase1.files import BadInput, read_jsonl
 from phase1.report.flips import Flips
 from phase1.report.form import MEANING
 from phase1.report.tables import HEADINGS, NONE, Row, row_answer, row_change, row_interval, show_change, show_value
+from phase1.report.templating import page_environment
 from phase1.report.text import shown
 from phase1.report.verdict import Verdict
 
 SHOW = 3000  # characters of one prompt, program or output
 FLIP_BUDGET = 2_000_000  # characters of all flips in the page; the rest is named by id
 
-ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,  # whatever comes from a model, a program or a file is escaped
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-ENVIRONMENT.filters["shown"] = shown
+ENVIRONMENT = page_environment()
 ENVIRONMENT.filters["value"] = show_value
 ENVIRONMENT.filters["change"] = show_change
-ENVIRONMENT.finalize = lambda x: shown(x, 1_000_000) if isinstance(x, str) and not isinstance(x, Markup) else x
 
 
 def report_html(

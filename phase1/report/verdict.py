@@ -20,6 +20,7 @@ from phase1.report.flips import Flips, exception_types
 from phase1.report.inputs import MISMATCH, Finding, Side
 from phase1.report.tables import NONE, TEST, VALID, Row, row_interval, show_change, show_value
 from phase1.report.text import markdown_text
+from phase1.train.log import Series
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Evidence:
     phase1: Side
     rows: Sequence[Row]
     flips: Sequence[Flips] = ()
-    train_log: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    train_log: Series = field(default_factory=dict)
     train_data: dict[str, Any] | None = None
 
     def value(self, phase: int, dataset: str, metric: str) -> float | None:

@@ -1,6 +1,76 @@
-"""`python -m phase1.train`: see run.py."""
+"""The training stage around verl: check the job, decide where it resumes, record it, and say afterwards whether it
+ended.
+
+    python -m phase1.train --dry_run -- [HYDRA_OVERRIDE …]            # print checks and command, write nothing
+    python -m phase1.train --argv_file FILE -- [HYDRA_OVERRIDE …]     # record the start, write the command to FILE
+    python -m phase1.train --stopped METRICS -- [HYDRA_OVERRIDE …]    # after a crash or a signal: say what is lost
+    python -m phase1.train --finished -- [HYDRA_OVERRIDE …]           # afterwards: exit 0 if the last step is saved
+
+Called by run_sft.sh, where the variables and their defaults stand. FILE stays empty when nothing is left to train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from pathlib import Path
 
 from phase1.files import run_script
-from phase1.train.run import main
+from phase1.train.job import launch_command, read_job
+from phase1.train.preflight.checks import Check, refuse_failed, run_checks, show
+from phase1.train.preflight.outcome import warns
+from phase1.train.preflight.tracking import wandb_offline
+from phase1.train.record import record_start, refuse_changes, report_end, report_stop, run_shape
+from phase1.train.resume import refuse_other_world_size, resume_point
+from phase1.train.schedule import schedule_of
 
-run_script(main)
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m phase1.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dry_run", action="store_true", help="print checks and command, write nothing")
+    what.add_argument("--argv_file", type=Path, help="write the command here; left empty when nothing is left to train")
+    what.add_argument(
+        "--stopped", type=Path, metavar="METRICS", help="read train_metrics.jsonl and say what was saved and lost"
+    )
+    what.add_argument("--finished", action="store_true", help="compare the last saved step with the expected one")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides for verl, after all of ours")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    job = read_job(dict(os.environ), args.overrides)
+    if args.finished:
+        return report_end(job)
+    if args.stopped:
+        report_stop(job, args.stopped)
+        return 0
+    if args.dry_run:
+        checks = run_checks(job)
+        show(checks)
+        refuse_failed(checks)
+    schedule, resume, shape = schedule_of(job), resume_point(job), run_shape(job)
+    if resume.step:
+        refuse_other_world_size(job, resume)
+        refuse_changes(job, shape)
+    command = launch_command(job, wandb_offline=wandb_offline(job), schedule_steps=schedule.span)
+    if args.dry_run:
+        if resume.note:
+            show([Check("resume", warns(resume.note))])
+        print(shlex.join(command))
+    elif resume.step >= schedule.total_steps:
+        place = f"step {resume.step} of {schedule.total_steps} is saved in {job.ckpt_dir}"
+        print(f"finished already: {place}; nothing is trained")
+    else:
+        resume.settle(job.ckpt_dir)
+        record_start(job, shape, command, step=resume.step, total=schedule.total_steps)
+        args.argv_file.write_bytes("".join(f"{word}\0" for word in command).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,108 +1,51 @@
 """The training job as it is asked for: run_sft.sh's environment and trailing Hydra overrides -> verl's command line.
 
-The defaults of contract 3 stand in run_sft.sh, each an environment variable; this file maps them to the trainer's keys.
+The defaults of contract 3 stand in run_sft.sh, each an environment variable; SETTINGS of verl_version.py says under
+which key each trainer takes them.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
+import math
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from phase1.files import BadInput
-from phase1.train.estimate import CHECKPOINT_COPIES
+from phase1.train.overrides import hydra_text, parse_override
+from phase1.train.verl_version import (
+    ATTENTION,
+    FLASH_ATTENTION,
+    SAVE_CONTENTS,
+    SETTINGS,
+    TRAINERS,
+    Setting,
+    default_trainer,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAINERS = {  # TRAINER -> verl's module, ours that it loads (patches/)
-    "fsdp": ("verl.trainer.fsdp_sft_trainer", "phase1_verl_hook"),  # removed after verl 0.7.0
-    "engine": ("verl.trainer.sft_trainer", "phase1_engine_hook"),
-}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A row of contract 3: the key and its value, or in capitals the environment variable that holds it.
-
-    `key` is the spec's, which is that of verl 0.7.0's FSDPSFTTrainer, and the name that this toolkit uses throughout;
-    `engine` is the engine trainer's where that differs.
-    """
-
-    key: str
-    value: str
-    kind: str = (
-        "literal"  # literal: passed on as it is; text: quoted where Hydra reads something else; list: a,b -> [a,b]
-    )
-    engine: str | None = ""  # "": the same key; None: the engine trainer has no such setting
-    only: str = ""  # the one trainer that knows it
-
-    def key_of(self, trainer: str) -> str | None:
-        """The trainer's own key, None where it has none."""
-        if self.only and self.only != trainer:
-            return None
-        return self.key if trainer == "fsdp" or self.engine == "" else self.engine
-
-
-# In the contract's order. An empty value leaves verl's own default. What the engine trainer's defaults are is not ours
-# (lr 1e-3, constant schedule, betas .999): every hyperparameter is passed.
-SETTINGS = (
-    Setting("data.train_files", "TRAIN_FILE", "text"),
-    Setting("data.val_files", "VAL_FILE", "text"),
-    Setting("data.multiturn.enable", "true", engine=None),
-    Setting("data.multiturn.messages_key", "messages", engine="data.messages_key"),
-    Setting("data.max_length", "MAX_LENGTH"),
-    Setting("data.truncation", "right"),
-    Setting("data.train_batch_size", "TRAIN_BATCH_SIZE"),
-    Setting("data.micro_batch_size_per_gpu", "MICRO_BATCH_SIZE"),
-    Setting("data.balance_dp_token", "True"),
-    Setting("data.pad_mode", "no_padding", only="engine"),
-    Setting("data.use_dynamic_bsz", "True", only="engine"),
-    Setting("data.max_token_len_per_gpu", "MAX_TOKENS_PER_GPU", only="engine"),
-    Setting("model.partial_pretrain", "MODEL_PATH", "text", engine="model.path"),
-    Setting("model.trust_remote_code", "True"),
-    Setting("model.enable_gradient_checkpointing", "GRADIENT_CHECKPOINTING"),
-    Setting("model.use_remove_padding", "True", only="engine"),
-    Setting("+model.override_config.attn_implementation", "ATTENTION", only="engine"),
-    Setting("model.strategy", "fsdp2", engine="engine.strategy"),
-    Setting("model.fsdp_config.model_dtype", "MODEL_DTYPE", engine="engine.model_dtype"),
-    Setting("engine.reshard_after_forward", "RESHARD", only="engine"),
-    Setting("engine.use_torch_compile", "False", only="engine"),  # of verl's entropy, which SFT does not compute
-    Setting("optim.lr", "LR"),
-    Setting("optim.betas", "[0.9,0.95]"),
-    Setting("optim.weight_decay", "0.01"),
-    Setting("optim.lr_warmup_steps_ratio", "WARMUP_RATIO"),
-    Setting("optim.clip_grad", "1.0"),
-    Setting("optim.lr_scheduler", "cosine", engine="optim.lr_scheduler_type"),
-    Setting(
-        "optim.override_optimizer_config", "{fused:True}", only="engine"
-    ),  # AdamW in one kernel, no temporary copies
-    Setting("trainer.total_epochs", "EPOCHS"),
-    Setting("trainer.total_training_steps", "TOTAL_STEPS"),
-    Setting("trainer.save_freq", "SAVE_FREQ"),
-    Setting("trainer.test_freq", "TEST_FREQ"),
-    Setting("trainer.max_ckpt_to_keep", "MAX_CKPT_TO_KEEP"),
-    Setting("trainer.logger", "LOGGER", "list"),
-    Setting("trainer.seed", "42"),
-    Setting("trainer.resume_mode", "RESUME_MODE"),
-    Setting("trainer.project_name", "PROJECT_NAME", "text"),
-    Setting("trainer.experiment_name", "EXPERIMENT_NAME", "text"),
-    Setting("trainer.default_local_dir", "CKPT_DIR", "text"),
-    Setting("trainer.checkpoint.save_contents", "[model,optimizer,extra,hf_model]", engine="checkpoint.save_contents"),
-)
+BF16 = ("bf16", "bfloat16")
+FP32 = ("fp32", "float32")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training run. `config` maps keys as SETTINGS spells them to parsed values, trailing overrides applied."""
+    """One training run.
 
-    trainer: str  # fsdp or engine
-    config: dict[str, Any]
-    overrides: tuple[str, ...]  # verl's arguments, word by word
-    nproc: int  # processes on this node
+    Attributes:
+        trainer: fsdp or engine.
+        config: verl's settings by SETTINGS' keys, as Hydra reads them, trailing overrides applied.
+        overrides: verl's arguments, word by word.
+        nproc: processes on this node.
+        environ: the environment that run_sft.sh started with.
+    """
+
+    trainer: str
+    config: dict[str, object]
+    overrides: tuple[str, ...]
+    nproc: int
     nnodes: int
     node_rank: int
     on_cpu: bool
@@ -110,33 +53,90 @@ class Job:
 
     @property
     def world_size(self) -> int:
+        """Processes on all nodes."""
         return self.nproc * self.nnodes
 
     @property
     def ckpt_dir(self) -> Path:
-        return Path(str(self.config["trainer.default_local_dir"]))
+        """The folder of global_step_N and train_run.json."""
+        return Path(self.text("trainer.default_local_dir"))
+
+    @property
+    def model_folder(self) -> Path | None:
+        """The model's folder on this machine, None where it is not here yet."""
+        return model_folder(self.text("model.partial_pretrain"))
+
+    @property
+    def save_contents(self) -> list[str]:
+        """What each checkpoint is to hold, in verl's words."""
+        return list_of(self.config["trainer.checkpoint.save_contents"])
+
+    @property
+    def loggers(self) -> list[str]:
+        """Where verl sends its metrics: console, wandb, …"""
+        return list_of(self.config["trainer.logger"])
+
+    @property
+    def master_bytes(self) -> int:
+        """Bytes of a parameter in the master weights."""
+        return 2 if self.config["model.fsdp_config.model_dtype"] in BF16 else 4
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch.compile is used, which the fsdp trainer has not."""
+        return self.trainer == "engine" and self.environ.get("COMPILE") == "1"
+
+    def text(self, key: str) -> str:
+        """A value of the config as text."""
+        return str(self.config[key])
 
     def number(self, key: str, least: int = 1) -> int:
-        """A whole number of the config. BadInput names the knob that sets it."""
+        """A whole number of the config.
+
+        Raises:
+            BadInput: it is none, or less than `least`; the message names the variable that sets it.
+        """
         value = self.config.get(key)
-        if type(value) is not int or value < least:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise BadInput(f"{key}={value}: a whole number of at least {least} is needed; {how_to_set(key)}")
         return value
 
     def files(self, key: str) -> list[Path]:
         """The file of a config key, or its files where a trailing override gives a list of shards."""
-        value = self.config[key]
-        return [Path(str(v)) for v in (value if isinstance(value, list) else [value])]
+        return [Path(name) for name in list_of(self.config[key])]
+
+
+def list_of(value: object) -> list[str]:
+    """A config value that may be one text or a list of them; empty for null."""
+    return [str(v) for v in (value if isinstance(value, list) else [] if value is None else [value])]
 
 
 def how_to_set(key: str) -> str:
-    knob = next((s.value for s in SETTINGS if s.key == key and s.value.isupper()), None)
-    return f"set the environment variable {knob}" if knob else f"give {key}=… behind run_sft.sh's own arguments"
+    """What the user does to change a key of the config."""
+    variable = next((s.variable for s in SETTINGS if s.key == key and s.variable), None)
+    return f"set the environment variable {variable}" if variable else f"give {key}=… behind run_sft.sh's own arguments"
 
 
+def model_folder(name: str) -> Path | None:
+    """The local folder of a model: a path, or the snapshot of a Hub name in the Hugging Face cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith(("/", ".")):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+# ---------------------------------------------------------------------------------------------------- from run_sft.sh
 def read_job(environ: dict[str, str], trailing: list[str]) -> Job:
-    """The job that run_sft.sh's variables and its trailing arguments describe. BadInput for what Hydra cannot read."""
-    missing = sorted({s.value for s in SETTINGS if s.value.isupper()} - environ.keys())
+    """The job that run_sft.sh's variables and its trailing arguments describe.
+
+    Raises:
+        BadInput: a variable is missing, Hydra cannot read an override, or a value would be taken for something else.
+    """
+    missing = sorted({s.variable for s in SETTINGS if s.variable} - environ.keys())
     if missing:
         raise BadInput(
             f"the environment lacks {', '.join(missing)}; start the training with run_sft.sh, which sets them"
@@ -145,80 +145,89 @@ def read_job(environ: dict[str, str], trailing: list[str]) -> Job:
     if trainer not in TRAINERS:
         raise BadInput(f"TRAINER={trainer}: expected {' or '.join(TRAINERS)}")
     on_cpu = environ["DEVICE"] == "cpu"
-    environ = environ | {"ATTENTION": environ["ATTENTION"] or best_attention(on_cpu)}
-    overrides = []
-    for setting in SETTINGS:
-        key, value = setting.key_of(trainer), environ[setting.value] if setting.value.isupper() else setting.value
-        if key is None or value == "":
-            continue
-        if setting.kind == "list" and not value.startswith("["):
-            value = f"[{value}]"
-        overrides.append(f"{key}={hydra_text(value) if setting.kind == 'text' else value}")
+    ours = [word for s in SETTINGS if (word := override_of(s, trainer, environ, on_cpu))]
     spec_key = {s.key_of(trainer): s.key for s in SETTINGS}
-    config: dict[str, Any] = {}
-    for override in [*overrides, *trailing]:
+    config: dict[str, object] = {}
+    for override in [*ours, *trailing]:
         config |= {spec_key.get(k, k): v for k, v in parse_override(override).items()}
-    # Hydra writes its own log and config there; by default it would make outputs/<date>/<time>/ wherever the shell
-    # stands.
-    overrides.append(f"hydra.run.dir={hydra_text(str(Path(str(config['trainer.default_local_dir'])) / 'hydra'))}")
+    # Hydra writes its log and its configuration there; by default it would make outputs/<date>/<time>/ in the current
+    # directory.
+    ours.append(f"hydra.run.dir={hydra_text(str(Path(str(config['trainer.default_local_dir'])) / 'hydra'))}")
     if on_cpu:
-        overrides.append("trainer.device=cpu")
-        if trainer == "engine":  # most CPUs emulate bf16: fp32 throughout
-            overrides.append("+engine.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}")
-    numbers = {}
-    for name, least in (("NPROC", 1), ("NNODES", 1), ("NODE_RANK", 0)):
-        if not environ[name].isdecimal() or int(environ[name]) < least:
-            raise BadInput(f"{name}={environ[name]}: a whole number of at least {least} is needed")
-        numbers[name] = int(environ[name])
-    if numbers["NODE_RANK"] >= numbers["NNODES"]:
-        raise BadInput(f"NODE_RANK={numbers['NODE_RANK']} of NNODES={numbers['NNODES']}: nodes are counted from 0")
-    refuse_misspelt(config, environ)
-    return Job(
-        trainer,
-        config,
-        (*overrides, *trailing),
-        numbers["NPROC"],
-        numbers["NNODES"],
-        numbers["NODE_RANK"],
-        on_cpu,
-        environ,
+        ours += TRAINERS[trainer].on_cpu
+    job = Job(
+        trainer=trainer,
+        config=config,
+        overrides=(*ours, *trailing),
+        nproc=_count(environ, "NPROC"),
+        nnodes=_count(environ, "NNODES"),
+        node_rank=_count(environ, "NODE_RANK", least=0),
+        on_cpu=on_cpu,
+        environ=environ,
     )
+    if job.node_rank >= job.nnodes:
+        raise BadInput(f"NODE_RANK={job.node_rank} of NNODES={job.nnodes}: nodes are counted from 0")
+    refuse_misspelt(job)
+    return job
 
 
-def refuse_misspelt(config: dict[str, Any], environ: dict[str, str]) -> None:
-    """Values that the trainer would take for something else in silence, or trip over once the weights are loaded."""
-    for name in ("FUSED_LOSS", "COMPILE"):
-        if environ.get(name, "0") not in ("0", "1"):
-            raise BadInput(f"{name}={environ[name]}: 1 or 0 is needed")
-    if not 0 <= activation_budget(environ) <= 1:
+def override_of(setting: Setting, trainer: str, environ: dict[str, str], on_cpu: bool) -> str | None:
+    """A setting as the trainer's command line has it, None where it has not: no such key, or no value."""
+    key = setting.key_of(trainer)
+    value = environ[setting.variable] if setting.variable else setting.value
+    if key is None or value == "":
+        return None
+    if setting.key == f"+{ATTENTION}" and not on_cpu and importlib.util.find_spec("flash_attn"):
+        value = FLASH_ATTENTION
+    if setting.kind == "list" and not value.startswith("["):
+        value = f"[{value}]"
+    return f"{key}={hydra_text(value) if setting.kind == 'text' else value}"
+
+
+def _count(environ: dict[str, str], name: str, least: int = 1) -> int:
+    if not environ[name].isdecimal() or int(environ[name]) < least:
+        raise BadInput(f"{name}={environ[name]}: a whole number of at least {least} is needed")
+    return int(environ[name])
+
+
+def refuse_misspelt(job: Job) -> None:
+    """Refuse values that the trainer would silently take for something else, or fail on once the weights are loaded.
+
+    Raises:
+        BadInput: names the value and what is expected.
+    """
+    config, environ = job.config, job.environ
+    if environ.get("COMPILE", "0") not in ("0", "1"):
+        raise BadInput(f"COMPILE={environ['COMPILE']}: 1 or 0 is needed")
+    budget = activation_budget(environ)
+    if not 0 <= budget <= 1:
         raise BadInput(f"ACTIVATION_MEMORY_BUDGET={environ['ACTIVATION_MEMORY_BUDGET']}: a share from 0 to 1 is needed")
-    if activation_budget(environ) and (
-        environ.get("COMPILE") != "1" or config["model.enable_gradient_checkpointing"] is False
-    ):
+    if budget and (environ.get("COMPILE") != "1" or config["model.enable_gradient_checkpointing"] is False):
         raise BadInput(
-            f"ACTIVATION_MEMORY_BUDGET={environ['ACTIVATION_MEMORY_BUDGET']} is read where COMPILE=1 and "
+            f"ACTIVATION_MEMORY_BUDGET={environ['ACTIVATION_MEMORY_BUDGET']} only works with COMPILE=1 and "
             "GRADIENT_CHECKPOINTING=True; set both, or leave it 0"
         )
     for key in ("model.enable_gradient_checkpointing", "engine.reshard_after_forward"):
-        if config.get(key, True) not in (True, False):
+        if not isinstance(config.get(key, True), bool):
             raise BadInput(f"{key}={config[key]}: True or False is needed; {how_to_set(key)}")
     for key in ("optim.lr", "optim.lr_warmup_steps_ratio"):
-        if type(config[key]) not in (int, float) or not 0 <= config[key] < float("inf"):
-            raise BadInput(f"{key}={config[key]}: a number of at least 0 is needed; {how_to_set(key)}")
-    if config["trainer.resume_mode"] not in ("auto", "disable", "resume_path"):
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise BadInput(f"{key}={value}: a number of at least 0 is needed; {how_to_set(key)}")
+    mode = config["trainer.resume_mode"]
+    if mode not in ("auto", "disable", "resume_path"):
         raise BadInput(
-            f"trainer.resume_mode={config['trainer.resume_mode']}: auto, disable or resume_path; "
-            f"{how_to_set('trainer.resume_mode')}"
+            f"trainer.resume_mode={mode}: auto, disable or resume_path is needed; {how_to_set('trainer.resume_mode')}"
         )
     contents = config["trainer.checkpoint.save_contents"]
-    if not isinstance(contents, list) or not all(str(c) in CHECKPOINT_COPIES for c in contents):
+    if not isinstance(contents, list) or not set(job.save_contents) <= set(SAVE_CONTENTS):
         raise BadInput(
-            f"trainer.checkpoint.save_contents={contents}: a list of {', '.join(CHECKPOINT_COPIES)} is needed; "
-            "verl leaves out in silence what it does not know"
+            f"trainer.checkpoint.save_contents={contents}: a list of {', '.join(SAVE_CONTENTS)} is needed; "
+            "verl silently leaves out what it does not know"
         )
-    if str(config["trainer.default_local_dir"]) != environ["CKPT_DIR"]:  # lock, record and watcher look there
+    if job.text("trainer.default_local_dir") != environ["CKPT_DIR"]:  # the lock and the records are there
         raise BadInput(
-            f"trainer.default_local_dir={config['trainer.default_local_dir']} is not "
+            f"trainer.default_local_dir={job.text('trainer.default_local_dir')} is not "
             f"CKPT_DIR={environ['CKPT_DIR']}; set CKPT_DIR instead"
         )
 
@@ -228,96 +237,34 @@ def activation_budget(environ: dict[str, str]) -> float:
     try:
         return float(environ.get("ACTIVATION_MEMORY_BUDGET") or 0)
     except ValueError:
-        return float("nan")
-
-
-# ------------------------------------------------------------------------------------------------ what is installed
-def verl_folder() -> Path:
-    """The verl package that this Python would import; verl itself is not imported (it takes seconds)."""
-    spec = importlib.util.find_spec("verl")
-    if spec is None or not spec.submodule_search_locations:
-        raise BadInput(
-            f"verl is not installed for {sys.executable}; activate the environment that has it, or name it: PYTHON=…"
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def default_trainer() -> str:
-    """fsdp where verl still has it (0.7.0 and before), else engine."""
-    return "fsdp" if (verl_folder().parent / (TRAINERS["fsdp"][0].replace(".", "/") + ".py")).is_file() else "engine"
-
-
-def best_attention(on_cpu: bool) -> str:
-    """The engine trainer's attention over packed rows: flash-attn where it is installed, else torch's own kernels."""
-    return "flash_attention_2" if not on_cpu and importlib.util.find_spec("flash_attn") else "phase1_packed"
-
-
-# ------------------------------------------------------------------------------------------------- Hydra's grammar
-@functools.cache
-def overrides_parser() -> Any:
-    """Hydra's parser. BadInput where Hydra, and so verl, is not installed."""
-    try:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-    except ImportError:
-        raise BadInput(
-            f"hydra-core is not installed for {sys.executable}; activate the environment that has verl, or "
-            "name it: PYTHON=…"
-        ) from None
-    return OverridesParser.create()
-
-
-def parse_override(override: str) -> dict[str, Any]:
-    """{key: value} of one `key=value` word, {} for a deletion, by Hydra's own parser."""
-    parser = overrides_parser()
-    from hydra.errors import HydraException
-
-    try:
-        parsed = parser.parse_override(override)
-    except HydraException as e:
-        reason = str(e).splitlines()[0]
-        raise BadInput(
-            f"{override!r} is not a Hydra override ({reason}); expected key=value, special characters in quotes"
-        ) from None
-    if parsed.is_sweep_override():
-        raise BadInput(f"{override!r} is a sweep to Hydra; write a list as [a,b] and a text with commas as \"'a,b'\"")
-    return {} if parsed.is_delete() else {parsed.key_or_group: parsed.value()}
-
-
-def hydra_text(text: str) -> str:
-    """`text` as the value of an override: bare where Hydra reads it back as this very string, else quoted.
-
-    Source: https://hydra.cc/docs/advanced/override_grammar/basic/ ("Quoted values"); `${` is OmegaConf's and escaped.
-    """
-    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    if escaped == text and text == text.strip() != "":
-        try:
-            if next(iter(parse_override(f"k={text}").values())) == text:
-                return text
-        except BadInput:
-            pass
-    # Inside quotes a backslash counts as an escape only in front of a quote, the closing one included.
-    escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), escaped)
-    return f"'{escaped}'"
+        return math.nan
 
 
 # ------------------------------------------------------------------------------------------------------ the command
-def launch_command(job: Job, wandb_offline: bool, schedule_steps: int) -> list[str]:
-    """The whole command, environment included: torchrun by module, so that this very Python's one is taken."""
-    module, hook = TRAINERS[job.trainer]
-    modules = [m for m in job.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if m and m != hook]
+def launch_command(job: Job, *, wandb_offline: bool, schedule_steps: int) -> list[str]:
+    """The whole command, environment included. torchrun is started as a module, so that it is this Python's.
+
+    Args:
+        job: the training run.
+        wandb_offline: whether W&B must log to files.
+        schedule_steps: steps over which the learning rate falls.
+
+    Raises:
+        BadInput: several nodes, and no address at which they meet.
+    """
+    trainer = TRAINERS[job.trainer]
+    modules = [m for m in job.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if m and m != trainer.hook]
+    paths = [p for p in job.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     variables = {
-        "VERL_USE_EXTERNAL_MODULES": ",".join([*modules, hook]),
+        "VERL_USE_EXTERNAL_MODULES": ",".join([*modules, trainer.hook]),
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT / "patches"), *paths])),
     }
-    paths = [p for p in job.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT / "patches"), *paths]))
-    if job.trainer == "engine":
+    if job.trainer == "engine":  # read by patches/phase1_engine_hook.py
         variables |= {
-            f"PHASE1_{name}": job.environ.get(name) or "0"
-            for name in ("FUSED_LOSS", "COMPILE", "ACTIVATION_MEMORY_BUDGET")
-        }
-        variables |= {
+            "PHASE1_COMPILE": job.environ.get("COMPILE") or "0",
+            "PHASE1_ACTIVATION_MEMORY_BUDGET": job.environ.get("ACTIVATION_MEMORY_BUDGET") or "0",
             "PHASE1_BALANCE": str(int(job.config["data.balance_dp_token"] is True)),
             "PHASE1_SCHEDULE_STEPS": str(schedule_steps),
         }
@@ -325,15 +272,18 @@ def launch_command(job: Job, wandb_offline: bool, schedule_steps: int) -> list[s
         variables["CUDA_VISIBLE_DEVICES"] = ""  # verl takes a visible GPU whatever trainer.device says
     if wandb_offline:
         variables["WANDB_MODE"] = "offline"
-    if job.nnodes == 1:
-        nodes = ["--standalone", "--nnodes=1"]
-    else:
+    nodes = ["--standalone", "--nnodes=1"]
+    if job.nnodes > 1:
         if not job.environ.get("MASTER_ADDR"):
             raise BadInput(
                 "NNODES is more than 1 and MASTER_ADDR is empty; set it to the first node's address on every node"
             )
-        nodes = [f"--nnodes={job.nnodes}"] + [
-            f"--{name}={job.environ[name.upper()]}" for name in ("node_rank", "master_addr", "master_port")
+        nodes = [
+            f"--nnodes={job.nnodes}",
+            f"--node_rank={job.environ['NODE_RANK']}",
+            f"--master_addr={job.environ['MASTER_ADDR']}",
+            f"--master_port={job.environ['MASTER_PORT']}",
         ]
     launcher = [sys.executable, "-m", "torch.distributed.run", *nodes, f"--nproc_per_node={job.nproc}"]
-    return ["env", *(f"{k}={v}" for k, v in variables.items()), *launcher, "-m", module, *job.overrides]
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    return ["env", *settings, *launcher, "-m", trainer.module, *job.overrides]

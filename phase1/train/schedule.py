@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phase1.files import BadInput, read_json
+from phase1.contract.state.sft_report import NAME, SftReport
+from phase1.files import BadInput
 from phase1.train.job import Job, how_to_set
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps as the trainer will count them: partial batches are dropped, the learning rate spans all epochs."""
+    """Steps as the trainer will count them: a last batch that is not full is dropped.
+
+    Attributes:
+        span: steps of all epochs, over which the learning rate falls.
+        total_steps: the last step of this run.
+        saves: how many checkpoints it writes.
+    """
 
     steps_per_epoch: int
-    span: int  # steps of all epochs
-    total_steps: int  # the last step of this run
+    span: int
+    total_steps: int
     warmup_steps: int
     saves: int
 
 
 def schedule_of(job: Job) -> Schedule:
-    """Steps of the whole run. BadInput when the data are too few for one step, or for the steps asked for."""
+    """Steps of the whole run.
+
+    Raises:
+        BadInput: the data are too few for one step, or for the steps asked for; or a setting is no such number.
+    """
     rows, size = used_rows(job, "train"), job.number("data.train_batch_size")
     per_epoch = rows // job.world_size // (size // job.world_size)
     if per_epoch == 0:
@@ -40,14 +51,23 @@ def schedule_of(job: Job) -> Schedule:
     for key in ("trainer.save_freq", "trainer.test_freq"):
         if job.number(key, least=-1) == 0:
             raise BadInput(f"{key}=0: the trainer divides by it; {how_to_set(key)} to -1 for only once, at the end")
-    save_freq = job.config["trainer.save_freq"]
-    saves = -(-total // save_freq) if save_freq > 0 else 1
-    return Schedule(per_epoch, span, total, int(span * float(job.config["optim.lr_warmup_steps_ratio"])), saves)
+    save_freq = job.number("trainer.save_freq", least=-1)
+    return Schedule(
+        steps_per_epoch=per_epoch,
+        span=span,
+        total_steps=total,
+        warmup_steps=int(span * float(job.text("optim.lr_warmup_steps_ratio"))),
+        saves=-(-total // save_freq) if save_freq > 0 else 1,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ rows
 def parquet_rows(job: Job, key: str) -> int:
-    """Rows of a config key's Parquet files; BadInput when one is missing, broken or not in the form verl reads."""
+    """Rows of a config key's Parquet files.
+
+    Raises:
+        BadInput: one is missing, broken or not in the form that verl reads.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -62,13 +82,13 @@ def parquet_rows(job: Job, key: str) -> int:
                 f"{path}: not a whole Parquet file ({str(e).splitlines()[0]}); write it again with prepare_sft_data.py"
             ) from None
         schema = file.schema_arrow
-        kind = schema.field("messages").type if "messages" in schema.names else None
-        turns = (
-            kind.value_type if kind is not None and (pa.types.is_list(kind) or pa.types.is_large_list(kind)) else None
-        )
-        if turns is None or not pa.types.is_struct(turns) or {"role", "content"} - {f.name for f in turns}:
+        column = schema.field("messages").type if "messages" in schema.names else None
+        turn = None
+        if column is not None and (pa.types.is_list(column) or pa.types.is_large_list(column)):
+            turn = column.value_type
+        if turn is None or not pa.types.is_struct(turn) or not {"role", "content"} <= {f.name for f in turn}:
             raise BadInput(
-                f"{path}: needs a column messages, a list of {{role, content}} structs, has {kind or schema.names}"
+                f"{path}: needs a column messages, a list of {{role, content}} structs, has {column or schema.names}"
             )
         rows += file.metadata.num_rows
     return rows
@@ -90,9 +110,9 @@ class RowLengths:
 
 def row_lengths(job: Job) -> RowLengths | None:
     """From the report beside the training file; None where there is none, or it was written without --model."""
-    report = job.files("data.train_files")[0].with_name("sft_report.json")
-    found = read_json(report) if report.is_file() else {}
-    if not found.get("tokens"):
+    path = job.files("data.train_files")[0].with_name(NAME)
+    report = SftReport.read(path) if path.is_file() else SftReport()
+    if not report.tokens or report.padding_share_at_max_length is None:
         return None
-    mean = (1 - found["padding_share_at_max_length"]) * found["stamp"]["arguments"]["max_length"]
-    return RowLengths(mean, found["tokens"]["p100"])
+    max_length = float(str(report.stamp.arguments["max_length"]))
+    return RowLengths((1 - report.padding_share_at_max_length) * max_length, round(report.tokens["p100"]))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from phase1.judge.judge import JudgeConfig
+from phase1.judge.config import JudgeConfig
 from tests.judge import conformance_asserts
 from tests.judge.conformance_explained import EXPLAINED, explained
 from tests.judge.conformance_programs import Program, combinations

@@ -28,7 +28,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from phase1.judge.judge import JudgeConfig, judge_all, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import judge_all, open_judge
 from tests import public_problems
 
 PROGRAM = "print(int(input()) * 2)\n"
@@ -105,7 +106,8 @@ KINDS = {
 A_TURN = """
 import asyncio, os, sys, time
 sys.path.insert(0, {checkout!r})
-from phase1.judge.judge import JudgeConfig, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import open_judge
 os.sched_setaffinity(0, {{max(os.sched_getaffinity(0))}})
 tests = [{{"input": f"{{i}}\\n", "output": f"{{i * 2}}\\n"}} for i in range({tests})]
 cases = {{"type": "codecontests", "tests": tests}}

@@ -35,7 +35,7 @@ from phase1.generate.sampling import Sampling
 from phase1.generate.vllm_backend import VllmGenerator
 from phase1.generate.vllm_client import ClientSettings
 from phase1.generate.vllm_servers import ask
-from phase1.judge.judge import JudgeConfig
+from phase1.judge.config import JudgeConfig
 from phase1.machine import free_ports
 from phase1.model.tokenizer import chat_ids, load_chat_tokenizer
 from tests.generate.stub_vllm import key

@@ -45,16 +45,14 @@ ENGINE = {
     "MAX_LENGTH": 4096,
     "MAX_TOKENS_PER_GPU": 32768,
     "GRADIENT_CHECKPOINTING": False,
-    "FUSED_LOSS": 1,
     "COMPILE": 0,
-    "RESHARD": False,
-    "ATTENTION": "phase1_packed",
+    "overrides": ["engine.reshard_after_forward=False"],
     "steps": 14,
 }
 LARGE = ENGINE | {
     "MAX_TOKENS_PER_GPU": 16384,
     "GRADIENT_CHECKPOINTING": True,
-    "RESHARD": True,
+    "overrides": [],
     "steps": 7,
     "rows": 128,
     "NPROC": 2,
@@ -69,7 +67,7 @@ RUNS = {  # the most informative first
     "05b/engine 16k": ENGINE | {"MAX_TOKENS_PER_GPU": 16384},
     "05b/engine 16k checkpointing": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True},
     "05b/engine 16k checkpointing; logits": ENGINE
-    | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "FUSED_LOSS": 0},
+    | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "PHASE1_FUSED_LOSS": 0},
     "15b/engine 16k checkpointing": ENGINE | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True},
     "15b/engine checkpointing compiled": ENGINE | {"GRADIENT_CHECKPOINTING": True, "COMPILE": 1},
     "15b/spec": SPEC | {"steps": 5},
@@ -81,7 +79,12 @@ RUNS = {  # the most informative first
     | {"COMPILE": 1, "MAX_TOKENS_PER_GPU": 8192, "ACTIVATION_MEMORY_BUDGET": ".15"},
     "7b/engine compiled 24k": LARGE | {"COMPILE": 1, "MAX_TOKENS_PER_GPU": 24576},
     "05b/engine 16k checkpointing; sdpa": ENGINE
-    | {"MAX_TOKENS_PER_GPU": 16384, "GRADIENT_CHECKPOINTING": True, "ATTENTION": "sdpa", "steps": 5},
+    | {
+        "MAX_TOKENS_PER_GPU": 16384,
+        "GRADIENT_CHECKPOINTING": True,
+        "overrides": [*ENGINE["overrides"], "model.override_config.attn_implementation=sdpa"],
+        "steps": 5,
+    },
     "05b/spec bf16": SPEC | {"MODEL_DTYPE": "bf16", "steps": 10},
     "tiny/engine": ENGINE | {"steps": 4},
     "tiny/spec": SPEC | {"steps": 4},

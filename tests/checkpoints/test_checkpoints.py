@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import verify_handoff
 from phase1.checkpoints import attempts as checkpoint_attempts
 from phase1.checkpoints import command as checkpoints
 from phase1.checkpoints import one_pass as checkpoint_night
@@ -25,6 +24,7 @@ from phase1.checkpoints.gpus import choose_gpus
 from phase1.checkpoints.keep import keep, kept_model, point_best_model, release, user_of
 from phase1.contract.problems import manifest_path, read_manifest
 from phase1.files import BadInput, only_one, read_json, sha256_file, write_json
+from phase1.handoff.export import export_model
 from tests.conftest import ROOT, SAMPLES
 from tests.report.fake_evaluations import IMPROVED, PHASE0, Fake, write_evaluation
 
@@ -244,9 +244,7 @@ def test_of_a_model_that_is_links_to_files_elsewhere_the_files_are_kept(tmp_path
     (model / "config.json").rename(tmp_path / "blob")
     (model / "config.json").symlink_to("../../../blob")
     assert (keep(model, tmp_path / "out", 5) / "config.json").samefile(tmp_path / "blob")
-    assert (verify_handoff.export(model, tmp_path / "deep" / "er" / "model") / "config.json").samefile(
-        tmp_path / "blob"
-    )
+    assert (export_model(model, tmp_path / "deep" / "er" / "model") / "config.json").samefile(tmp_path / "blob")
 
 
 def test_a_kept_model_that_was_written_into_is_not_taken_for_the_kept_one(tmp_path):
@@ -448,7 +446,7 @@ def test_a_model_that_changes_between_two_looks_while_it_is_linked_is_left_for_l
     make_checkpoint(tmp_path, 5)
     [c] = settled(find_checkpoints(tmp_path), 0)
     prints = iter("ab")
-    monkeypatch.setattr("phase1.checkpoint_keep.fingerprint", lambda _: next(prints))
+    monkeypatch.setattr("phase1.checkpoints.keep.fingerprint", lambda _: next(prints))
     with pytest.raises(Gone):
         hold(c, tmp_path / "out")
     assert not list((tmp_path / "out" / "kept").iterdir())

@@ -1,4 +1,4 @@
-"""phase1.problems: the manifest says which problems count, and every damage is named by file and line."""
+"""phase1.contract.problems: the manifest says which problems count, and every damage is named by file and line."""
 
 import json
 

@@ -15,7 +15,8 @@ import pytest
 from phase1.data.examples import examples
 from phase1.data.verify import VerdictCache
 from phase1.files import BadInput
-from phase1.judge.judge import JudgeConfig, Verdict
+from phase1.judge.config import JudgeConfig
+from phase1.judge.verdict import Verdict
 from tests.conftest import ROOT
 from tests.public_problems import codecontests
 

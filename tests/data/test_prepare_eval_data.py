@@ -105,7 +105,8 @@ def test_real_humaneval_and_mbpp_have_the_contract_sizes_and_load(tmp_path):
 @real_data
 @pytest.mark.slow
 def test_every_reference_solution_passes_in_the_judge_from_the_raw_files(tmp_path):
-    from phase1.judge import judge
+    from phase1.judge.config import JudgeConfig
+    from phase1.judge.judge import judge_all
 
     prepare(
         "--output_dir",
@@ -120,7 +121,7 @@ def test_every_reference_solution_passes_in_the_judge_from_the_raw_files(tmp_pat
     )
     problems = [p for d in ("humaneval", "mbpp_reg") for p in load_problems(tmp_path / "manifests", d)]
     items = [(p.problem_id, p.program(p.canonical_solution), p.test_cases) for p in problems]
-    verdicts = dict(judge.judge_all(items, judge.JudgeConfig()))
+    verdicts = dict(judge_all(items, JudgeConfig()))
     assert len(verdicts) == 364
     assert [(i, v.error_type, v.detail) for i, v in verdicts.items() if not v.accepted] == []
 
@@ -165,7 +166,8 @@ print(steps[len(s) - 1])
 @real_data
 @pytest.mark.slow
 def test_right_solutions_of_the_codecontests_sample_pass_and_wrong_ones_do_not(tmp_path):
-    from phase1.judge import judge
+    from phase1.judge.config import JudgeConfig
+    from phase1.judge.judge import judge_all
 
     (tmp_path / "cc").mkdir()
     (tmp_path / "cc/valid.jsonl.gz").symlink_to(DATA / "codecontests_sample.jsonl.gz")
@@ -183,7 +185,7 @@ def test_right_solutions_of_the_codecontests_sample_pass_and_wrong_ones_do_not(t
     items.append(
         ("wrong", SOLUTIONS["Codeforces/1238/B"].replace("> 0", ">= 0"), problems["Codeforces/1238/B"].test_cases)
     )
-    verdicts = dict(judge.judge_all(items, judge.JudgeConfig()))
+    verdicts = dict(judge_all(items, JudgeConfig()))
     assert {i: (v.error_type, v.detail) for i, v in verdicts.items()} == dict.fromkeys(SOLUTIONS, ("success", "")) | {
         "wrong": ("wrong_answer", "")
     }

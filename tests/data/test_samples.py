@@ -11,7 +11,8 @@ import pytest
 
 from phase1.contract.problems import EVAL_SETS, load_problems, raw_path
 from phase1.files import sha256_text
-from phase1.judge.judge import JudgeConfig, judge_all
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import judge_all
 from tests.conftest import ROOT, SAMPLES
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from phase1.contract.identity import Identity
 from phase1.contract.state.base import Stamp
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.evaluate.folder import begin_session, close_run, open_run, read_run, set_aside_results
@@ -21,6 +22,10 @@ STAMP = Stamp(command=["phase1_eval.py"], versions={"torch": "2"}, time="2026-01
 
 def run_of(**changes) -> EvaluationRun:
     return EvaluationRun.model_validate({**SETTINGS, **changes})
+
+
+def identity_of(**changes) -> Identity:
+    return Identity.of(run_of(**changes))
 
 
 @pytest.fixture
@@ -45,17 +50,17 @@ def begun(tmp_path):
 )
 def test_another_identity_is_refused_by_its_first_field(begun, changes, field):
     with pytest.raises(BadInput, match=f"was begun with {field} = "):
-        open_run(begun, run_of(**changes))
+        open_run(begun, identity_of(**changes))
 
 
 def test_a_mode_that_is_left_out_later_is_refused(tmp_path):
     begin_session(tmp_path, run_of(sampling={**SETTINGS["sampling"], "batch_invariant": True}), STAMP)
     with pytest.raises(BadInput, match="sampling.batch_invariant = True, now it is None"):
-        open_run(tmp_path, run_of())
+        open_run(tmp_path, identity_of())
 
 
 def test_a_moved_model_and_a_further_data_set_are_the_same_evaluation(begun):
-    wanted = run_of(
+    wanted = identity_of(
         model={"path": "/moved/a", "step": 5, "fingerprint": "f"}, datasets={"humaneval": {"problems": 164}}
     )
     assert list(open_run(begun, wanted).datasets) == ["mbpp_reg", "humaneval"]
@@ -64,11 +69,11 @@ def test_a_moved_model_and_a_further_data_set_are_the_same_evaluation(begun):
 def test_results_without_a_run_json_are_refused(tmp_path):
     (tmp_path / "results").mkdir()
     with pytest.raises(BadInput, match="holds results but no run.json"):
-        open_run(tmp_path, run_of())
+        open_run(tmp_path, identity_of())
 
 
 def test_sessions_are_kept_and_the_last_one_is_closed(begun):
-    run = begin_session(begun, open_run(begun, run_of()), STAMP)
+    run = begin_session(begun, open_run(begun, identity_of()), STAMP)
     assert (read_run(begun).status, len(read_run(begun).sessions)) == ("running", 2)
     close_run(begun, run, "complete")
     closed = read_json(begun / "run.json")

@@ -8,16 +8,18 @@ import sys
 
 import pytest
 
+from phase1.contract.identity import Identity
 from phase1.contract.problems import Problem
 from phase1.contract.prompts import answer
 from phase1.contract.records import Completion, RecordLog, read_records
-from phase1.contract.state.evaluation_run import EvaluationRun
+from phase1.contract.state.evaluation_run import EvaluatedModel
 from phase1.evaluate.folder import is_final, open_run
 from phase1.evaluate.forms import extraction_summary
 from phase1.evaluate.loop import judge_completion
 from phase1.evaluate.metrics import write_metrics, write_qa_logs
 from phase1.files import BadInput, read_json, write_json
-from phase1.judge.judge import JudgeConfig, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import open_judge
 from phase1.reward import compute_score
 from tests.conftest import ROOT
 from tests.judge.running_judge import stdin
@@ -122,7 +124,7 @@ def test_summary_and_qa_log_count_the_rules(records, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- identity
-IDENTITY = EvaluationRun(status="running", judge={"judge": "local", "extraction": "contract"}, datasets={})
+IDENTITY = Identity(EvaluatedModel(), None, {}, {"judge": "local", "extraction": "contract"}, {})
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """Which model is evaluated, and whether it may see the test-only sets."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from phase1.evaluate.target import Target, TargetChoice, find_target, guard_test_sets, training_model
 from phase1.files import BadInput
-from tests.evaluate.running import write_train_run
+from phase1.train.record import record_start, run_shape
+from tests.train.sft_runs import job_of
 
 
 def model_dir(path: Path) -> Path:
@@ -103,14 +105,17 @@ def test_only_the_chosen_checkpoint_and_phase_0_see_the_test_sets(step, is_best,
         guard_test_sets(target, ["mbpp_reg", dataset], allowed, Path("best_checkpoint.json"))
 
 
-@pytest.mark.parametrize("name", ["plain", "a=b", "c(d)", "e,f", "模型", "g h", "it's"])
-def test_the_base_model_is_found_whatever_its_path(tmp_path, name):
-    base = tmp_path / name
-    base.mkdir()
-    write_train_run(tmp_path, base)
-    assert training_model(tmp_path) is None  # nothing to compare with
-    (base / "tokenizer_config.json").write_text("{}")
-    assert training_model(tmp_path) == base
+@pytest.mark.parametrize("name", ["plain", "lr=1e-5", "v2(final)", "a,b", "模型", "two words", "it's", "[x]"])
+def test_the_model_that_training_started_from_is_found_whatever_its_name(env, tmp_path, name):
+    """By the record that run_sft.sh writes: a path in quotes for Hydra once skipped the check in silence."""
+    model = tmp_path / "models" / name
+    shutil.copytree(env["MODEL_PATH"], model)
+    job = job_of(env | {"MODEL_PATH": str(model)})
+    job.ckpt_dir.mkdir(parents=True, exist_ok=True)
+    record_start(job, run_shape(job), ["torchrun"], step=0, total=16)
+    assert training_model(job.ckpt_dir) is None  # without a tokenizer there is nothing to compare with
+    (model / "tokenizer_config.json").touch()
+    assert training_model(job.ckpt_dir) == model
 
 
 def test_without_a_train_run_there_is_no_base_model(tmp_path):

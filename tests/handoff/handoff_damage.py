@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from phase1.handoff import checks
+from phase1.handoff import check_config, check_weights
 
 
 def write(path: Path, value) -> None:
@@ -139,103 +139,119 @@ NORM = "model.norm.weight"
 UP = "model.layers.0.mlp.up_proj.weight"
 # kind -> (damage, the check that must fail, a word of its evidence)
 DAMAGE = {
-    "no config": (lambda m, b: (m / "config.json").unlink(), checks.check_files, "no config.json"),
+    "no config": (lambda m, b: (m / "config.json").unlink(), check_weights.check_files, "no config.json"),
     "no tokenizer": (
         lambda m, b: [p.unlink() for p in (m / "tokenizer.json", m / "vocab.json") if p.exists()],
-        checks.check_files,
+        check_weights.check_files,
         "no tokenizer.json",
     ),
     "no tokenizer config": (
         lambda m, b: (m / "tokenizer_config.json").unlink(),
-        checks.check_files,
+        check_weights.check_files,
         "no tokenizer_config.json",
     ),
-    "no weights": (lambda m, b: (m / "model.safetensors").unlink(), checks.check_files, "no safetensors weights"),
+    "no weights": (
+        lambda m, b: (m / "model.safetensors").unlink(),
+        check_weights.check_files,
+        "no safetensors weights",
+    ),
     "torn JSON": (
         lambda m, b: (m / "generation_config.json").write_text('{"eos'),
-        checks.check_files,
+        check_weights.check_files,
         "generation_config.json:1: not valid JSON",
     ),
-    "weights cut in half": (half_file, checks.check_index, "its header says"),
+    "weights cut in half": (half_file, check_weights.check_weights_index, "its header says"),
     "header of garbage": (
         lambda m, b: (m / "model.safetensors").write_bytes(os.urandom(9000)),
-        checks.check_index,
+        check_weights.check_weights_index,
         "not a whole safetensors",
     ),
-    "index lacks a tensor": (wrong_index, checks.check_index, "disagree on"),
-    "a part is missing": (missing_part, checks.check_index, "model-00002-of-00002.safetensors: missing"),
+    "index lacks a tensor": (wrong_index, check_weights.check_weights_index, "disagree on"),
+    "a part is missing": (missing_part, check_weights.check_weights_index, "model-00002-of-00002.safetensors: missing"),
     "fp16 under a bf16 label": (
         tensors(lambda s: s.update({k: v.half() for k, v in s.items()})),
-        checks.check_dtype,
+        check_weights.check_dtype,
         "float16 on disk",
     ),
-    "mixed dtypes": (tensors(lambda s: s.update({NORM: s[NORM].float()})), checks.check_dtype, "several dtypes"),
-    "contradicting dtypes": (config(torch_dtype="float32", dtype="bfloat16"), checks.check_dtype, "says both"),
-    "a tensor is missing": (tensors(lambda s: s.pop(UP)), checks.check_parameters, f"{UP} is missing"),
+    "mixed dtypes": (tensors(lambda s: s.update({NORM: s[NORM].float()})), check_weights.check_dtype, "several dtypes"),
+    "contradicting dtypes": (config(torch_dtype="float32", dtype="bfloat16"), check_weights.check_dtype, "says both"),
+    "a tensor is missing": (tensors(lambda s: s.pop(UP)), check_weights.check_parameters, f"{UP} is missing"),
     "a foreign tensor": (
         tensors(lambda s: s.update({"value_head.weight": torch.ones(2)})),
-        checks.check_parameters,
+        check_weights.check_parameters,
         "not of this architecture",
     ),
     "another shape": (
         tensors(lambda s: s.update({UP: s[UP][:-1].clone()})),
-        checks.check_parameters,
+        check_weights.check_parameters,
         "the config says",
     ),
-    "an untied second head": (second_head, checks.check_parameters, "readers drop what was trained"),
-    "unknown architecture": (config(model_type="nonesuch"), checks.check_parameters, "transformers cannot build"),
+    "an untied second head": (second_head, check_weights.check_parameters, "readers drop what was trained"),
+    "unknown architecture": (
+        config(model_type="nonesuch"),
+        check_weights.check_parameters,
+        "transformers cannot build",
+    ),
     "NaN": (
         tensors(lambda s: s[UP].view(-1)[5:6].fill_(float("nan"))),
-        checks.check_values,
+        check_weights.check_values,
         f"NaN or infinity in 1 tensors, first {UP}",
     ),
-    "infinity": (set_values(NORM, float("inf")), checks.check_values, "NaN or infinity"),
-    "all zeros": (set_values(UP, 0.0), checks.check_values, f"hold only zeros, first {UP}"),
-    "never trained": (untrained, checks.check_base_difference, "nothing was trained"),
+    "infinity": (set_values(NORM, float("inf")), check_weights.check_values, "NaN or infinity"),
+    "all zeros": (set_values(UP, 0.0), check_weights.check_values, f"hold only zeros, first {UP}"),
+    "never trained": (untrained, check_weights.check_base_difference, "nothing was trained"),
     "another model's shapes": (
         tensors(lambda s: s.update({UP: s[UP][:-1].clone()})),
-        checks.check_base_difference,
+        check_weights.check_base_difference,
         "another shape than the base",
     ),
-    "names of another program": (other_names, checks.check_base_difference, "no tensor in common"),
+    "names of another program": (other_names, check_weights.check_base_difference, "no tensor in common"),
     "rope_theta lost": (
         config(rope_theta=None, rope_parameters={"rope_theta": 1e6, "rope_type": "default"}),
-        checks.check_config,
+        check_config.check_config,
         "read 10000 instead of 1e+06",
     ),
-    "rope_theta changed": (config(rope_theta=10000.0), checks.check_config, "the base model's is 1e+06"),
+    "rope_theta changed": (config(rope_theta=10000.0), check_config.check_config, "the base model's is 1e+06"),
     "rope forms disagree": (
         config(rope_parameters={"rope_theta": 1e4, "rope_type": "default"}),
-        checks.check_config,
+        check_config.check_config,
         "but rope_parameters.rope_theta 10000",
     ),
-    "eos is another token": (generation(eos_token_id=[0]), checks.check_config, "readers stop at [0]"),
+    "eos is another token": (generation(eos_token_id=[0]), check_config.check_config, "readers stop at [0]"),
     "vocabulary beyond the embedding": (
         tensors(lambda s: s.update({"model.embed_tokens.weight": s["model.embed_tokens.weight"][:1000].clone()})),
-        checks.check_config,
+        check_config.check_config,
         "1024 tokens, but the embedding has 1000 rows",
     ),
     "vocab_size changed": (
         config(vocab_size=2000),
-        checks.check_config,
+        check_config.check_config,
         "vocab_size 2000, but the embedding has 1024 rows",
     ),
-    "untied without a head": (config(tie_word_embeddings=False), checks.check_config, "readers start it at random"),
-    "other norm epsilon": (config(rms_norm_eps=1e-2), checks.check_config, "rms_norm_eps"),
-    "tokens swapped": (swap_tokens, checks.check_tokenizer, "other ids than the base model's"),
-    "characters lost": (drop_characters, checks.check_tokenizer, "comes back as"),
-    "tokenizer torn": (lambda m, b: (m / "tokenizer.json").write_text("{"), checks.check_tokenizer, "cannot be loaded"),
-    "template differs": (other_template, checks.check_chat_template, "other prompts than the base model's"),
-    "no template": (no_template, checks.check_chat_template, "no chat template"),
+    "untied without a head": (
+        config(tie_word_embeddings=False),
+        check_config.check_config,
+        "readers start it at random",
+    ),
+    "other norm epsilon": (config(rms_norm_eps=1e-2), check_config.check_config, "rms_norm_eps"),
+    "tokens swapped": (swap_tokens, check_config.check_tokenizer, "other ids than the base model's"),
+    "characters lost": (drop_characters, check_config.check_tokenizer, "comes back as"),
+    "tokenizer torn": (
+        lambda m, b: (m / "tokenizer.json").write_text("{"),
+        check_config.check_tokenizer,
+        "cannot be loaded",
+    ),
+    "template differs": (other_template, check_config.check_chat_template, "other prompts than the base model's"),
+    "no template": (no_template, check_config.check_chat_template, "no chat template"),
     "evaluation asks otherwise than training": (
         trailing_template,
-        checks.check_chat_template,
+        check_config.check_chat_template,
         "not how a training row begins",
     ),
-    "answers never end": (endless_template, checks.check_chat_template, "an answer does not end in <|im_end|>"),
+    "answers never end": (endless_template, check_config.check_chat_template, "an answer does not end in <|im_end|>"),
     "template does not parse": (
         lambda m, b: (m / "chat_template.jinja").write_text("{% if %}"),
-        checks.check_chat_template,
+        check_config.check_chat_template,
         "does not render",
     ),
 }

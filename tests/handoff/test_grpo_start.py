@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import verify_handoff
 from phase1.contract.prompts import answer, chat
-from phase1.handoff.written import grpo_yaml
+from phase1.handoff.export import export_model
+from phase1.handoff.grpo import grpo_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 LATEST = (
@@ -28,7 +28,7 @@ def handoff(base_model, tmp_path_factory) -> Path:
     """outputs/handoff with grpo_model.yaml, and the exported model beside it."""
     folder = tmp_path_factory.mktemp("phase 1") / "handoff"  # a space in the path, as the original project has
     folder.mkdir()
-    target = verify_handoff.export(base_model, folder.with_name("model"))
+    target = export_model(base_model, folder.with_name("model"))
     (folder / "grpo_model.yaml").write_text(grpo_yaml(target, ROOT))
     return folder
 

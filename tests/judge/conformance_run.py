@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from phase1.judge import sandbox
+from phase1.judge.config import JudgeConfig
 from phase1.judge.inside.fork_server import EXITED, SIGNALLED
-from phase1.judge.judge import Judge, JudgeConfig, Verdict, open_judge
+from phase1.judge.judge import Judge, open_judge
 from phase1.judge.launcher import ENVIRONMENT, PROGRAM_PACKAGES
 from phase1.judge.outcomes import Task, TestRun
+from phase1.judge.verdict import Verdict
 from tests.judge.conformance_programs import Program
 
 PATIENCE = 30  # s a reference may take

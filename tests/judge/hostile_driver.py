@@ -13,7 +13,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 from hostile_programs import PROGRAMS  # noqa: E402
 
-from phase1.judge.judge import JudgeConfig, open_judge  # noqa: E402
+from phase1.judge.config import JudgeConfig  # noqa: E402
+from phase1.judge.judge import open_judge  # noqa: E402
 from phase1.judge.launcher import NOBODY  # noqa: E402
 
 USER = 12345  # as whom test_judge_hostile.py runs this file when it is root itself

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from phase1.judge.judge import JudgeConfig
+from phase1.judge.config import JudgeConfig
 from tests.judge import conformance_asserts
 from tests.judge.conformance_explained import EXPLAINED, explained
 from tests.judge.conformance_programs import ENDS, GUARDS, READS, WRITES, combinations

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from phase1.files import BadInput
-from phase1.judge.judge import JudgeConfig, judge_all
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import judge_all
 from phase1.judge.outcomes import Task
 from tests.judge.running_judge import RunningJudge, stdin
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from phase1.judge.judge import JudgeConfig, judge_all, open_judge
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import judge_all, open_judge
 from phase1.judge.sandbox import LocalSandbox
 from tests import public_problems
 from tests.judge.running_judge import RunningJudge, asserts, stdin

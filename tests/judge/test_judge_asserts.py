@@ -2,7 +2,8 @@
 
 import pytest
 
-from phase1.judge.judge import JudgeConfig, judge_all
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import judge_all
 from tests import public_problems
 from tests.judge.running_judge import RunningJudge, asserts
 

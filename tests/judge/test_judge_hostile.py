@@ -34,11 +34,11 @@ exec setpriv --reuid=12345 --regid=12345 --clear-groups --inh-caps=-all "$PYTHON
 
 def _run_as(who: str, folder: Path) -> dict:
     copy = folder / "a path with spaces"
-    (copy / "tests").mkdir(parents=True)
+    (copy / "tests" / "judge").mkdir(parents=True)
     shutil.copytree(ROOT / "phase1", copy / "phase1", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("hostile_driver.py", "hostile_programs.py"):
-        shutil.copy(ROOT / "tests" / name, copy / "tests")
-    driver = str(copy / "tests" / "hostile_driver.py")
+        shutil.copy(ROOT / "tests" / "judge" / name, copy / "tests" / "judge")
+    driver = str(copy / "tests" / "judge" / "hostile_driver.py")
     command = [sys.executable, driver]
     temporary = folder / "tmp"
     temporary.mkdir()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from phase1.files import BadInput
-from phase1.judge.judge import JudgeConfig, judge_all
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import judge_all
 from tests.judge.hostile_driver import descendants
 from tests.judge.running_judge import RunningJudge, stdin
 
@@ -49,7 +50,7 @@ def test_the_same_program_on_other_tests_is_judged_again(judge):
 
 def test_verdicts_are_remembered_up_to_a_bound(judge, monkeypatch):
     """A reward judges millions of programs in one process."""
-    monkeypatch.setattr("phase1.judge.REMEMBERED", 5)
+    monkeypatch.setattr("phase1.judge.judge.REMEMBERED", 5)
     before = len(judge.judge.judged)
     for i in range(12):
         assert judge(f"print({i}) # remembered", stdin(("", str(i)))).accepted
@@ -88,7 +89,7 @@ def test_sandboxes_get_files_of_their_own_however_many_run():
     )
     program += (
         "subprocess.Popen = lambda *a, pass_fds=(), **k: popen(*a, pass_fds=[*pass_fds, *held[1:]], **k)\nfrom "
-        "phase1.judge import *\n"
+        "phase1.judge.judge import *\n"
     )
     program += "cases = {'type': 'codecontests', 'tests': [{'input': '1', 'output': '1'}]}\n"
     program += (
@@ -104,7 +105,8 @@ def test_three_hundred_big_tests_in_bounded_memory(tmp_path):
     """1.5 GB of inputs and outputs pass through; the judge holds them once, as its caller does, and little more."""
     script = tmp_path / "big.py"
     script.write_text(
-        f"import resource, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom phase1.judge import JudgeConfig, judge_all\n"
+        f"import resource, sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "from phase1.judge.judge import JudgeConfig, judge_all\n"
         "text = '123456789 ' * 500_000\ncases = {'type': 'codecontests', 'tests': [{'input': text, 'output': "
         "text}] * 300}\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -129,7 +131,7 @@ def test_a_program_that_ends_early_on_big_tests_is_no_failure_of_the_judge(judge
 LONG = (
     # A test run in the background of a shell has SIGINT ignored, and its children too.
     "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "sys.path.insert(0, {root!r})\nfrom phase1.judge import JudgeConfig, judge_all\nfrom phase1.files import "
+    "sys.path.insert(0, {root!r})\nfrom phase1.judge.judge import JudgeConfig, judge_all\nfrom phase1.files import "
     "run_script\n"
     "program = 'import os, time\\nfor _ in range(3): os.fork()\\nprint(1, flush=True)\\ntime.sleep(1000)'\n"
     "def items():\n    for i in range(4):\n        yield str(i), program + f' # {{i}} {marker}', {{'type': "
@@ -370,7 +372,7 @@ def test_without_bubblewrap_nothing_is_judged_unless_unsafe(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 1 and "file_system" in done.stdout and "FAILS" in done.stdout
     program = (
-        "from phase1.judge import *\nfrom phase1.files import run_script\ncases = {'type': 'codecontests', "
+        "from phase1.judge.judge import *\nfrom phase1.files import run_script\ncases = {'type': 'codecontests', "
         "'tests': [{'input': '', 'output': '1'}] * 2}\n"
     )
     program += (

@@ -15,7 +15,8 @@ import pytest
 from phase1.contract.problems import load_problems
 from phase1.contract.prompts import answer, extract_code
 from phase1.contract.records import read_records
-from phase1.judge.judge import JudgeConfig, judge_all
+from phase1.judge.config import JudgeConfig
+from phase1.judge.judge import judge_all
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "outputs/demo/eval_final"

@@ -14,8 +14,10 @@ from aiohttp import web
 
 from phase1.files import BadInput
 from phase1.judge import sandbox_fusion
-from phase1.judge.inside import asserts as zygote_asserts
-from phase1.judge.judge import JudgeConfig, open_judge, print_probes
+from phase1.judge.__main__ import print_probes
+from phase1.judge.config import JudgeConfig
+from phase1.judge.inside import asserts as inside_asserts
+from phase1.judge.judge import open_judge
 from phase1.judge.outcomes import Task
 from phase1.judge.sandbox import LocalSandbox
 from tests.judge.running_judge import asserts, stdin
@@ -249,9 +251,9 @@ def test_no_server_at_all_is_one_clear_error():
         sandbox_fusion.FusionSandbox((), 1)
 
 
-def test_the_zygote_needs_nothing_that_a_server_lacks():
+def test_the_asserts_need_nothing_that_a_server_lacks():
     """Its source travels with assert tasks: standard library only."""
-    with open(zygote_asserts.__file__) as f:
+    with open(inside_asserts.__file__) as f:
         assert "phase1" not in f.read()
 
 

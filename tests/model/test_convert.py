@@ -17,7 +17,8 @@ import convert_fsdp_to_hf as convert
 from phase1.files import BadInput
 from phase1.model import shapes as model_shapes
 from phase1.model import shards
-from phase1.model.tensors import safetensors_files
+from phase1.model.small_files import export_config
+from phase1.model.weight_files import weight_files
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
@@ -241,7 +242,7 @@ def test_many_small_files_hold_the_same_weights_and_an_index(saved, tmp_path, mo
 )
 def test_the_config_carries_rope_in_both_forms_and_the_dtype_under_both_names(tmp_path, config, theta):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    out = convert.export_config(tmp_path / "config.json", "bfloat16")
+    out = export_config(tmp_path / "config.json", "bfloat16")
     assert out["rope_theta"] == out["rope_parameters"]["rope_theta"] == theta
     assert out["dtype"] == out["torch_dtype"] == "bfloat16"
     assert out["rope_parameters"]["rope_type"] == ("yarn" if config.get("rope_scaling") else "default")
@@ -251,7 +252,7 @@ def test_the_config_carries_rope_in_both_forms_and_the_dtype_under_both_names(tm
 def test_contradicting_rope_settings_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"rope_theta": 10000.0, "rope_parameters": {"rope_theta": 1000000.0}}')
     with pytest.raises(BadInput, match="rope_theta 10000.0 but rope_parameters"):
-        convert.export_config(tmp_path / "config.json", "bfloat16")
+        export_config(tmp_path / "config.json", "bfloat16")
 
 
 def test_what_huggingface_lacks_comes_from_the_base_model(saved, base, tmp_path, monkeypatch):
@@ -280,8 +281,8 @@ def test_neither_fsdp_config_nor_hf_weights_are_needed_and_the_broken_directory_
 @pytest.mark.parametrize("text", ["[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
 def test_an_index_that_is_none_is_bad_input(tmp_path, text):
     (tmp_path / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(BadInput, match=r"index.json: names no file"):
-        safetensors_files(tmp_path)
+    with pytest.raises(BadInput, match=r"index.json: does not name a file"):
+        weight_files(tmp_path)
 
 
 def test_slim_halves_an_fp32_directory_in_place(saved, tmp_path, monkeypatch):
@@ -548,13 +549,13 @@ def test_the_wrong_folder_is_told_with_the_right_one(saved, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("512MiB", 512 << 20), ("1.5kb", 1500), ("77", 77)])
 def test_sizes_are_read_as_transformers_reads_them(text, size):
-    assert convert.shard_bytes(text) == size
+    assert convert.size_in_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "5 apples", "-1GB", "0"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(BadInput):
-        convert.shard_bytes(text)
+        convert.size_in_bytes(text)
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])

@@ -14,7 +14,7 @@ from phase1.files import BadInput
 from phase1.report import inputs as report_inputs
 from phase1.report.figures import PHASES, figures
 from phase1.report.flips import flips, top_exceptions
-from phase1.report.inputs import check_train_data, read_side, read_train_log
+from phase1.report.inputs import check_train_data, read_side
 from phase1.report.tables import fill_rows
 from phase1.report.verdict import Evidence, check_anomalies, check_expected
 from tests.report.running import SMALL, compare
@@ -84,20 +84,6 @@ def test_messages_that_differ_in_numbers_and_names_count_as_one():
         ("(runtime_error without a message)", 1),
         ("SyntaxError: invalid syntax (line N)", 1),
     ]
-
-
-def test_training_logs_of_verl_and_json_lines_are_read_and_a_resumed_step_counts_once(tmp_path):
-    (tmp_path / "a.log").write_text(
-        "noise\r\x1b[32mstep:1 - train/loss:2.5 - train/lr(1e-3):0.02 - train/grad_norm:1.5e+00\nEpoch 1:  3%|##\n"
-        "(rank0) step:2 - train/loss:np.float64(2.25) - train/grad_norm:nan\nstep:2 - val/loss:3.0\n"
-    )
-    (tmp_path / "b.jsonl").write_text('{"step": 2, "train/loss": 2.0}\n{"step": 3, "train/loss": 1.5, "torn\n')
-    series = read_train_log([tmp_path / "a.log", tmp_path / "b.jsonl"])
-    assert series["train/loss"] == [(1, 2.5), (2, 2.0)] and series["val/loss"] == [(2, 3.0)]
-    assert series["train/grad_norm"][0] == (1, 1.5) and series["train/lr(1e-3)"] == [(1, 0.02)]
-    (tmp_path / "empty.log").write_text("nothing\n")
-    with pytest.raises(BadInput, match="empty.log"):
-        read_train_log([tmp_path / "empty.log"])
 
 
 def test_training_rows_are_compiled_and_compared_with_the_evaluations_form(tmp_path):

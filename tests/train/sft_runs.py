@@ -13,12 +13,15 @@ import struct
 import subprocess
 import sys
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from phase1.train.job import Job, read_job
+from phase1.train.record import record_start, run_shape
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGES = [{"role": r, "content": r} for r in ("system", "user", "assistant")]
@@ -119,8 +122,42 @@ done
     return f"{folder / 'bin'}:{os.environ['PATH']}"
 
 
-# ---------------------------------------------------------------------------------------------- runs of the real
-# trainer
+# ------------------------------------------------------------------------------------------- checkpoints and records
+def make_checkpoint(ckpt_dir: str, step: int, world_size: int = 2) -> Path:
+    """A folder with whole (empty) shards, as verl names them."""
+    folder = Path(ckpt_dir) / f"global_step_{step}"
+    folder.mkdir(parents=True)
+    (folder / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": world_size}))
+    kinds = ("model", "optim", "extra_state")
+    shards = [f"{kind}_world_size_{world_size}_rank_{rank}.pt" for kind in kinds for rank in range(world_size)]
+    for name in [*shards, "data.pt"]:
+        with zipfile.ZipFile(folder / name, "w") as z:
+            z.writestr("data.pkl", "x" * 2000)
+    return folder
+
+
+SHARD = "optim_world_size_2_rank_1.pt"
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "torn shard": lambda last: (last / SHARD).write_bytes((last / SHARD).read_bytes()[:1000]),
+    "missing shard": lambda last: (last / SHARD).unlink(),
+    "no data.pt": lambda last: (last / "data.pt").unlink(),
+    "no fsdp_config.json": lambda last: (last / "fsdp_config.json").unlink(),
+    "torn fsdp_config.json": lambda last: (last / "fsdp_config.json").write_text('{"FSDP_version": 2, "world'),
+    "folder removed": shutil.rmtree,
+}
+
+
+def tracker(env: dict[str, str]) -> Path:
+    return Path(env["CKPT_DIR"]) / "latest_checkpointed_iteration.txt"
+
+
+def begin(env: dict[str, str]) -> None:
+    """Record the start of a first run, as run_sft.sh does before torchrun."""
+    job = job_of(env)
+    record_start(job, run_shape(job), ["torchrun"], step=0, total=16)
+
+
+# --------------------------------------------------------------------------------------------- runs of the real trainer
 def addition(rng: random.Random) -> list[dict[str, str]]:
     """A row whose length differs from the next one's, so that padding and trimming are at work."""
     a, b = rng.randrange(10**9), rng.randrange(10 ** rng.randrange(1, 9))

@@ -14,12 +14,15 @@ import pandas as pd
 import pytest
 
 from phase1.contract.prompts import answer, chat
-from phase1.train.preflight.checks import CHECKS
-from phase1.train.preflight.machine import Gpu, gpu_memory, shards, visible
+from phase1.files import BadInput
+from phase1.train.preflight.checks import CHECKS, run_checks
+from phase1.train.preflight.gpus import gpu_memory, shards
 from tests.train.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft
 
-# What a case breaks: variables of the run, or a function (env, tmp_path) that changes them and the files they name.
-Break = dict[str, str] | Callable[[dict[str, str], Path], None]
+# What a case breaks: variables of the run, an override behind its arguments, or a function (env, tmp_path) that changes
+# variables and the files they name.
+Break = dict[str, str] | str | Callable[[dict[str, str], Path], None]
+ATTENTION = "model.override_config.attn_implementation="
 OPEN: list[socket.socket] = []  # until the test session ends
 
 
@@ -81,6 +84,14 @@ def larger_than_the_gpus(env: dict[str, str], tmp_path: Path) -> None:
     env |= {"DEVICE": "cuda", "PATH": pretend_gpus(tmp_path, 2)}
 
 
+def larger_than_the_disk(env: dict[str, str], tmp_path: Path) -> None:
+    """A sparse file of 4 TB, whose checkpoints take 16 TB."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}).encode()
+    path = Path(env["MODEL_PATH"], "model.safetensors")
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    os.truncate(path, 8 + len(header) + 4 * 10**12)
+
+
 def port_in_use(env: dict[str, str], tmp_path: Path) -> None:
     taken = socket.socket()
     taken.bind(("", 0))
@@ -94,11 +105,6 @@ def without_wandb(env: dict[str, str], tmp_path: Path) -> None:
     env |= {"LOGGER": "console,wandb", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
 
 
-def without_platforms(env: dict[str, str], tmp_path: Path) -> None:
-    shutil.rmtree(env["PYTHONPATH"] + "/verl/plugin")
-
-
-HUGE = json.dumps({"w": {"dtype": "F32", "shape": [10**13], "data_offsets": [0, 0]}}).encode()
 TWO_NODES = {"NNODES": "2", "NPROC": "1", "MASTER_ADDR": "127.0.0.1"}
 # the check that fails, what is broken, how, a piece of the line that must name it
 CASES: list[tuple[str, str, Break, str]] = [
@@ -140,15 +146,14 @@ CASES: list[tuple[str, str, Break, str]] = [
         model_file(
             "model.safetensors.index.json", '{"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}'
         ),
-        "lacks model-2.safetensors",
+        "model-2.safetensors: missing",
     ),
     ("precision", "masters in fp16", {"MODEL_DTYPE": "fp16"}, "MODEL_DTYPE=fp16"),
     ("devices", "fewer GPUs than processes", {"DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "0"}, "GPUs for 2 processes"),
     ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
-    ("disk", "a full one", model_file("model.safetensors", struct.pack("<Q", len(HUGE)) + HUGE), "MAX_CKPT_TO_KEEP"),
+    ("disk", "one that is too small", larger_than_the_disk, "MAX_CKPT_TO_KEEP"),
     ("port", "one in use", port_in_use, "choose another"),
     ("port", "one that is none", TWO_NODES | {"MASTER_PORT": "http"}, "MASTER_PORT=http"),
-    ("wandb", "not installed", without_wandb, "pip install wandb"),
 ]
 ENGINE_CASES: list[tuple[str, str, Break, str]] = [
     ("batch", "packs shorter than a row", {"MAX_TOKENS_PER_GPU": "2048"}, "data.max_token_len_per_gpu=2048"),
@@ -160,9 +165,8 @@ ENGINE_CASES: list[tuple[str, str, Break, str]] = [
     ),
     ("batch", "a size that is no number", {"TRAIN_BATCH_SIZE": "many"}, "TRAIN_BATCH_SIZE"),
     ("val", "fewer rows than a batch", rows(count=7, side="VAL"), "needs 8"),
-    ("kernels", "flash attention that is not installed", {"ATTENTION": "flash_attention_2"}, "pip install flash-attn"),
+    ("kernels", "flash attention that is not installed", ATTENTION + "flash_attention_2", "pip install flash-attn"),
     ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
-    ("trainer", "a verl without platforms", without_platforms, "requirements-latest.txt"),
 ]
 
 
@@ -175,7 +179,33 @@ def each(cases: list[tuple[str, str, Break, str]]) -> pytest.MarkDecorator:
 
 
 @each(CASES)
-def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named):
+def test_a_check_refuses_what_it_is_for_and_names_the_cause(env, tmp_path, monkeypatch, check, broken, named):
+    if isinstance(broken, dict):
+        env |= broken
+    elif callable(broken):
+        broken(env, tmp_path)
+    for name, value in env.items():  # the machine's GPUs are looked up in this process's own environment
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput) as refused:
+        CHECKS[check](job_of(env, *([broken] if isinstance(broken, str) else [])))
+    assert named in str(refused.value)
+
+
+@each(ENGINE_CASES)
+def test_a_check_of_the_engine_trainer_refuses_too(env, tmp_path, monkeypatch, check, broken, named):
+    env["TRAINER"] = "engine"
+    test_a_check_refuses_what_it_is_for_and_names_the_cause(env, tmp_path, monkeypatch, check, broken, named)
+
+
+STARTS: list[tuple[str, str, Break, str]] = [
+    ("train", "no file", {"TRAIN_FILE": "/nowhere/train.parquet"}, "/nowhere/train.parquet"),
+    ("model", "weights cut short", model_file("model.safetensors", 1), "model.safetensors: not a whole"),
+    ("wandb", "not installed", without_wandb, "pip install wandb"),
+]
+
+
+@each(STARTS)
+def test_a_start_is_refused_before_torch_loads_or_a_file_is_written(env, tmp_path, check, broken, named):
     if isinstance(broken, dict):
         env |= broken
     else:
@@ -188,15 +218,26 @@ def test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path,
     assert not Path(env["CKPT_DIR"]).exists() and not Path(env["OUTPUT_DIR"]).exists()
 
 
-@each(ENGINE_CASES)
-def test_preflight_of_the_engine_trainer_refuses_too(env, engine_verl, tmp_path, check, broken, named):
-    env["PYTHONPATH"] = str(shutil.copytree(engine_verl, tmp_path / "site"))
-    test_preflight_refuses_before_torch_loads_and_names_the_cause(env, tmp_path, check, broken, named)
+def test_all_checks_pass_or_warn_without_torch(env):
+    done = run_sft(env, "--dry_run")
+    assert done.returncode == 0 and "was imported" not in done.stdout + done.stderr
+    assert [line.split()[1] for line in done.stderr.splitlines()] == list(CHECKS)
+
+
+def test_a_batch_that_cannot_be_divided_ends_the_checks_that_count_with_it(env):
+    assert [(c.name, c.failed) for c in run_checks(job_of(env | {"TRAIN_BATCH_SIZE": "10"}))] == [("batch", True)]
+
+
+def test_a_verl_without_platforms_is_too_old_for_the_engine_trainer(env, engine_verl, tmp_path):
+    site = shutil.copytree(engine_verl, tmp_path / "site")
+    shutil.rmtree(site / "verl" / "plugin")
+    done = run_sft(env | {"PYTHONPATH": str(site)})
+    assert done.returncode == 2 and "requirements-latest.txt" in done.stderr.splitlines()[-1]
 
 
 def test_every_check_has_a_case_that_fails_or_warns():
-    warn_only = {"time"}  # hours are for people to judge
-    assert {check for check, *_ in CASES + ENGINE_CASES} | warn_only == set(CHECKS)
+    elsewhere = {"time", "trainer"}  # hours are for people to judge; the trainer has tests of its own below
+    assert {check for check, *_ in CASES + ENGINE_CASES + STARTS} | elsewhere == set(CHECKS)
 
 
 def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
@@ -274,12 +315,6 @@ def test_memory_counts_with_a_compiler_only_where_there_is_one(env, engine_verl,
     assert said["fsdp"][0] == said["fsdp"][1] and said["engine"][0] != said["engine"][1]
 
 
-def test_memory_is_looked_up_on_the_gpus_that_will_be_used():
-    gpus = tuple(Gpu(i, "H100", 80 << 10, (80 - free) << 10) for i, free in enumerate((1, 70, 79)))
-    assert visible(gpus, None) == visible(gpus, "GPU-5a1c") == gpus
-    assert [g.free_gib for g in visible(gpus, "2, 1")] == [79.0, 70.0]
-
-
 def test_an_unreachable_wandb_is_warned_about(env):
     done = run_sft(
         env | {"LOGGER": "wandb", "WANDB_API_KEY": "k", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"},
@@ -289,22 +324,19 @@ def test_an_unreachable_wandb_is_warned_about(env):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("trainer", "overrides", "said"),
     [
-        ({}, "pass  kernels   attention: torch's own variable-length FlashAttention-2; loss: fused"),
-        (
-            {"FUSED_LOSS": "0"},
-            "warn  kernels   attention: torch's own variable-length FlashAttention-2; loss: log-softmax",
-        ),
-        ({"ATTENTION": "sdpa"}, "warn  kernels   attention: sdpa with a dense mask"),
-        ({"TRAINER": "fsdp"}, "flash-attn is not installed"),
+        ("engine", [], "pass  kernels   attention: torch's own variable-length FlashAttention-2; loss: fused"),
+        ("engine", [ATTENTION + "sdpa"], "warn  kernels   attention: sdpa with a dense mask"),
+        ("fsdp", [], "flash-attn is not installed"),
     ],
+    ids=["engine", "engine, sdpa", "fsdp"],
 )
-def test_the_preflight_says_which_kernels_will_run(env, engine_verl, tmp_path, knobs, said):
-    env |= {"PYTHONPATH": f"{engine_verl}:{tmp_path}", "DEVICE": "cuda", "PATH": pretend_gpus(tmp_path)} | knobs
+def test_the_preflight_says_which_kernels_will_run(env, engine_verl, tmp_path, trainer, overrides, said):
+    env |= {"PYTHONPATH": f"{engine_verl}:{tmp_path}", "DEVICE": "cuda", "PATH": pretend_gpus(tmp_path)}
     (tmp_path / "triton").mkdir()  # CPU builds of torch come without it
     (tmp_path / "triton" / "__init__.py").touch()
-    assert said in run_sft(env, "--dry_run").stderr
+    assert said in run_sft(env | {"TRAINER": trainer}, "--dry_run", *overrides).stderr
 
 
 def test_unpatched_verl_is_refused_with_the_command_that_patches_it(env, patched_verl, tmp_path):

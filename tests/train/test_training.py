@@ -151,13 +151,13 @@ def test_a_killed_run_leaves_no_process_and_resumes_past_a_torn_checkpoint_with_
     resumed = Run(env, tmp_path / "ckpt").wait()
     assert resumed.process.returncode == 0, resumed.output
     before = last - SAVE_FREQ
-    assert f"going on from global_step_{before}" in resumed.output
+    assert f"resuming from global_step_{before}" in resumed.output
     assert resumed.steps() == {s: m for s, m in whole.steps().items() if s > before}
     sessions = json.loads((tmp_path / "ckpt" / "train_run.json").read_text())["sessions"]
     assert [s["from_step"] for s in sessions] == [0, before]
 
 
-@pytest.mark.parametrize(("last", "world"), [(3, 1), (3, 2), (STEPS_PER_EPOCH, 1), (STEPS_PER_EPOCH, 2)])
+@pytest.mark.parametrize(("last", "world"), [(3, 1), (STEPS_PER_EPOCH, 2)])
 def test_an_interrupted_run_goes_on_with_the_losses_of_the_uninterrupted_one(whole, single, tmp_path, last, world):
     """In the middle of an epoch and at its end, where verl itself trains nothing and exits 0 (verl#7401)."""
     before = (single, whole)[world - 1]

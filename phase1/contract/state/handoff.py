@@ -23,12 +23,19 @@ class CheckResult(BaseModel):
 
 
 class HandoffResult(StateFile):
-    """handoff.json. `sha256`: of each file of the model directory that was handed over."""
+    """handoff.json. `sha256`: of each file of the model directory, None where its weights could not be read.
 
-    verdict: str
+    `metrics`: of this checkpoint by data set, None without an evaluation. `report`: path and verdict of the comparison
+    with Phase 0, None where there is none.
+    """
+
+    verdict: Literal["pass", "fail"]
     model_path: str
     fingerprint: str
     step: int | None = None
     base_model: str | None = None
-    sha256: dict[str, str] = {}
+    sha256: dict[str, str] | None = None
+    metrics: dict[str, JsonValue] | None = None
+    report: dict[str, JsonValue] | None = None
     checks: list[CheckResult] = []
+    stamp: dict[str, JsonValue] = {}

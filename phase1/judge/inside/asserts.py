@@ -1,6 +1,6 @@
 """Assert tasks (humaneval, mbpp), inside the sandbox: tests that call the program's functions, in its own process.
 
-The second file that runs inside the sandbox: zygote.py uses it there, and SandboxFusion's servers get it with each
+The second file that runs inside the sandbox: fork_server.py uses it there, and SandboxFusion's servers get it with each
 assert task (`run_remote`). It imports nothing of ours. An unguessable marker, builtins and modules as they were before
 the program, and a check for plain types (`plain`) catch shortcuts here, not a determined attacker in the same process.
 """
@@ -224,7 +224,7 @@ def prepare_asserts(job, program):
 
 
 def run_remote(job):
-    """An assert task where there is no zygote (SandboxFusion): reports go to stdout, the program's own output
+    """An assert task where there is no fork-server (SandboxFusion): reports go to stdout, the program's own output
     nowhere."""
     os.dup2(1, REPORT)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -61,7 +61,7 @@ _lseek, _pread, _pwrite, _ftruncate = os.lseek, os.pread, os.pwrite, os.ftruncat
 # ------------------------------------------------------------------------------------------------- inside a test's
 # process
 def run_stdin(code, main, frozen):
-    """Run a stdin program to its end; never returns. `main` and `frozen`: as zygote_end.end takes them."""
+    """Run a stdin program to its end; never returns. `main` and `frozen`: as ending.end takes them."""
     ended = []
     try:
         exec(code, main[0])

@@ -1,6 +1,7 @@
 """What can be known to go wrong before a GPU is taken: checks of a training job, a line each: pass, warn or fail.
 
-A check is a function of the job. It returns (status, detail), or raises BadInput, which is a fail.
+A check is a function of the job that returns an Outcome, or raises BadInput, which is a fail. A new one is listed in
+CHECKS.
 """
 
 from __future__ import annotations
@@ -10,41 +11,68 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from phase1.files import BadInput
-from phase1.train.job import Job, how_to_set
-from phase1.train.preflight.data import messages, model, train_data, val_data
-from phase1.train.preflight.machine import devices, disk, gpu_memory, kernels, port, time_needed, trainer, wandb
+from phase1.train.job import BF16, FP32, Job, how_to_set
+from phase1.train.preflight.data import messages, train_data, val_data
+from phase1.train.preflight.gpus import devices, gpu_memory, kernels, time_needed
+from phase1.train.preflight.machine import disk, port, trainer
+from phase1.train.preflight.model import model
+from phase1.train.preflight.outcome import Outcome, passes, warns
+from phase1.train.preflight.tracking import wandb
 from phase1.train.schedule import schedule_of
 
 
 @dataclass(frozen=True)
 class Check:
+    """A check and what it found."""
+
     name: str
-    status: str  # pass, warn, fail
-    detail: str
+    outcome: Outcome
+
+    @property
+    def failed(self) -> bool:
+        """Whether the training must not start."""
+        return self.outcome.status == "fail"
 
 
 def run_checks(job: Job) -> list[Check]:
-    """All checks, cheapest first, none of which imports torch."""
-    checks = []
+    """All checks in the order of CHECKS. None imports torch."""
+    found = []
     for name, check in CHECKS.items():
         try:
-            checks.append(Check(name, *check(job)))
+            found.append(Check(name, check(job)))
         except BadInput as e:
-            checks.append(Check(name, "fail", str(e)))
-            if check is batch:  # everything after it counts with these numbers
+            found.append(Check(name, Outcome("fail", str(e))))
+            if check is batch:  # all others count with its numbers
                 break
-    return checks
+    return found
 
 
 def show(checks: list[Check]) -> None:
     """One line a check, on stderr: stdout is the command's."""
-    for c in checks:
-        print(f"{c.status}  {c.name:<9} {c.detail}", file=sys.stderr)
+    for check in checks:
+        print(f"{check.outcome.status}  {check.name:<9} {check.outcome.detail}", file=sys.stderr)
 
 
-def batch(job: Job) -> tuple[str, str]:
-    """train_batch_size is global and must divide by the ranks (fsdp: by ranks x micro batch): the trainer asserts it,
-    minutes later. The engine's micro batches are packed up to a number of tokens that must hold the longest row."""
+def refuse_failed(checks: list[Check]) -> None:
+    """End the start where a check failed.
+
+    Raises:
+        BadInput: the message of the failed check, or the names of all that failed.
+    """
+    failed = [check for check in checks if check.failed]
+    if len(failed) == 1:
+        raise BadInput(failed[0].outcome.detail)
+    if failed:
+        raise BadInput(f"{len(failed)} checks failed: {', '.join(check.name for check in failed)}")
+
+
+def batch(job: Job) -> Outcome:
+    """Whether the batch can be divided.
+
+    train_batch_size counts the rows of all processes and must divide by their number (fsdp: times the micro batch),
+    which the trainer would say minutes later. The engine's micro batches hold up to so many tokens, and must hold the
+    longest row.
+    """
     engine = job.trainer == "engine"
     rows = job.number("data.train_batch_size")
     micro = 1 if engine else job.number("data.micro_batch_size_per_gpu")
@@ -58,55 +86,41 @@ def batch(job: Job) -> tuple[str, str]:
         )
     each = rows // job.world_size
     if not engine:
-        return "pass", f"{rows} rows a step = {job.world_size} processes x {micro} rows x {each // micro} micro batches"
+        return passes(f"{rows} rows a step = {job.world_size} processes x {micro} rows x {each // micro} micro batches")
     tokens, longest = job.number("data.max_token_len_per_gpu"), job.number("data.max_length")
     if tokens < longest:
         raise BadInput(
             f"data.max_token_len_per_gpu={tokens} is less than data.max_length={longest}: a row of that length "
-            "fits no pack; set MAX_TOKENS_PER_GPU higher"
+            "does not fit into a micro batch; set MAX_TOKENS_PER_GPU higher"
         )
-    return (
-        "pass",
-        (
-            f"{rows} rows a step = {job.world_size} processes x {each} rows, packed into micro batches of up to "
-            f"{tokens} tokens"
-        ),
+    return passes(
+        f"{rows} rows a step = {job.world_size} processes x {each} rows, packed into micro batches of up to "
+        f"{tokens} tokens"
     )
 
 
-def schedule(job: Job) -> tuple[str, str]:
+def schedule(job: Job) -> Outcome:
+    """How many steps there will be, and whether enough checkpoints to choose from."""
     s = schedule_of(job)
-    if s.saves < 3 and job.config["trainer.save_freq"] > 0:
-        return (
-            "warn",
-            (
-                f"{s.steps_per_epoch} steps an epoch, {s.total_steps} in all, saved {s.saves} times: little to "
-                "choose the best from; set SAVE_FREQ lower"
-            ),
-        )
-    return (
-        "pass",
-        (
-            f"{s.steps_per_epoch} steps an epoch, {s.total_steps} in all, {s.warmup_steps} of warm-up, saved "
-            f"{s.saves} times"
-        ),
-    )
+    steps = f"{s.steps_per_epoch} steps an epoch, {s.total_steps} in all"
+    if s.saves < 3 and job.number("trainer.save_freq", least=-1) > 0:
+        return warns(f"{steps}, saved {s.saves} times: few to choose the best from; set SAVE_FREQ lower")
+    return passes(f"{steps}, {s.warmup_steps} of warm-up, saved {s.saves} times")
 
 
-def precision(job: Job) -> tuple[str, str]:
-    """Contract 3: with bf16 masters and a small learning rate most updates round away."""
-    dtype = job.config["model.fsdp_config.model_dtype"]
-    if dtype in ("bf16", "bfloat16"):
-        return (
-            "warn",
-            "bf16 master weights: at a small learning rate most updates round to nothing; MODEL_DTYPE=fp32 keeps them",
+def precision(job: Job) -> Outcome:
+    """Contract 3: with bf16 master weights and a small learning rate most updates round to nothing."""
+    dtype = job.text("model.fsdp_config.model_dtype")
+    if dtype in BF16:
+        return warns(
+            "bf16 master weights: at a small learning rate most updates round to nothing; MODEL_DTYPE=fp32 keeps them"
         )
-    if dtype not in ("fp32", "float32"):
+    if dtype not in FP32:
         raise BadInput(f"MODEL_DTYPE={dtype}: fp32, or bf16 as in the original project")
-    return "pass", f"{dtype} master weights and moments, {'fp32' if job.on_cpu else 'bf16'} compute"
+    return passes(f"{dtype} master weights and moments, {'fp32' if job.on_cpu else 'bf16'} compute")
 
 
-CHECKS: dict[str, Callable[[Job], tuple[str, str]]] = {
+CHECKS: dict[str, Callable[[Job], Outcome]] = {
     "batch": batch,
     "train": train_data,
     "messages": messages,

@@ -1,209 +1,153 @@
-"""Preflight: what is in the Parquet files and in the model's folder."""
+"""Preflight: what is in the Parquet files."""
 
 from __future__ import annotations
 
-import json
-import re
-import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from phase1.contract.prompts import SYSTEM_PROMPT
-from phase1.files import BadInput, read_json
-from phase1.model.tokenizer import TOKENIZER_FILES, load_fast_tokenizer
-from phase1.train.job import Job, how_to_set
+from phase1.files import BadInput
+from phase1.model.tokenizer import load_fast_tokenizer
+from phase1.train.job import Job
+from phase1.train.preflight.outcome import Outcome, passes, warns
 from phase1.train.schedule import row_lengths, used_rows
 
+Turn = dict[str, object]  # role and content, as the Parquet file holds them
+CHATML_TOKENS = 5  # that ChatML puts around a turn, about
 
-def train_data(job: Job) -> tuple[str, str]:
-    """Rows, and whether the longest fits, by prepare_sft_data.py's report or else by counting: truncation cuts the end
-    off an answer in silence, or all of it, and then the row trains nothing."""
+
+def train_data(job: Job) -> Outcome:
+    """How many training rows there are, and whether the longest fits.
+
+    A row that is too long silently loses the end of its answer, or all of it, and then trains nothing. The lengths are
+    prepare_sft_data.py's, where its report is beside the file, or else counted.
+    """
     rows = f"{used_rows(job, 'train')} rows in {', '.join(map(str, job.files('data.train_files')))}"
     lengths, most = row_lengths(job), job.number("data.max_length")
     if lengths and lengths.longest <= most:
-        return "pass", f"{rows}, the longest of {lengths.longest} tokens"
-    counted = cut_rows(job, most)
-    if counted is None:
-        return (
-            "warn",
-            (
-                f"{rows}; whether they fit into {most} tokens is not known: the model's tokenizer.json is not on "
-                "this machine"
-            ),
+        return passes(f"{rows}, the longest of {lengths.longest} tokens")
+    cut = cut_rows(job, most)
+    if cut is None:
+        return warns(
+            f"{rows}; whether they fit into {most} tokens is not known: the model's tokenizer.json is not on "
+            "this machine"
         )
-    cut, empty = counted
-    if cut:
-        lost = f", {empty} of them before the answer begins, which train nothing" if empty else ""
-        return (
-            "warn",
-            (
-                f"{rows}; {cut} have more than {most} tokens and lose their end{lost}; set MAX_LENGTH higher, or "
-                f"prepare with --max_length {most}"
-            ),
+    if cut.rows:
+        lost = f", {cut.without_answer} of them before the answer begins, which train nothing"
+        return warns(
+            f"{rows}; {cut.rows} have more than {most} tokens and lose their end{lost if cut.without_answer else ''}; "
+            f"set MAX_LENGTH higher, or prepare with --max_length {most}"
         )
-    return "pass", f"{rows}, none of more than {most} tokens"
+    return passes(f"{rows}, none of more than {most} tokens")
 
 
-def cut_rows(job: Job, most: int) -> tuple[int, int] | None:
-    """(rows of more than `most` tokens, those of them without a token of their answer). None without the model's
-    tokenizer.
+@dataclass
+class CutRows:
+    """How many rows are too long, and how many of them lose all of their answer."""
 
-    ChatML puts about five tokens around a turn. A text has no more tokens than bytes, so few rows need to be tokenised,
-    and those on all cores: rows that prepare_sft_data.py has measured do not come here.
+    rows: int = 0
+    without_answer: int = 0
+
+
+def cut_rows(job: Job, most: int) -> CutRows | None:
+    """Count the rows of more than `most` tokens; None where the model's tokenizer is not here.
+
+    A text has no more tokens than bytes, so few rows need to be tokenised, and those on all cores.
     """
-    import pyarrow.parquet as pq
-
-    tokenizer, cut, empty = None, 0, 0
-    for path in job.files("data.train_files"):
-        for batch in pq.ParquetFile(path).iter_batches(columns=["messages"]):
-            found = ([str(turn["content"]) for turn in row or []] for row in batch.column(0).to_pylist())
-            rows = [texts for texts in found if sum(len(text.encode()) + 5 for text in texts) > most]
-            if not rows:
-                continue
-            if tokenizer is None:
-                folder = model_folder(str(job.config["model.partial_pretrain"]))
-                if folder is None or not (folder / "tokenizer.json").is_file():
-                    return None
-                tokenizer = load_fast_tokenizer(folder)
-            counted = iter(
-                tokenizer.encode_batch_fast([text for texts in rows for text in texts], add_special_tokens=False)
-            )
-            for texts in rows:
-                sizes = [len(next(counted)) + 5 for _ in texts]
-                cut += sum(sizes) > most
-                empty += sum(sizes[:-1]) + 3 >= most
-    return cut, empty
+    cut, tokenizer, folder = CutRows(), None, job.model_folder
+    for batch in _batches(job, "data.train_files"):
+        texts = [[str(turn["content"]) for turn in row] for row in batch.rows]
+        long = [row for row in texts if sum(len(text.encode()) + CHATML_TOKENS for text in row) > most]
+        if not long:
+            continue
+        if tokenizer is None:
+            if folder is None or not (folder / "tokenizer.json").is_file():
+                return None
+            tokenizer = load_fast_tokenizer(folder)
+        encoded = iter(tokenizer.encode_batch_fast([text for row in long for text in row], add_special_tokens=False))
+        for row in long:
+            sizes = [len(next(encoded)) + CHATML_TOKENS for _ in row]
+            cut.rows += sum(sizes) > most
+            cut.without_answer += sum(sizes[:-1]) + 3 >= most
+    return cut
 
 
-def val_data(job: Job) -> tuple[str, str]:
-    """Too few rows for one batch on each rank: the fsdp trainer crashes at its last step, before the last save, and the
-    engine trainer logs NaN as val/loss. Their validation batch is the micro batch, and the whole batch."""
+def val_data(job: Job) -> Outcome:
+    """Whether the validation rows are enough for one batch on each process.
+
+    Otherwise the fsdp trainer, which validates by micro batches, fails at its last step, before the last save, and the
+    engine trainer, which validates by whole batches, logs NaN as val/loss.
+    """
     rows = used_rows(job, "val")
-    engine = job.trainer == "engine"
-    need = (
-        job.number("data.train_batch_size") if engine else job.world_size * job.number("data.micro_batch_size_per_gpu")
-    )
+    if job.trainer == "engine":
+        need, what, variable = job.number("data.train_batch_size"), "one batch", "TRAIN_BATCH_SIZE"
+    else:
+        need = job.world_size * job.number("data.micro_batch_size_per_gpu")
+        what, variable = "one micro batch a process", "MICRO_BATCH_SIZE"
     path = job.files("data.val_files")[0]
     if rows < need:
-        what, knob = ("one batch", "TRAIN_BATCH_SIZE") if engine else ("one micro batch a process", "MICRO_BATCH_SIZE")
         raise BadInput(
             f"{path}: {rows} rows, but validation needs {need} ({what}); prepare with a larger --val_ratio or "
-            f"set {knob} lower"
+            f"set {variable} lower"
         )
-    return "pass", f"{rows} rows in {path}, {rows // job.world_size // (need // job.world_size) * need} of them used"
+    used = rows // job.world_size // (need // job.world_size) * need
+    return passes(f"{rows} rows in {path}, {used} of them used")
 
 
-def messages(job: Job) -> tuple[str, str]:
-    """Rows that would train nothing or the wrong thing, and whether the prompts are those the evaluation asks with."""
-    import pyarrow.parquet as pq
-
+def messages(job: Job) -> Outcome:
+    """Whether a row trains nothing or the wrong thing, and whether the prompts are those of the evaluation."""
     used_rows(job, "train")  # refuses what is no such file
     counted = foreign = bare = 0
-    for path in job.files("data.train_files"):
-        number = 0
-        for batch in pq.ParquetFile(path).iter_batches(columns=["messages"]):
-            for row in batch.column(0).to_pylist():
-                number += 1
-                roles = [turn["role"] for turn in row or []]
-                if not roles or roles[0] == "assistant" or roles[-1] != "assistant":
-                    raise BadInput(
-                        f"{path}, row {number}: turns {roles}; verl trains on what it was not asked to; start "
-                        "with system or user, end with assistant"
-                    )
-                if not all(isinstance(turn["content"], str) for turn in row):
-                    raise BadInput(
-                        f"{path}, row {number}: a turn's content is not text; verl ends in a TypeError; "
-                        "prepare the data again"
-                    )
-                if not row[-1]["content"].strip():
-                    raise BadInput(f"{path}, row {number}: an empty answer, nothing to learn; drop the row")
-                foreign += row[0] != {"role": "system", "content": SYSTEM_PROMPT}
-                bare += not row[-1]["content"].lstrip().startswith("<code>")
-                counted += 1
+    for batch in _batches(job, "data.train_files"):
+        for number, row in enumerate(batch.rows, batch.first):
+            refuse_unusable(row, f"{batch.path}, row {number}")
+            counted += 1
+            foreign += row[0] != {"role": "system", "content": SYSTEM_PROMPT}
+            bare += not str(row[-1]["content"]).lstrip().startswith("<code>")
     if foreign or bare:
-        return (
-            "warn",
-            (
-                f"{foreign} of {counted} rows without the evaluation's system prompt, {bare} answers without "
-                "<code>: the evaluation asks for another form"
-            ),
+        return warns(
+            f"{foreign} of {counted} rows without the evaluation's system prompt, {bare} answers without "
+            "<code>: the evaluation asks for another form"
         )
-    return "pass", f"{counted} rows with the evaluation's system prompt and answer form"
+    return passes(f"{counted} rows with the evaluation's system prompt and answer form")
 
 
-def model(job: Job) -> tuple[str, str]:
-    """Config, tokenizer with a chat template and weights are there."""
-    name = str(job.config["model.partial_pretrain"])
-    folder = model_folder(name)
-    if folder is None:
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-            return "warn", f"{name} is not on this machine: every process will download it from the Hugging Face Hub"
-        raise BadInput(f"{name}: no such model folder; {how_to_set('model.partial_pretrain')}")
-    config = read_json(folder / "config.json")
-    if not any((folder / f).is_file() for f in TOKENIZER_FILES):
-        raise BadInput(f"{folder}: no tokenizer beside config.json; copy the base model's tokenizer files there")
-    if (folder / "tokenizer.json").is_file():
-        load_fast_tokenizer(folder)
-    settings = folder / "tokenizer_config.json"
-    if not (folder / "chat_template.jinja").is_file() and not (
-        settings.is_file() and read_json(settings).get("chat_template")
-    ):
+def refuse_unusable(row: list[Turn], where: str) -> None:
+    """Refuse a row on which verl fails, or from which it learns nothing or the question.
+
+    Raises:
+        BadInput: `where` and what is wrong.
+    """
+    roles = [turn["role"] for turn in row]
+    if not roles or roles[0] == "assistant" or roles[-1] != "assistant":
         raise BadInput(
-            f"{folder}: its tokenizer has no chat template, which verl builds the rows with; train an instruct model"
+            f"{where}: turns {roles}; verl would train on another turn than the answer; start with system or user, "
+            "end with assistant"
         )
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        if not Path(name).is_dir():
-            return (
-                "warn",
-                (
-                    f"{name}: only its small files are cached, every process will download the weights from the "
-                    "Hugging Face Hub"
-                ),
-            )
-        raise BadInput(f"{folder}: no weights (*.safetensors); download the model again")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file() and (
-        missing := sorted({f for f in read_json(index).get("weight_map", {}).values() if not (folder / f).is_file()})
-    ):
-        raise BadInput(f"{folder}: lacks {', '.join(missing)}, which {index.name} names; download the model again")
-    parameters = count_parameters(folder)
-    size = f", {parameters / 1e6:,.1f}M parameters" if parameters else ""
-    return "pass", f"{', '.join(config.get('architectures') or ['?'])}{size} in {folder}"
+    if not all(isinstance(turn["content"], str) for turn in row):
+        raise BadInput(
+            f"{where}: a turn's content is not text, on which verl fails with a TypeError; prepare the data again"
+        )
+    if not str(row[-1]["content"]).strip():
+        raise BadInput(f"{where}: an empty answer, nothing to learn; drop the row")
 
 
-def model_folder(name: str) -> Path | None:
-    """The local folder of a model: a path, or the snapshot of a Hub name in the Hugging Face cache."""
-    if Path(name).is_dir():
-        return Path(name)
-    if name.count("/") != 1 or name.startswith(("/", ".")):
-        return None
-    from huggingface_hub import try_to_load_from_cache
+@dataclass(frozen=True)
+class _Batch:
+    """Some rows of a file; `first` is the number of the first one, from 1. A row that is null has no turns."""
 
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
+    path: Path
+    first: int
+    rows: list[list[Turn]]
 
 
-def count_parameters(folder: Path) -> int:
-    """Parameters by the headers of the safetensors files, 0 where there are none. BadInput for a file that is not
-    whole."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        size = path.stat().st_size
-        try:
-            with open(path, "rb") as f:
-                length = struct.unpack("<Q", f.read(8))[0]
-                header = json.loads(f.read(length)) if length < size else {}
-            end = 8 + length + max(t["data_offsets"][1] for name, t in header.items() if name != "__metadata__")
-        except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-            end = -1
-        if end != size:
-            raise BadInput(
-                f"{path}: not a whole safetensors file (a pointer of Git LFS, or a download cut short?); "
-                "download the model again"
-            )
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                count = 1
-                for n in tensor["shape"]:
-                    count *= n
-                total += count
-    return total
+def _batches(job: Job, key: str) -> Iterator[_Batch]:
+    import pyarrow.parquet as pq
+
+    for path in job.files(key):
+        first = 1
+        for batch in pq.ParquetFile(path).iter_batches(columns=["messages"]):
+            rows = [row or [] for row in batch.column(0).to_pylist()]
+            yield _Batch(path, first, rows)
+            first += len(rows)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from phase1.contract.state.best_checkpoint import BestCheckpoint
+from phase1.contract.state.handoff import CheckResult
 from phase1.handoff.checklist import checklist
-from phase1.handoff.checks import Check, Handoff
-from phase1.handoff.written import grpo_yaml, model_card, report_of
+from phase1.handoff.handoff import Handoff
+from phase1.handoff.model_card import model_card
+from phase1.handoff.run_folders import comparison_verdict, run_folders
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "outputs" / "demo"
@@ -27,19 +30,22 @@ def left(tmp_path) -> Handoff:
         tmp_path / "demo",
         ignore=shutil.ignore_patterns("*.safetensors", "*.pt", "completions", "base_model", "converted", "phase0"),
     )
-    best = json.loads((tmp_path / "demo/best_checkpoint.json").read_text())
-    home = tmp_path / f"demo/kept/global_step_{best['best_step']}"  # the best is handed over from where it is kept
+    best = BestCheckpoint.read(tmp_path / "demo/best_checkpoint.json")
+    home = tmp_path / f"demo/kept/global_step_{best.best_step}"  # the best is handed over from where it is kept
     (source,) = (tmp_path / "demo/checkpoints").glob(f"*/*/{home.name}/huggingface")
     edit(home / "kept.json", lambda d: d.update(source=str(source)))
-    return Handoff(home / "huggingface", None, tmp_path / f"demo/eval_step_{best['best_step']}", best)
+    return Handoff(home / "huggingface", None, tmp_path / f"demo/eval_step_{best.best_step}", best)
 
 
-def results(**statuses: str) -> list[Check]:
-    return [Check(n, statuses.get(n, "pass"), statuses.get(n + "_evidence", "seen")) for n in NAMES]
+def results(**statuses: str) -> list[CheckResult]:
+    return [
+        CheckResult(name=n, status=statuses.get(n, "pass"), evidence=statuses.get(n + "_evidence", "seen"))
+        for n in NAMES
+    ]
 
 
 def items(handoff: Handoff, **statuses: str) -> dict[str, str]:
-    return {i["item"]: i["status"] for i in checklist(ROOT, handoff, results(**statuses))}
+    return {i.item: i.status for i in checklist(run_folders(handoff, ROOT), handoff, results(**statuses))}
 
 
 def test_every_item_of_the_plan_passes_or_does_not_apply_to_the_demo(left):
@@ -137,17 +143,11 @@ def test_the_model_card_names_data_hyperparameters_metrics_with_intervals_and_th
     base.mkdir()
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     left.base = base
-    card = model_card("Qwen/Qwen2.5-Coder-7B-Instruct", left, results(), ROOT)
+    folders = run_folders(left, ROOT)
+    card = model_card("Qwen/Qwen2.5-Coder-7B-Instruct", left, results(), folders)
     assert (
         "1,772 training and 36 validation rows" in card
         and "| optim.lr | 0.004 |" in card
         and "license: apache-2.0" in card
     )
-    assert "IMPROVED" in card and report_of(left, ROOT)["verdict"]["word"] == "improved"
-
-
-def test_the_configuration_survives_a_path_with_quotes_and_spaces(tmp_path):
-    import yaml
-
-    odd = tmp_path / 'phase 1 "é"'
-    assert yaml.safe_load(grpo_yaml(odd, ROOT))["actor_rollout_ref"]["model"]["path"] == str(odd)
+    assert "IMPROVED" in card and comparison_verdict(folders)["verdict"]["word"] == "improved"

@@ -1,0 +1,74 @@
+"""What makes two evaluations comparable, and what one folder must be made of from its first session to its last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import JsonValue
+
+from phase1.contract.problems import Problem, data_hashes
+from phase1.contract.state.evaluation_run import EvaluatedModel, EvaluatedSet, EvaluationRun
+
+
+class Difference(NamedTuple):
+    """A field in which two identities differ, by its dotted name."""
+
+    field: str
+    was: object
+    now: object
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The model, the question, how answers were drawn, how they were judged, over which problems."""
+
+    model: EvaluatedModel
+    prompts_sha256: str | None
+    sampling: dict[str, JsonValue]
+    judge: dict[str, JsonValue]
+    datasets: dict[str, EvaluatedSet]
+
+    @classmethod
+    def of(cls, run: EvaluationRun) -> Identity:
+        """The identity that a run.json records; what an older file leaves out has the value that it had then."""
+        return cls(run.model, run.prompts_sha256, run.sampling, run.judge_settings, run.datasets)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields by name, as run.json has them."""
+        return vars(self).copy()
+
+    def first_difference(self, other: Identity) -> Difference | None:
+        """Why `other` may not go on in this one's folder; None where it may.
+
+        Data sets that only one of them has do not count. Nor does the model's path: the fingerprint tells models apart.
+        """
+        return _first_difference(self._of_sets(other.datasets), other._of_sets(self.datasets), "")
+
+    def _of_sets(self, names: Mapping[str, object]) -> dict[str, Any]:
+        return {
+            "model": self.model.model_dump(exclude={"path"}),
+            "prompts_sha256": self.prompts_sha256,
+            "sampling": self.sampling,
+            "judge": self.judge,
+            "datasets": {name: held.model_dump() for name, held in self.datasets.items() if name in names},
+        }
+
+
+def evaluated_sets(manifest_dir: Path, problems: Mapping[str, list[Problem]]) -> dict[str, EvaluatedSet]:
+    """What run.json keeps of the problems: hashes of manifest and problems, and how many."""
+    return {name: EvaluatedSet(**data_hashes(manifest_dir, name, found)) for name, found in problems.items()}
+
+
+def _first_difference(was: dict[str, Any], wanted: dict[str, Any], prefix: str) -> Difference | None:
+    for key in {**was, **wanted}:  # a mode that was on, and is left out now, is a difference too
+        before, value = was.get(key), wanted.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            found = _first_difference(before, value, f"{prefix}{key}.")
+            if found:
+                return found
+        elif before != value:
+            return Difference(prefix + key, before, value)
+    return None

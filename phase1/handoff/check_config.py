@@ -1,0 +1,138 @@
+"""Checks of the configuration, the tokenizer and the chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from phase1.contract.prompts import PROMPTS_SHA256, answer
+from phase1.contract.state.handoff import CheckResult
+from phase1.handoff.answers import PROMPTS
+from phase1.handoff.handoff import MAX_MODEL_LEN, Handoff, failed, verdict
+from phase1.model.fit import EMBEDDING, HEAD
+from phase1.model.small_files import read_object
+from phase1.model.tokenizer import Tokenizer, chat_text
+
+AS_THE_BASE = ("model_type", "rms_norm_eps", "hidden_act", "num_attention_heads")  # fields that training never changes
+ROUND_TRIP = (
+    "class Node:\n    N = 10**9 + 7\n",
+    "def f(x):\n    return x + 1\n",
+    "print('héllo, 世界 🙂')\n\tif a<=b: pass",
+    "<code>\nn = int(input())\n</code>",
+    "  a  b\r\n\n\nc ",
+)
+
+
+def check_config(h: Handoff) -> CheckResult:
+    """The fields that GRPO and vLLM read: rope in both forms, end of text, padding, vocabulary, length."""
+    base = read_object(h.base / "config.json") if h.base else {}
+    theta, stops = h.config.get("rope_theta"), end_of_text_ids(h.model, h.config)
+    embedding = h.weights.get(EMBEDDING)
+    rows = embedding.shape[0] if embedding else h.config.get("vocab_size")
+    failures = rope_failures(h.config, base)
+    for key in AS_THE_BASE:
+        if key in base and h.config.get(key) != base[key]:
+            failures.append(f"{key} {h.config.get(key)}, the base model's is {base[key]}")
+    warnings = []
+    end = h.tokenizer.eos_token_id
+    if end is None or end not in stops:
+        failures.append(f"the tokenizer ends answers with id {end} ({h.tokenizer.eos_token}), readers stop at {stops}")
+    if h.tokenizer.pad_token_id is None:
+        warnings.append("the tokenizer has no pad token: GRPO needs one")
+    elif h.tokenizer.pad_token_id == end:
+        warnings.append("pad and eos are one token: a loss mask by pad id hides the end of answers")
+    if len(h.tokenizer) > (rows or 0):
+        failures.append(f"{len(h.tokenizer)} tokens, but the embedding has {rows} rows")
+    if rows != h.config.get("vocab_size"):
+        failures.append(f"vocab_size {h.config.get('vocab_size')}, but the embedding has {rows} rows")
+    if not h.tied and h.weights and HEAD not in h.weights:
+        failures.append(f"not tied, but there is no {HEAD}: readers start it at random")
+    length = h.config.get("max_position_embeddings") or 0
+    if length < MAX_MODEL_LEN:
+        warnings.append(
+            f"max_position_embeddings {length} is below {MAX_MODEL_LEN}: vLLM refuses the seed's --max-model-len"
+        )
+    return verdict(
+        "config",
+        failures,
+        warnings,
+        f"rope_theta {theta:g}, stops at {stops}, {len(h.tokenizer)} tokens in {rows} rows" if theta else "",
+        rope_theta=theta,
+        eos=stops,
+        vocabulary=len(h.tokenizer),
+        rows=rows,
+    )
+
+
+def rope_failures(config: dict[str, JsonValue], base: dict[str, JsonValue]) -> list[str]:
+    """What is wrong with rope_theta, of which transformers 4 and 5 each read another form."""
+    theta, inner = config.get("rope_theta"), (config.get("rope_parameters") or {}).get("rope_theta")
+    failures = []
+    if theta is None and config.get("model_type") != "gpt2":
+        instead = "" if inner is None else f" instead of {inner:g}; convert_fsdp_to_hf.py --slim writes both forms"
+        failures.append(f"no rope_theta: transformers 4 and vLLM read 10000{instead}")
+    elif inner is not None and inner != theta:
+        failures.append(f"rope_theta {theta:g} but rope_parameters.rope_theta {inner:g}")
+    base_theta = base.get("rope_theta") or (base.get("rope_parameters") or {}).get("rope_theta")
+    if base_theta is not None and theta is not None and theta != base_theta:
+        failures.append(f"rope_theta {theta:g}, the base model's is {base_theta:g}")
+    return failures
+
+
+def end_of_text_ids(model: Path, config: dict[str, JsonValue]) -> list[JsonValue]:
+    """The ids at which readers stop: generation_config.json's, else config.json's."""
+    path = model / "generation_config.json"
+    generation = read_object(path) if path.exists() else {}
+    for found in (generation.get("eos_token_id"), config.get("eos_token_id")):
+        if found is not None and found != []:
+            return found if isinstance(found, list) else [found]
+    return []
+
+
+def check_tokenizer(h: Handoff) -> CheckResult:
+    """Text survives encoding and decoding; special tokens are one id each; ids equal the base model's."""
+    failures = []
+    for text in ROUND_TRIP:
+        back = h.tokenizer.decode(ids(h.tokenizer, text), clean_up_tokenization_spaces=False)
+        if back != text:
+            failures.append(f"{text!r} comes back as {back!r}")
+    for token in h.tokenizer.all_special_tokens:
+        if len(ids(h.tokenizer, token)) != 1:
+            failures.append(f"{token} is several tokens")
+    base = h.base_tokenizer
+    if base:
+        same_vocabulary = h.tokenizer.get_vocab() == base.get_vocab()
+        if not same_vocabulary or any(h.tokenizer(t).input_ids != base(t).input_ids for t in ROUND_TRIP):
+            failures.append("encodes text in other ids than the base model's tokenizer")
+    compared = ", ids as the base model's" if base else ""
+    return verdict("tokenizer", failures, [], f"{len(ROUND_TRIP)} texts come back unchanged{compared}")
+
+
+def ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The text's token ids, without special tokens around it."""
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def check_chat_template(h: Handoff) -> CheckResult:
+    """The model is asked in the words it was trained on: the template over phase1.contract.prompts, against the base
+    model's."""
+    if not h.tokenizer.chat_template:
+        return failed("chat_template", "the tokenizer has no chat template: chat requests fail or take another form")
+    try:
+        asked = [chat_text(h.tokenizer, p) for p in PROMPTS]
+        trained = [chat_text(h.tokenizer, p, answer("pass")) for p in PROMPTS]
+    except Exception as e:  # jinja2's own classes, and TypeErrors of what the template does
+        return failed("chat_template", f"the template does not render: {e}")
+    failures, warnings = [], []
+    if not all(row.startswith(prompt) for prompt, row in zip(asked, trained, strict=True)):
+        failures.append("the prompt that evaluation sends is not how a training row begins")
+    if h.tokenizer.eos_token and not all(row.rstrip().endswith(h.tokenizer.eos_token) for row in trained):
+        failures.append(f"an answer does not end in {h.tokenizer.eos_token}")
+    base = h.base_tokenizer
+    if base is None:
+        warnings.append("not compared with the base model's: no --base_model given")
+    elif base.chat_template and [chat_text(base, p) for p in PROMPTS] != asked:
+        failures.append("renders other prompts than the base model's template, which training used")
+    evidence = "renders training and evaluation prompts alike, as the base model's does"
+    return verdict("chat_template", failures, warnings, evidence, prompts_sha256=PROMPTS_SHA256)

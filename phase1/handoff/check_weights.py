@@ -1,0 +1,194 @@
+"""Checks of the files and the weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+import torch
+
+from phase1.contract.state.handoff import CheckResult
+from phase1.files import BadInput, read_json, sha256_file
+from phase1.handoff.handoff import Handoff, failed, not_run, verdict
+from phase1.model.fit import EMBEDDING, HEAD
+from phase1.model.tensors import Source, first_difference, read_safetensors, side_by_side
+from phase1.model.tokenizer import TOKENIZER_FILES
+from phase1.model.weight_files import INDEX, read_header, weight_files
+
+OWN_NORM = 1.0  # relative change of a layer beyond which it is hardly a fine-tune; training from random weights may
+
+
+def check_files(h: Handoff) -> CheckResult:
+    """Everything a reader needs is there, and is JSON where it must be."""
+    present = sorted(p.name for p in h.model.iterdir() if p.is_file())
+    failures = [f"no {name}" for name in ("config.json", "tokenizer_config.json") if name not in present]
+    if not any(name in present for name in TOKENIZER_FILES):
+        failures.append("no tokenizer.json")
+    for name in present:
+        if name.endswith(".json"):
+            try:
+                read_json(h.model / name)
+            except BadInput as e:
+                failures.append(str(e))
+    if not any(name.endswith(".safetensors") for name in present):
+        failures.append("no safetensors weights")
+    warnings = []
+    if "generation_config.json" not in present:
+        warnings.append("no generation_config.json: the end-of-text ids of the base model are lost")
+    for name in present:
+        if re.fullmatch(r"pytorch_model.*\.bin", name):
+            warnings.append(f"{name} beside the safetensors: readers may take either")
+    return verdict("files", failures, warnings, f"{len(present)} files", files=present)
+
+
+def check_weights_index(h: Handoff) -> CheckResult:
+    """Headers and sizes of the weight files, the index against them, and the hash of every file."""
+    files = weight_files(h.model)
+    held = {name: path.name for path in files for name in read_header(path)}
+    failures, warnings = [], []
+    if (h.model / INDEX).exists():
+        mapped = read_json(h.model / INDEX)["weight_map"]
+        odd = sorted(name for name in set(mapped) | set(held) if mapped.get(name) != held.get(name))
+        if odd:
+            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+            failures.append(f"{INDEX} and the files disagree on {odd[0]}{more}")
+    stray = sorted(p.name for p in h.model.glob("*.safetensors") if p not in files)
+    if stray:
+        warnings.append(f"{stray[0]} is named by no index")
+    hashes = {p.name: sha256_file(p) for p in sorted(h.model.iterdir()) if p.is_file()}
+    size = sum(p.stat().st_size for p in files)
+    evidence = f"{len(held)} tensors, {len(files)} files, {size / 1e9:.3f} GB"
+    return verdict("weights_index", failures, warnings, evidence, sha256=hashes)
+
+
+def check_dtype(h: Handoff) -> CheckResult:
+    """The dtype on disk against the one that config.json tells readers."""
+    stated = {str(h.config[key]) for key in ("dtype", "torch_dtype") if h.config.get(key)}
+    floating = {s.dtype for s in h.weights.values() if s.dtype.is_floating_point}
+    on_disk = sorted(str(dtype).removeprefix("torch.") for dtype in floating)
+    size = sum(s.numel * s.dtype.itemsize for s in h.weights.values())
+    failures, warnings = [], []
+    if len(stated) > 1:
+        failures.append(f"config.json says both {' and '.join(sorted(stated))}")
+    if len(on_disk) > 1:
+        failures.append(f"weights of several dtypes: {', '.join(on_disk)}")
+    if not stated:
+        warnings.append("config.json names no dtype: readers take float32")
+    elif on_disk and on_disk[0] not in stated:
+        text = f"{on_disk[0]} on disk ({size / 1e9:.2f} GB), {min(stated)} in config.json"
+        # fp32 master weights under a bf16 label are read as bf16, as the evaluation did: right, but twice the size
+        if on_disk == ["float32"] and stated == {"bfloat16"}:
+            warnings.append(f"{text}; convert_fsdp_to_hf.py --slim halves it")
+        else:
+            failures.append(text)
+    evidence = f"{', '.join(on_disk)} on disk and in config.json"
+    return verdict("dtype", failures, warnings, evidence, on_disk=on_disk, stated=sorted(stated))
+
+
+def check_parameters(h: Handoff) -> CheckResult:
+    """Names and shapes are those of the architecture that config.json describes; the parameter count."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(h.model))
+    except Exception as e:  # whatever transformers makes of a broken config
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        return failed("parameters", f"transformers cannot build the model: {reason}")
+    want = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    have = {name: s.shape for name, s in h.weights.items()}
+    needed = set(want) - ({HEAD} if h.tied else set())
+    other = sorted(name for name in set(have) & set(want) if have[name] != want[name])
+    failures = [f"{name} is missing" for name in sorted(needed - set(have))[:2]]
+    failures += [f"{name} is not of this architecture" for name in sorted(set(have) - set(want))[:2]]
+    failures += [f"{name} is {have[name]}, the config says {want[name]}" for name in other[:2]]
+    warnings = []
+    if h.tied and HEAD in have and EMBEDDING in have:
+        head, embedding = h.weights[HEAD], h.weights[EMBEDDING]
+        if first_difference(head, embedding, head.dtype):
+            failures.append(f"{HEAD} differs from the embedding it is tied to: readers drop what was trained")
+        else:
+            warnings.append(f"a second copy of the tied embedding as {HEAD}; convert_fsdp_to_hf.py --slim drops it")
+    count = sum(p.numel() for p in model.parameters())
+    evidence = f"{count:,} parameters, {len(have)} tensors as the config says"
+    return verdict("parameters", failures, warnings, evidence, parameters=count)
+
+
+def check_values(h: Handoff) -> CheckResult:
+    """No NaN, no infinity, no tensor of zeros alone (biases may be zero: fresh models start so)."""
+    bad, zero = [], []
+    for name, source in h.weights.items():
+        any_nonzero = False
+        for chunk in source.chunks():
+            if not torch.isfinite(chunk).all():
+                bad.append(name)
+                break
+            any_nonzero = any_nonzero or bool((chunk != 0).any())
+        else:
+            if not any_nonzero and not name.endswith(".bias"):
+                zero.append(name)
+    failures = []
+    if bad:
+        failures.append(f"NaN or infinity in {len(bad)} tensors, first {bad[0]}")
+    if zero:
+        failures.append(f"{len(zero)} tensors hold only zeros, first {zero[0]}")
+    return verdict("values", failures, [], f"all {len(h.weights)} tensors finite, none all zero")
+
+
+def check_base_difference(h: Handoff) -> CheckResult:
+    """What training moved: the relative change |w - base| / |base| of each layer. Identical weights were never
+    trained."""
+    if h.base is None:
+        return not_run("base_difference", "no --base_model given")
+    base = read_safetensors(h.base)
+    if not base:
+        return not_run("base_difference", f"{h.base} holds no safetensors")
+    names = [name for name in h.weights if name in base and not (name == HEAD and h.tied)]
+    odd = [name for name in names if base[name].shape != h.weights[name].shape]
+    if odd:
+        return failed("base_difference", f"{odd[0]} has another shape than the base model's")
+    if not names:
+        return failed("base_difference", "no tensor in common with the base model")
+    moved = 0
+    changed: dict[str, float] = {}
+    norm: dict[str, float] = {}
+    for name in names:
+        squares = squared_difference(h.weights[name], base[name])
+        moved += squares.difference > 0
+        layer = re.search(r"layers\.\d+", name)
+        group = layer[0] if layer else name
+        changed[group] = changed.get(group, 0.0) + squares.difference
+        norm[group] = norm.get(group, 0.0) + squares.base
+    change = {g: math.sqrt(changed[g] / norm[g]) if norm[g] else math.inf for g in changed}
+    top = max(change, key=lambda group: change[group])
+    failures, warnings = [], []
+    if not moved:
+        failures.append("identical to the base model: nothing was trained")
+    if change[top] > OWN_NORM:
+        warnings.append(f"{top} moved by {change[top]:.1f}x its own norm: hardly a fine-tune of this base model")
+    # A norm may stand still on its own: its weights lie near 1, where a small step vanishes in bf16.
+    matrices = [name for name in names if len(h.weights[name].shape) > 1]
+    still = [g for g, value in change.items() if value == 0 and any(g in name for name in matrices)]
+    if still and moved:
+        warnings.append(f"{len(still)} parts did not move, first {still[0]}")
+    evidence = f"{moved} of {len(names)} tensors moved, most in {top} ({change[top]:.2%} of its norm)"
+    return verdict("base_difference", failures, warnings, evidence, relative_change=dict(change))
+
+
+class Squares(NamedTuple):
+    """Sums of squares over a tensor: of its difference from the base model's, and of the base model's own."""
+
+    difference: float
+    base: float
+
+
+def squared_difference(a: Source, base: Source) -> Squares:
+    """How far a tensor moved, at the coarser of the two dtypes: an fp32 base and its bf16 copy are the same model."""
+    coarse = min(a.dtype, base.dtype, key=lambda dtype: dtype.itemsize)
+    difference = norm = 0.0
+    for x, y in side_by_side(a, base, coarse):
+        x, y = x.float(), y.float()
+        difference += float(((x - y).double() ** 2).sum())
+        norm += float((y.double() ** 2).sum())
+    return Squares(difference, norm)

@@ -1,0 +1,157 @@
+"""MODEL_CARD.md, from what is on disk; what is not known is said to be unknown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phase1.contract.state import evaluation_run, sft_report, train_run
+from phase1.contract.state.evaluation_run import EvaluationRun
+from phase1.contract.state.handoff import CheckResult
+from phase1.contract.state.sft_report import SftReport
+from phase1.contract.state.train_run import TrainRun
+from phase1.files import BadInput, fingerprint, read_json
+from phase1.handoff.handoff import Handoff
+from phase1.handoff.run_folders import RunFolders, comparison_verdict
+
+METRICS_HEAD = [
+    "| set | problems | exec_success_rate (95% interval) | accepted@1 (95% interval) | pass_ratio |",
+    "|---|---|---|---|---|",
+]
+
+
+def model_card(base_model: str | None, handoff: Handoff, results: Sequence[CheckResult], folders: RunFolders) -> str:
+    """The card's text, Markdown under a YAML head.
+
+    Args:
+        base_model: as the user named it.
+        handoff: the model and what it was compared with.
+        results: of all checks.
+        folders: of the run that made the model.
+    """
+    by_name = {c.name: c for c in results}
+    step = handoff.best.best_step if handoff.best else "unknown"
+    license_name = license_of(handoff.base)
+    head = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
+    if base_model:
+        head.append(f"base_model: {base_model}")
+    if license_name:
+        head.append(f"license: {license_name}")
+    card = [
+        *head,
+        "---",
+        "",
+        "# Phase 1 SFT checkpoint",
+        "",
+        f"- Step: {step}",
+        f"- Base model: {base_model or 'unknown'}",
+        f"- Parameters: {by_name['parameters'].data.get('parameters', 0):,}",
+        f"- Training data: {training_data(folders.data / sft_report.NAME)}",
+        f"- Licence: {license_name or 'that of the base model'}; the training data "
+        "(BEE-spoke-data/code_contests_instruct) carries its own.",
+        "",
+        "## Hyperparameters",
+        "",
+        *hyperparameters(folders.checkpoints / train_run.NAME),
+        "",
+        "## Metrics of this checkpoint (greedy, EVAL@1)",
+        "",
+        *metrics_table(by_name["metrics"].data.get("metrics") or {}, "No evaluation was given."),
+        "",
+        "## Final evaluation",
+        "",
+        *metrics_table(final_metrics(folders.final, handoff.model), "None of this very model was found."),
+        "",
+    ]
+    comparison = comparison_verdict(folders)
+    if comparison and comparison["verdict"]:
+        card += [f"Against the base model: {comparison['verdict']['line']}", ""]
+    card += ["## Checks", "", "| check | verdict | evidence |", "|---|---|---|"]
+    card += [f"| {c.name} | {c.status} | {one_cell(c.evidence)} |" for c in results]
+    return "\n".join([*card, ""])
+
+
+def one_cell(text: str) -> str:
+    """The text as it may stand in a cell of a Markdown table."""
+    return text.replace("|", "/").replace("\n", " ")
+
+
+def license_of(base: Path | None) -> str | None:
+    """The licence that the base model's own card names; None where there is none."""
+    card = base / "README.md" if base else None
+    match = re.search(r"^license:\s*(\S+)", card.read_text(errors="replace"), re.M) if card and card.exists() else None
+    return match[1] if match else None
+
+
+def training_data(path: Path) -> str:
+    """Rows and what was dropped, by prepare_sft_data.py's report at `path`."""
+    if not path.exists():
+        return "not recorded beside this run"
+    try:
+        report = SftReport.read(path)
+    except BadInput as e:
+        return f"not known: {e}"
+    dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items()))
+    rows = [number(n) for n in (report.train_samples, report.val_samples, report.input_total)]
+    source = Path(str(report.input_file)).name
+    text = f"{rows[0]} training and {rows[1]} validation rows of {rows[2]} records in {source}"
+    return f"{text} (dropped: {dropped})" if dropped else text
+
+
+def number(value: int | None) -> str:
+    """A count, or `?` where it is not known."""
+    return "?" if value is None else f"{value:,}"
+
+
+def hyperparameters(path: Path) -> list[str]:
+    """What run_sft.sh recorded at its start, in `path`, as a table."""
+    if not path.exists():
+        return [f"Not recorded beside this run (no {path.name})."]
+    try:
+        run = TrainRun.read(path)
+    except BadInput as e:
+        return [f"Not known: {e}."]
+    rows = {"world_size": run.world_size, "steps": run.expected_steps, **run.shape}
+    return ["| parameter | value |", "|---|---|", *[f"| {k} | {json.dumps(v)} |" for k, v in rows.items()]]
+
+
+def final_metrics(final: Path, model: Path) -> dict[str, dict[str, Any]]:
+    """The data sets of outputs/eval_final, where it is a complete evaluation of this very model; else empty."""
+    run_file, summary = final / evaluation_run.NAME, final / "summary.json"
+    if not run_file.exists() or not summary.exists():
+        return {}
+    run = EvaluationRun.read(run_file)
+    if not run.complete or run.model.fingerprint != fingerprint(model):
+        return {}
+    datasets: dict[str, dict[str, Any]] = read_json(summary).get("datasets", {})
+    return datasets
+
+
+def metrics_table(sets: Mapping[str, Mapping[str, Any]], otherwise: str) -> list[str]:
+    """A row for each data set; `otherwise` where there is none."""
+    if not sets:
+        return [otherwise]
+    rows = []
+    for name, m in sets.items():
+        n = m["total_problems"]
+        executed, accepted = (share_and_interval(m[key], n) for key in ("exec_success_rate", "accepted_at_1"))
+        rows.append(f"| {name} | {n} | {executed} | {accepted} | {share(m['pass_ratio_mean'])} |")
+    return METRICS_HEAD + rows
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage, `-` where there is none."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def share_and_interval(rate: float | None, n: int | None) -> str:
+    """A rate over `n` problems with its 95% Wilson interval."""
+    if rate is None or not n:
+        return share(rate)
+    from phase1.report.stats import wilson  # takes a second to import
+
+    low, high = wilson(round(rate * n), n) or (0.0, 1.0)
+    return f"{share(rate)} ({low:.1%} to {high:.1%})"

@@ -1,0 +1,30 @@
+"""Whether a model directory can be loaded: config, tokenizer and weights are there and whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from phase1.files import BadInput
+from phase1.model.tokenizer import TOKENIZER_FILES
+from phase1.model.weight_files import read_header, weight_files
+
+
+def model_problem(model: Path) -> str:
+    """What keeps a Hugging Face directory from being loaded; empty where nothing does. Only headers are read."""
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            json.loads((model / name).read_text())
+        except FileNotFoundError:
+            return f"{model.name}/{name} is missing"
+        except (OSError, ValueError) as e:
+            return f"{model.name}/{name} is not readable ({e})"
+    if not any((model / name).is_file() for name in TOKENIZER_FILES):
+        return f"{model.name}/{TOKENIZER_FILES[0]} is missing"
+    try:
+        files = weight_files(model)
+        for path in files:
+            read_header(path)
+    except (BadInput, OSError) as e:
+        return f"{model.name}/ has no whole safetensors ({e})"
+    return "" if files else f"{model.name}/ has no whole safetensors (there is no model.safetensors)"
