@@ -11,276 +11,265 @@ what is finished stays finished. Exit 0 done, 1 some problems could not be gener
 """
 
 import argparse
-import asyncio
-import sys
-from dataclasses import replace
+import contextlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from phase1.contract.identity import Identity, evaluated_sets
-from phase1.contract.problems import EVAL_SETS, Problem, load_problems
+from phase1.contract.problems import EVAL_SETS, load_problems
 from phase1.contract.prompts import PROMPTS_SHA256
-from phase1.contract.state import evaluation_run
 from phase1.contract.state.base import Stamp
 from phase1.contract.state.evaluation_run import EvaluatedModel, EvaluationRun
-from phase1.evaluate.folder import (
-    begin_session,
-    close_run,
-    finished,
-    open_run,
-    read_results,
-    set_aside_results,
-    stored_problems,
-    unfinished,
-    update_run,
-)
+from phase1.evaluate import folder
 from phase1.evaluate.looks import note_looks
-from phase1.evaluate.loop import evaluate
+from phase1.evaluate.loop import work_off
 from phase1.evaluate.metrics import write_metrics
 from phase1.evaluate.qa import write_qa_logs
 from phase1.evaluate.table import show
-from phase1.evaluate.target import Target, find_target, guard_test_sets, training_model
-from phase1.evaluate.wandb_log import log_evaluation
+from phase1.evaluate.target import Target, TargetChoice, find_target, guard_test_sets, training_model
+from phase1.evaluate.wandb_log import WandbRun, log_evaluation
 from phase1.files import BadInput, fingerprint, only_one, run_script, run_stamp
-from phase1.generate.generate import Backend
-from phase1.generate.options import (
-    add_generator_arguments,
-    add_sampling_arguments,
-    backend_from,
-    positive,
-    sampling_from,
-)
-from phase1.generate.requests import Sampling
-from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
-from phase1.machine import usable_gpus
+from phase1.generate.backends import BACKENDS, choose_generator
+from phase1.generate.generate import Answering
+from phase1.generate.generator import Generator
+from phase1.generate.sampling import Sampling
+from phase1.generate.settings import BackendSettings
+from phase1.judge.config import add_judge_arguments, config_from
 
-HERE = Path(__file__).resolve().parent
+OUTPUTS = Path(__file__).resolve().parent / "outputs"
+MANIFESTS = Path(__file__).resolve().parent / "data" / "manifests"
+TIER_1 = [s.name for s in EVAL_SETS.values() if s.tier == 1]
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def positive_seconds(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise ValueError
+    return float(text)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    group = parser.add_argument_group("model", "a checkpoint of training, or any Hugging Face directory (Phase 0)")
-    group.add_argument("--checkpoint_dir", type=Path, help="folder of the global_step_N folders")
-    group.add_argument("--step", help="N, or `best` for the step that --best_checkpoint names")
-    group.add_argument(
-        "--best_checkpoint",
-        type=Path,
-        default=HERE / "outputs" / "best_checkpoint.json",
-        help="written by run_eval_checkpoints.sh (default: outputs/best_checkpoint.json)",
-    )
-    group.add_argument("--model_path", type=Path, help="an HF model directory, instead of --checkpoint_dir and --step")
-    group = parser.add_argument_group("problems")
-    group.add_argument(
-        "--datasets",
-        nargs="+",
-        choices=list(EVAL_SETS),
-        metavar="SET",
-        help=f"of {', '.join(EVAL_SETS)} (default: tier 1, codecontests_valid and mbpp_reg)",
-    )
-    group.add_argument(
-        "--manifest_dir",
-        type=Path,
-        default=HERE / "data" / "manifests",
-        help="{set}_manifest.jsonl; raw files lie in ../raw (default: data/manifests)",
-    )
-    group.add_argument("--limit", type=positive, help="only the first N problems of each set")
-    group.add_argument("--final", action="store_true", help="allow the test-only sets for any step, not only the best")
-    group.add_argument(
-        "--use_external_tests",
-        action="store_true",
-        help="tests come from the raw files; always so, kept for existing command lines",
-    )
-    group.add_argument(
-        "--no_submit_api",
-        action="store_true",
-        help="no judge's submit API is used; always so, kept for existing command lines",
-    )
-    group = parser.add_argument_group("again", "from what is on disk, without the model")
-    group.add_argument(
-        "--rejudge",
-        action="store_true",
-        help="judge the stored completions of --output_dir again, with the judge flags and tests of now",
-    )
-    group.add_argument(
-        "--recompute", action="store_true", help="derive metrics.json, summary.json and qa_logs of --output_dir again"
-    )
-    add_sampling_arguments(parser)
-    add_generator_arguments(parser)
-    add_judge_arguments(parser)
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--output_dir", type=Path, help="default: outputs/eval_step_N; needed with --model_path and --step best"
-    )
-    group.add_argument(
-        "--lock_wait",
-        type=float,
-        default=600,
-        help="seconds to wait for another evaluation in --output_dir (default: 600)",
-    )
-    group.add_argument("--wandb_project", help="log to this Weights & Biases project (contract: rlvr_coding_model)")
-    group.add_argument("--wandb_run_name", help="default: the name of --output_dir")
-    group.add_argument(
-        "--wandb_mode",
-        default="offline",
-        choices=["online", "offline", "disabled"],
-        help="default: offline; upload later with `wandb sync`",
-    )
-    return parser.parse_args()
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    g = p.add_argument_group("the model", "a checkpoint of training, or any Hugging Face directory")
+    g.add_argument("--checkpoint_dir", type=Path, help="folder of the global_step_N folders")
+    g.add_argument("--step", help="N, or `best` for the step that --best_checkpoint names")
+    best = "written by run_eval_checkpoints.sh (default: outputs/best_checkpoint.json)"
+    g.add_argument("--best_checkpoint", type=Path, default=OUTPUTS / "best_checkpoint.json", help=best)
+    g.add_argument("--model_path", type=Path, help="a model directory, instead of --checkpoint_dir and --step")
+
+    g = p.add_argument_group("the data sets")
+    sets = f"of {', '.join(EVAL_SETS)} (default: tier 1, {' and '.join(TIER_1)})"
+    g.add_argument("--datasets", nargs="+", choices=list(EVAL_SETS), metavar="SET", help=sets)
+    manifests = "holds {set}_manifest.jsonl; the raw files lie in ../raw (default: data/manifests)"
+    g.add_argument("--manifest_dir", type=Path, default=MANIFESTS, help=manifests)
+    g.add_argument("--limit", type=positive, metavar="N", help="only the first N problems of each set (default: all)")
+    final = "open the test-only sets to a step that is not the best one"
+    g.add_argument("--final", action="store_true", help=final)
+    external = "tests come from the raw files; always so, the flag is kept for existing command lines"
+    g.add_argument("--use_external_tests", action="store_true", help=external)
+    submit = "no judge's submit API is used; always so, the flag is kept for existing command lines"
+    g.add_argument("--no_submit_api", action="store_true", help=submit)
+
+    g = p.add_argument_group("from stored answers", "without the model and without a GPU; the first needs the sandbox")
+    rejudge = "judge the completions in --output_dir again, with the judge's flags and the tests of now"
+    g.add_argument("--rejudge", action="store_true", help=rejudge)
+    recompute = "derive metrics.json, summary.json and qa_logs of --output_dir again"
+    g.add_argument("--recompute", action="store_true", help=recompute)
+
+    text = "the defaults are EVAL@1, whatever the model's generation_config.json says"
+    g = p.add_argument_group("sampling", text)
+    g.add_argument("--temperature", type=float, default=0.0, help="0: greedy (default: 0)")
+    g.add_argument("--top_p", type=float, default=1.0, help="share of the probability to sample from (default: 1)")
+    g.add_argument("--top_k", type=int, default=-1, help="tokens to sample from; -1: all (default: -1)")
+    g.add_argument("--repetition_penalty", type=float, default=1.0, help="1: none (default: 1)")
+    g.add_argument("--max_new_tokens", type=positive, default=2048, help="tokens an answer (default: 2048)")
+    g.add_argument("--max_model_len", type=positive, default=6144, help="tokens of prompt and answer (default: 6144)")
+    dtypes = ("bfloat16", "float16", "float32")
+    g.add_argument("--dtype", default="bfloat16", choices=dtypes, help="of the weights (default: bfloat16)")
+    samples = "answers a problem, for pass@k; more than 1 needs --temperature (default: 1)"
+    g.add_argument("--n_samples", type=positive, default=1, help=samples)
+    g.add_argument("--seed", type=int, default=0, help="of sampled answers (default: 0)")
+
+    g = p.add_argument_group("generation backend")
+    auto = "auto: vllm where it and a GPU, --vllm_url or --vllm_python are there, else transformers (default: auto)"
+    g.add_argument("--backend", default="auto", choices=["auto", *BACKENDS], help=auto)
+    g.add_argument("--batch_size", type=positive, default=16, help="answers at a time with transformers (default: 16)")
+    concurrent = "requests at a time on each vLLM server (default: 256; with --batch_invariant at most 255)"
+    g.add_argument("--max_concurrent", type=positive, default=256, help=concurrent)
+    timeout = "seconds for one answer of a vLLM server, then it is tried again (default: 600)"
+    g.add_argument("--request_timeout", type=positive_seconds, default=600, metavar="SECONDS", help=timeout)
+    stall = "seconds without a token after which a vLLM server is given up (default: 180)"
+    g.add_argument("--stall_timeout", type=positive_seconds, default=180, metavar="SECONDS", help=stall)
+
+    g = p.add_argument_group("running vLLM servers", "used instead of servers of our own")
+    url = "a server, on any host; repeatable. VLLM_API_KEY is sent where it is set"
+    g.add_argument("--vllm_url", action="append", default=[], metavar="URL", help=url)
+    served = "the name they serve the model under, where it is not its path"
+    g.add_argument("--served_model_name", metavar="NAME", help=served)
+
+    g = p.add_argument_group("vLLM servers of our own", "started for the evaluation, stopped at its end")
+    servers = "default: one a visible GPU (or tensor-parallel group); one on a CPU"
+    g.add_argument("--num_servers", type=positive, default=0, metavar="N", help=servers)
+    parallel = "GPUs a server; a 7B needs one (default: 1)"
+    g.add_argument("--tensor_parallel_size", type=positive, default=1, metavar="N", help=parallel)
+    memory = "share of each GPU's memory (default: 0.9)"
+    g.add_argument("--gpu_memory_utilization", type=float, default=0.9, metavar="SHARE", help=memory)
+    invariant = "the same answers at any load, slower; start --vllm_url servers with VLLM_BATCH_INVARIANT=1"
+    g.add_argument("--batch_invariant", action="store_true", help=invariant)
+    start = "seconds until the servers must answer (default: 900)"
+    g.add_argument("--start_timeout", type=positive_seconds, default=900, metavar="SECONDS", help=start)
+    g.add_argument("--vllm_python", metavar="EXE", help="the interpreter that has vLLM (default: this one)")
+    more = "more arguments of the server, as one word: --vllm_args='--enforce-eager'"
+    g.add_argument("--vllm_args", default="", metavar="ARGS", help=more)
+
+    add_judge_arguments(p)
+
+    g = p.add_argument_group("output and W&B")
+    output = "default: outputs/eval_step_N; needed with --model_path and --step best"
+    g.add_argument("--output_dir", type=Path, help=output)
+    lock = "seconds to wait for another evaluation in --output_dir (default: 600)"
+    g.add_argument("--lock_wait", type=float, default=600, metavar="SECONDS", help=lock)
+    g.add_argument("--wandb_project", help="log to this Weights & Biases project (contract: rlvr_coding_model)")
+    g.add_argument("--wandb_run_name", help="default: the name of --output_dir")
+    mode = "offline: upload it later with `wandb sync` (default: offline)"
+    g.add_argument("--wandb_mode", default="offline", choices=["online", "offline", "disabled"], help=mode)
+    return p.parse_args()
 
 
 def main() -> int:
     args = parse_args()
     if args.rejudge or args.recompute:
-        return again(args)
-    args.datasets = args.datasets or ["codecontests_valid", "mbpp_reg"]
-    target = find_target(args)
-    guard_test_sets(args, target)
+        return from_stored_answers(args)
+    args.datasets = args.datasets or TIER_1
+    choice = TargetChoice(
+        model_path=args.model_path,
+        checkpoint_dir=args.checkpoint_dir,
+        step=args.step,
+        best_checkpoint=args.best_checkpoint,
+        output_dir=args.output_dir,
+    )
+    target = find_target(choice, OUTPUTS)
+    guard_test_sets(target, args.datasets, allowed=args.final, best_checkpoint=args.best_checkpoint)
     problems = {d: load_problems(args.manifest_dir, d, args.limit) for d in args.datasets}
     sampling, judge = sampling_from(args), config_from(args)
-    logs = target.output_dir / "logs"
-    backend = backend_from(args, target.model_path, logs, training_model(args.checkpoint_dir))
-    identity = Identity(
+    generator = generator_from(args, target)
+    wanted = Identity(
         model=EvaluatedModel(path=str(target.model_path), step=target.step, fingerprint=fingerprint(target.model_path)),
         prompts_sha256=PROMPTS_SHA256,
-        sampling=sampling.identity() | backend.identity(),
+        sampling={
+            **sampling.identity(),
+            "backend": generator.name,
+            **({"batch_invariant": True} if args.batch_invariant else {}),
+        },
         judge=judge.identity(),
         datasets=evaluated_sets(args.manifest_dir, problems),
     )
-    with only_one(target.output_dir / "lock", wait=args.lock_wait) as mine:
-        refuse_if_taken(target, mine)
-        run = open_run(target.output_dir, identity)
-        wanted = sum(map(len, problems.values())) * sampling.n_samples
-        if run.complete and len(finished(target.output_dir, list(problems))) == wanted:
+    answering = Answering(target.model_path, sampling, generator, training_model(args.checkpoint_dir))
+    with locked(target.output_dir, args.lock_wait):
+        run = folder.open_run(target.output_dir, wanted)
+        answers = sampling.n_samples * sum(len(asked) for asked in problems.values())
+        if run.complete and len(folder.finished_answers(target.output_dir, problems)) == answers:
             print(f"{target.output_dir}: complete already; nothing is generated or judged")
         else:
-            run = begin_session(target.output_dir, run, Stamp.model_validate(run_stamp(vars(args))))
-            note_looks(target.output_dir, args.datasets, target.step, target.model_path, limit=args.limit)
-            judge = leave_cores(judge, backend)
-            run = generate_and_judge(target, problems, run, sampling=sampling, backend=backend, judge=judge)
+            run = folder.begin_session(target.output_dir, run, stamp_of(args))
+            note(args, target)
+            run = work_off(target.output_dir, run, problems, judge, answering)
         return conclude(args, target, run)
 
 
-def again(args: argparse.Namespace) -> int:
+def from_stored_answers(args: argparse.Namespace) -> int:
     """--rejudge and --recompute: from what is on disk, without the model."""
     if not args.output_dir and not args.step:
-        raise BadInput(
-            f"--{'rejudge' if args.rejudge else 'recompute'} needs --output_dir, the folder of an evaluation, "
-            "or --step N"
-        )
-    output_dir = args.output_dir or HERE / "outputs" / f"eval_step_{args.step}"
-    run = EvaluationRun.read(output_dir / evaluation_run.NAME)
-    target = Target(Path(run.model.path or "."), run.model.step, False, output_dir)
+        flag = "--rejudge" if args.rejudge else "--recompute"
+        raise BadInput(f"{flag} needs --output_dir, the folder of an evaluation, or --step N")
+    output_dir = args.output_dir or OUTPUTS / f"eval_step_{args.step}"
+    run = folder.read_run(output_dir)
+    target = Target(Path(run.model.path or ""), run.model.step, False, output_dir)
     args.datasets = args.datasets or list(run.datasets)
-    if other := [d for d in args.datasets if d not in run.datasets]:
-        raise BadInput(f"{output_dir}: holds no answers for {other[0]}; leave out --rejudge to have it generated")
-    with only_one(output_dir / "lock", wait=args.lock_wait) as mine:
-        refuse_if_taken(target, mine)
-        now = run_stamp(vars(args))
+    if others := [d for d in args.datasets if d not in run.datasets]:
+        raise BadInput(f"{output_dir}: holds no answers for {others[0]}; leave out --rejudge to have it generated")
+    if args.rejudge and set(args.datasets) != set(run.datasets):
+        raise BadInput(f"--rejudge judges every set of {output_dir} alike; leave out --datasets")
+    with locked(output_dir, args.lock_wait):
+        run = folder.read_run(output_dir)  # once more: another evaluation may have ended meanwhile
         if args.recompute:
-            run = update_run(output_dir, run, recomputed=now)
+            run = folder.write_run(output_dir, run.model_copy(update={"recomputed": stamp_of(args)}))
             return conclude(args, target, run)
-        if set(args.datasets) != set(run.datasets):
-            raise BadInput(f"--rejudge judges every set of {output_dir} alike; leave out --datasets")
-        problems, judge = stored_problems(output_dir, run, args.manifest_dir, args.datasets), config_from(args)
-        sets = evaluated_sets(args.manifest_dir, problems)
-        stamp = Stamp.model_validate(run.stamp.model_dump(exclude_unset=True) | {"rejudged_by": now})
-        run = set_aside_results(output_dir, run, judge.identity(), sets, stamp)
-        note_looks(target.output_dir, args.datasets, target.step, target.model_path, limit=args.limit)
-        sampling = Sampling(n_samples=run.n_samples)
-        run = generate_and_judge(target, problems, run, sampling=sampling, backend=None, judge=judge)
-        return conclude(args, target, run)
-
-
-def refuse_if_taken(target: Target, mine: bool) -> None:
-    if not mine:
-        raise BadInput(
-            f"{target.output_dir}: another evaluation is at work there "
-            f"({(target.output_dir / 'lock').read_text()}); wait for it or stop it"
+        problems, judge = folder.stored_problems(output_dir, run, args.manifest_dir, args.datasets), config_from(args)
+        run = folder.set_aside_results(
+            output_dir,
+            run,
+            judge=judge.identity(),
+            datasets=evaluated_sets(args.manifest_dir, problems),
+            stamp=run.stamp.model_copy(update={"rejudged_by": run_stamp(vars(args))}),
         )
-
-
-def generate_and_judge(
-    target: Target,
-    problems: dict[str, list[Problem]],
-    run: EvaluationRun,
-    *,
-    sampling: Sampling,
-    backend: Backend | None,
-    judge: JudgeConfig,
-) -> EvaluationRun:
-    """Work off what is not finished; run.json says `interrupted` when it could not."""
-    session = len(run.sessions) - 1
-    try:
-        outcome = asyncio.run(
-            evaluate(
-                target.output_dir,
-                problems,
-                model_path=target.model_path,
-                sampling=sampling,
-                backend=backend,
-                judge_config=judge,
-                session=session,
-            )
-        )
-    except BaseException as e:
-        close_run(target.output_dir, run, "interrupted")
-        if isinstance(e, asyncio.CancelledError):
-            raise SystemExit("stopped by SIGTERM; run the same command again to go on") from None
-        raise
-    before = (run.sandbox or {}).get("lost_sandboxes", 0)  # by earlier sessions
-    lost = outcome.lost_sandboxes + (before if isinstance(before, int) else 0)
-    if lost:
-        print(
-            f"warning: {lost} sandboxes ended without a word and their programs were run again: verdicts stand, but "
-            "the machine or a program interfered (docs/judge.md)",
-            file=sys.stderr,
-        )
-    fields: dict[str, object] = {"sandbox": outcome.sandbox | {"lost_sandboxes": lost}}
-    if outcome.generation is not None:
-        fields["generation"] = outcome.generation
-    if found := outcome.vllm_versions:  # of the servers, which may run from another environment
-        versions = {**run.stamp.versions, "vllm": ", ".join(found)}
-        fields["stamp"] = run.stamp.model_copy(update={"versions": versions})
-    return run.model_copy(update=fields)
+        note(args, target)
+        return conclude(args, target, work_off(output_dir, run, problems, judge))
 
 
 def conclude(args: argparse.Namespace, target: Target, run: EvaluationRun) -> int:
     """Derive metrics and QA logs from the records, say whether the evaluation is complete."""
-    records = read_results(target.output_dir, list(run.datasets))
+    records = folder.read_results(target.output_dir, run.datasets)
     summary = write_metrics(target.output_dir, records)
-    write_qa_logs(
-        target.output_dir,
-        records,
-        extra={"step": target.step, "checkpoint": target.output_dir.name, "model": str(target.model_path)},
-    )
-    missing = unfinished(records, run)
+    extra = {"step": target.step, "checkpoint": target.output_dir.name, "model": str(target.model_path)}
+    write_qa_logs(target.output_dir, records, extra=extra)
+    missing = folder.unfinished(records, run)
     if not run.complete:
-        close_run(target.output_dir, run, "incomplete" if missing else "complete")
-    show(summary, target.model_path)
+        folder.close_run(target.output_dir, run, "incomplete" if missing else "complete")
+    show(summary["datasets"], target.model_path)
     if args.wandb_project:
-        log_evaluation(
-            args.wandb_project,
-            args.wandb_run_name or target.output_dir.name,
-            args.wandb_mode,
-            target.step,
-            summary,
-            target.output_dir,
-        )
+        where = WandbRun(args.wandb_project, args.wandb_run_name or target.output_dir.name, args.wandb_mode)
+        log_evaluation(where, target.step, summary["datasets"], target.output_dir)
     if missing:
+        begun = " ".join(run.datasets)
         print(
-            f"incomplete, {len(missing)} reasons, first {missing[0]}. Run again, with every data set that was "
-            f"begun: {' '.join(run.datasets)}"
+            f"incomplete, {len(missing)} reasons, first {missing[0]}. Run again, with every data set that was begun: "
+            f"{begun}"
         )
     return 1 if missing else 0
 
 
-def leave_cores(judge: JudgeConfig, backend: Backend) -> JudgeConfig:
-    """Two cores for each server of our own, which keeps an API process and an engine busy, but never more than half of
-    them."""
-    config = backend.vllm.servers if backend.vllm else None
-    if judge.workers or judge.reserve_cores or config is None:
-        return judge
-    servers = config.num_servers or max(1, len(usable_gpus()) // config.tensor_parallel_size)
-    return replace(judge, reserve_cores=min(2 * servers, judge.parallel // 2))
+@contextlib.contextmanager
+def locked(output_dir: Path, wait: float) -> Iterator[None]:
+    """Be the only evaluation in the folder, after at most `wait` seconds."""
+    lock = output_dir / "lock"
+    with only_one(lock, wait=wait) as mine:
+        if not mine:
+            raise BadInput(
+                f"{output_dir}: another evaluation is at work there ({lock.read_text()}); wait for it or stop it"
+            )
+        yield
+
+
+def stamp_of(args: argparse.Namespace) -> Stamp:
+    stamp: Stamp = Stamp.model_validate(run_stamp(vars(args)))
+    return stamp
+
+
+def note(args: argparse.Namespace, target: Target) -> None:
+    note_looks(target.output_dir, args.datasets, step=target.step, model=target.model_path, limit=args.limit)
+
+
+def sampling_from(args: argparse.Namespace) -> Sampling:
+    sampling = Sampling(**{name: getattr(args, name) for name in Sampling.__dataclass_fields__})
+    sampling.check()
+    return sampling
+
+
+def generator_from(args: argparse.Namespace, target: Target) -> Generator:
+    same = {name: getattr(args, name) for name in BackendSettings.__dataclass_fields__ if name in args}
+    changed = {
+        "model_path": target.model_path,
+        "log_dir": (target.output_dir / "logs").resolve(),
+        "vllm_url": tuple(args.vllm_url),
+    }
+    return choose_generator(BackendSettings(**{**same, **changed}))
 
 
 if __name__ == "__main__":

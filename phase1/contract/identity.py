@@ -63,8 +63,8 @@ def evaluated_sets(manifest_dir: Path, problems: Mapping[str, list[Problem]]) ->
 
 
 def _first_difference(was: dict[str, Any], wanted: dict[str, Any], prefix: str) -> Difference | None:
-    for key, value in wanted.items():
-        before = was.get(key)
+    for key in {**was, **wanted}:  # a mode that was on, and is left out now, is a difference too
+        before, value = was.get(key), wanted.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
             found = _first_difference(before, value, f"{prefix}{key}.")
             if found:

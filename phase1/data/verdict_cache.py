@@ -6,9 +6,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from phase1.files import BadInput, LineLog, sha256_json, sha256_text, whole_lines
+from phase1.files import BadInput, sha256_json, sha256_text
 from phase1.judge.config import JudgeConfig
 from phase1.judge.verdict import Verdict
+from phase1.line_log import LineLog, whole_lines
 
 LIMITS = ("judge", "compare", "run_timeout", "memory_limit_mb")  # settings under which a verdict holds
 

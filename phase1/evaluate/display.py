@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Literal, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from phase1.contract.records import Completion, Record
 
+Stage = Literal["generated", "judged"]
+STAGES: tuple[Stage, ...] = ("generated", "judged")
+TICK = 1.0  # seconds between two updates
+
 
 class Display:
-    """What both stages have done, what they are at, how fast, and how long it may still take.
+    """What both stages have done, how much each is working on, how fast, and how long it may still take.
 
-    Counted against `total` answers; `generated` and `judged` are those of earlier sessions. Rates are of this session,
-    from its first request or verdict on. `tick()` wants to be called about once a second.
+    Rates are of this session, from its first request or verdict on. It is the `Progress` that a backend reports to.
     """
 
     def __init__(self, total: int, generated: int, judged: int, every: float = 15.0):
+        """Nothing is shown before the display is entered.
+
+        Args:
+            total: answers of the whole evaluation.
+            generated, judged: those that earlier sessions have done.
+            every: seconds between two lines where there is no terminal.
+        """
         self.total, self.every = total, every
-        self.done = {"generated": generated, "judged": judged}
+        self.done: dict[Stage, int] = {"generated": generated, "judged": judged}
         self.before = dict(self.done)
-        self.running = Counter({"generated": 0, "judged": 0})  # requests sent, programs with the judge
-        self.began: dict[str, float] = {}  # stage -> when it first had something to do
+        self.running: dict[Stage, int] = {"generated": 0, "judged": 0}
+        self.began: dict[Stage, float] = {}  # when a stage first had something to do
         self.tokens = self.tests = 0
         self.verdicts: Counter[str] = Counter()
         self.printed = time.monotonic()
-        self.console = Console(
-            file=sys.stdout, force_terminal=sys.stdout.isatty()
-        )  # FORCE_COLOR would make a log file a terminal
+        # Said outright, since FORCE_COLOR would make a terminal of a log file.
+        self.console = Console(file=sys.stdout, force_terminal=sys.stdout.isatty())
         self.bars = Progress(
             TextColumn("{task.description:>10}"),
             BarColumn(),
@@ -39,43 +52,66 @@ class Display:
             TextColumn("{task.fields[note]}"),
             console=self.console,
         )
-        self.tasks = {k: self.bars.add_task(k, total=total, completed=n, note="") for k, n in self.done.items()}
+        self.tasks = {
+            stage: self.bars.add_task(stage, total=total, completed=n, note="") for stage, n in self.done.items()
+        }
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
             self.bars.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:
             self.tick()
             self.bars.stop()
         else:
             self.say(self.line())
 
+    @contextlib.asynccontextmanager
+    async def ticking(self) -> AsyncIterator[None]:
+        """Keep the display moving, also while nothing finishes."""
+
+        async def tick() -> None:
+            while True:
+                await asyncio.sleep(TICK)
+                self.tick()
+
+        task = asyncio.create_task(tick())
+        try:
+            yield
+        finally:
+            task.cancel()
+
     # ----------------------------------------------------------------------------------------------- what is reported
     def say(self, text: str) -> None:
-        """A line of its own, above the bars where there are any."""
+        """Show a line of its own, above the bars where there are any."""
         if self.console.is_terminal:
             self.bars.console.print(text, markup=False, highlight=False)
         else:
             print(text, flush=True)
 
-    def start(self, stage: str, n: int = 1) -> None:
-        """`n` requests sent, or programs given to the judge; negative for those that came to nothing."""
+    def start(self, stage: Stage, n: int = 1) -> None:
+        """Count `n` requests sent, or programs given to the judge; negative for those that came to nothing."""
         self.running[stage] += n
         self.began.setdefault(stage, time.monotonic())
 
+    def requests_sent(self, n: int = 1) -> None:
+        """Count `n` requests as being worked on; negative for those that are given back unanswered."""
+        self.start("generated", n)
+
     def generated(self, completion: Completion) -> None:
+        """Count a finished completion."""
         self.tokens += completion.gen_tokens
         self._finish("generated")
 
     def judged(self, record: Record) -> None:
+        """Count a finished verdict."""
         self.tests += record.tests_run
         self.verdicts[record.error_type] += 1
         self._finish("judged")
 
-    def _finish(self, stage: str) -> None:
+    def _finish(self, stage: Stage) -> None:
         self.done[stage] += 1
         self.running[stage] = max(0, self.running[stage] - 1)
 
@@ -90,32 +126,33 @@ class Display:
             self.say(self.line())
 
     def line(self) -> str:
-        return "  ".join(f"{stage} {n}/{self.total} {self.note(stage)}".rstrip() for stage, n in self.done.items())
+        """Both stages in one line."""
+        parts = [f"{stage} {n}/{self.total} {self.note(stage)}" for stage, n in self.done.items()]
+        return "  ".join(part.rstrip() for part in parts)
 
-    def note(self, stage: str) -> str:
-        """(running, rate), for the judge also its verdicts and the time left of whichever stage needs longer."""
-        rate = (
-            f"{self.rate(self.tokens, stage):,.0f} tokens/s"
-            if stage == "generated"
-            else f"{self.rate(self.tests, stage):,.0f} tests/s"
-        )
-        notes = [f"({self.running[stage]} running, {rate})"]
+    def note(self, stage: Stage) -> str:
+        """What is running and how fast; for the judge also its verdicts and the time left of the slower stage."""
+        amount, unit = (self.tokens, "tokens/s") if stage == "generated" else (self.tests, "tests/s")
+        notes = [f"({self.running[stage]} running, {self.rate(amount, stage):,.0f} {unit})"]
         if stage == "judged":
-            notes += [f"{k} {n}" for k, n in sorted(self.verdicts.items())]
+            notes += [f"{verdict} {n}" for verdict, n in sorted(self.verdicts.items())]
             if left := self.seconds_left():
                 notes.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
         return "  ".join(notes)
 
-    def rate(self, amount: float, stage: str) -> float:
+    def rate(self, amount: float, stage: Stage) -> float:
+        """`amount` a second since the stage began; 0 before."""
         return amount / max(1e-3, time.monotonic() - self.began[stage]) if stage in self.began else 0.0
 
     def seconds_left(self) -> float | None:
         """The longer of the two stages at its rate so far; None before both have finished something, 0 at the end."""
-        left = []
-        for stage, n in self.done.items():
-            if n < self.total:
-                rate = self.rate(n - self.before[stage], stage)
-                if not rate:
-                    return None
-                left.append((self.total - n) / rate)
-        return max(left, default=0.0)
+        left = [0.0]
+        for stage in STAGES:
+            missing = self.total - self.done[stage]
+            if missing <= 0:
+                continue
+            rate = self.rate(self.done[stage] - self.before[stage], stage)
+            if not rate:
+                return None
+            left.append(missing / rate)
+        return max(left)

@@ -1,8 +1,7 @@
-"""Looks at the test-only sets (contract 4): each evaluation of one is written down, and the report says how many there
-were.
+"""Looks at the test-only sets (contract 4): each evaluation of one is written down, and the report counts them.
 
-Who looks at codecontests_test or humaneval before the checkpoint is chosen selects on them, and they are then no test
-any more.
+Who looks at codecontests_test or humaneval before the checkpoint is chosen selects on them, and they no longer test
+anything.
 """
 
 from __future__ import annotations
@@ -10,10 +9,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from phase1.contract.problems import EVAL_SETS
 from phase1.files import read_jsonl
 from phase1.line_log import append_line
+
+
+class Looks(NamedTuple):
+    """What the report says of the looks at the test-only sets."""
+
+    notes: list[str]
+    warnings: list[str]
+
+
+class _Look(NamedTuple):
+    """One evaluation of a set; started again, it writes the same look once more."""
+
+    file: Path
+    folder: str
+    step: int | None
+    model: str
 
 
 def uses_file(evaluation: Path) -> Path:
@@ -22,47 +38,60 @@ def uses_file(evaluation: Path) -> Path:
 
 
 def note_looks(evaluation: Path, datasets: Iterable[str], step: int | None, model: Path, limit: int | None) -> None:
-    """Append a line for each test-only set among `datasets`."""
-    for dataset in (d for d in datasets if EVAL_SETS[d].test_only):
-        append_line(
-            uses_file(evaluation),
-            {"dataset": dataset, "step": step, "model": str(model), "output_dir": str(evaluation), "limit": limit},
-        )
+    """Append a line for each test-only set among `datasets`.
+
+    Args:
+        evaluation: the folder of the evaluation that begins.
+        step: of training; None for a model that is no checkpoint.
+        limit: how many problems of each set are asked; None for all.
+    """
+    for dataset in datasets:
+        if EVAL_SETS[dataset].test_only:
+            look = {
+                "dataset": dataset,
+                "step": step,
+                "model": str(model),
+                "output_dir": str(evaluation),
+                "limit": limit,
+            }
+            append_line(uses_file(evaluation), look)
 
 
-def looks(evaluations: Iterable[Path], datasets: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(notes, warnings): how often the test-only sets among `datasets` were looked at, by the logs beside
-    `evaluations`.
+def looks(evaluations: Iterable[Path], datasets: Iterable[str]) -> Looks:
+    """How often the test-only sets among `datasets` were looked at, by the logs beside `evaluations`.
 
     A line is a start, so an evaluation that was resumed or judged again has several; it counts once. More than one
-    training step is a warning: then the step may have been chosen by what it shows.
+    training step is a warning: the step may have been chosen by what the set shows.
     """
-    wanted = [d for d in datasets if d in EVAL_SETS and EVAL_SETS[d].test_only]
     files = dict.fromkeys(uses_file(e) for e in evaluations)
-    uses = [(file, use) for file in files if file.exists() for _, use in read_jsonl(file)]
-    notes, warnings = [], []
-    for dataset in wanted:
-        seen = {
-            (file, Path(str(use.get("output_dir"))).name, use.get("step"), str(use.get("model")))
-            for file, use in uses
-            if use.get("dataset") == dataset
-        }
-        evaluated = {(file, folder, model if step is None else f"step {step}") for file, folder, step, model in seen}
-        if not evaluated:
-            notes.append(
-                f"{dataset}: how often it was looked at is not known, no test_set_uses.jsonl beside the "
-                "evaluations says so"
-            )
-            continue
-        times = sorted(Counter(model for _, _, model in evaluated).items())
-        models = ", ".join(f"{model} {n} times" if n > 1 else model for model, n in times)
-        notes.append(
-            f"{dataset}: looked at in {len(evaluated)} evaluation{'s' if len(evaluated) > 1 else ''}: {models}"
-        )
-        steps = {step for _, _, step, _ in seen if step is not None}
-        if len(steps) > 1:
-            warnings.append(
-                f"{dataset} is test-only, but {len(steps)} checkpoints were evaluated on it ({models}); if one "
-                "was chosen by it, it is no test any more"
-            )
-    return notes, warnings
+    seen: dict[str, set[_Look]] = {}
+    for file in files:
+        for _, use in read_jsonl(file) if file.exists() else ():
+            look = _Look(file, Path(str(use.get("output_dir"))).name, use.get("step"), str(use.get("model")))
+            seen.setdefault(str(use.get("dataset")), set()).add(look)
+    said = [
+        _said_of(dataset, seen.get(dataset, set()))
+        for dataset in datasets
+        if dataset in EVAL_SETS and EVAL_SETS[dataset].test_only
+    ]
+    return Looks([note for one in said for note in one.notes], [warning for one in said for warning in one.warnings])
+
+
+def _said_of(dataset: str, seen: set[_Look]) -> Looks:
+    """What is to be said of one set."""
+    if not seen:
+        note = "how often it was looked at is not known, no test_set_uses.jsonl beside the evaluations says so"
+        return Looks([f"{dataset}: {note}"], [])
+    evaluated = {(look.file, look.folder, look.model if look.step is None else f"step {look.step}") for look in seen}
+    times = sorted(Counter(model for _, _, model in evaluated).items())
+    models = ", ".join(f"{model} {n} times" if n > 1 else model for model, n in times)
+    plural = "s" if len(evaluated) > 1 else ""
+    note = f"{dataset}: looked at in {len(evaluated)} evaluation{plural}: {models}"
+    steps = {look.step for look in seen if look.step is not None}
+    if len(steps) < 2:
+        return Looks([note], [])
+    warning = (
+        f"{dataset} is test-only, but {len(steps)} checkpoints were evaluated on it ({models}); if one was chosen by "
+        "it, it is no test any more"
+    )
+    return Looks([note], [warning])

@@ -1,4 +1,4 @@
-"""The loop of an evaluation: each completion goes to disk, then at once to the judge, while others are generated."""
+"""Generate and judge every answer of an evaluation that has no final record yet."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import signal
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,125 +18,176 @@ from phase1.contract.extraction import contract_form, read_answer
 from phase1.contract.problems import Problem
 from phase1.contract.prompts import extract_code
 from phase1.contract.records import NO_ANSWER, Completion, Record, RecordLog
+from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.evaluate.display import Display
-from phase1.evaluate.folder import Key, finished, stored_completions
-from phase1.generate.generate import Backend, Generation
-from phase1.generate.generator import GenerationStopped
-from phase1.generate.requests import Answer, Sampling
+from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, stored_completions
+from phase1.generate.generate import Answering, open_generation
+from phase1.generate.generator import BackendRecord, GenerationStopped
+from phase1.generate.requests import Wanted
 from phase1.judge.config import JudgeConfig
-from phase1.judge.judge import open_judge
+from phase1.judge.judge import Judge, open_judge
+
+KEPT_OF_OTHER = ("error_type", "accepted", "pass_ratio", "detail")  # of the verdict on the other extraction's program
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What run.json keeps of a session: the judge's sandbox, and what generated (None: nothing was generated)."""
+class Worked:
+    """What run.json keeps of a session: what the judge says of itself, and the backend, if anything was generated."""
 
     sandbox: dict[str, JsonValue]
-    generation: dict[str, JsonValue] | None
+    generation: BackendRecord | None
 
-    @property
-    def lost_sandboxes(self) -> int:
-        """Sandboxes that ended without a word in this session."""
-        lost = self.sandbox.get("lost_sandboxes")
-        return lost if isinstance(lost, int) else 0
 
-    @property
-    def vllm_versions(self) -> list[str]:
-        """The versions that the vLLM servers said they have."""
-        servers = (self.generation or {}).get("servers")
-        found = set()
-        for server in servers.values() if isinstance(servers, dict) else ():
-            if isinstance(server, dict) and server.get("vllm"):
-                found.add(str(server["vllm"]))
-        return sorted(found)
+def work_off(
+    output_dir: Path,
+    run: EvaluationRun,
+    problems: Mapping[str, list[Problem]],
+    judge: JudgeConfig,
+    answering: Answering | None = None,
+) -> EvaluationRun:
+    """Generate and judge what is not finished; run.json says `interrupted` when it could not.
+
+    Args:
+        run: of the session that has begun.
+        answering: None to judge stored completions only.
+
+    Returns:
+        The run with what judge and backend say of themselves; it is not written yet.
+
+    Raises:
+        BadInput: the judge or the backend cannot be started.
+        SystemExit: SIGTERM came.
+    """
+    work = evaluate(
+        output_dir,
+        problems,
+        n_samples=run.n_samples,
+        session=len(run.sessions) - 1,
+        judge_config=judge,
+        answering=answering,
+    )
+    try:
+        worked = asyncio.run(work)
+    except BaseException as e:
+        close_run(output_dir, run, "interrupted")
+        if isinstance(e, asyncio.CancelledError):
+            raise SystemExit("stopped by SIGTERM; run the same command again to go on") from None
+        raise
+    lost = _lost_sandboxes(run.sandbox) + _lost_sandboxes(worked.sandbox)
+    if lost:
+        print(
+            f"warning: {lost} sandboxes ended without a word and their programs were run again: verdicts stand, but "
+            "the machine or a program interfered (docs/judge.md)",
+            file=sys.stderr,
+        )
+    changes: dict[str, object] = {"sandbox": {**worked.sandbox, "lost_sandboxes": lost}}
+    if worked.generation:
+        versions = {**run.stamp.versions, **worked.generation.versions}
+        changes |= {
+            "generation": worked.generation.facts,
+            "stamp": run.stamp.model_copy(update={"versions": versions}),
+        }
+    worked_off: EvaluationRun = run.model_copy(update=changes)
+    return worked_off
+
+
+def _lost_sandboxes(sandbox: Mapping[str, JsonValue] | None) -> int:
+    """How many sandboxes ended without a word, as run.json's `sandbox` says."""
+    lost = (sandbox or {}).get("lost_sandboxes", 0)
+    return lost if isinstance(lost, int) else 0
 
 
 async def evaluate(
     output_dir: Path,
-    problems: dict[str, list[Problem]],
+    problems: Mapping[str, list[Problem]],
     *,
-    model_path: Path,
-    sampling: Sampling,
-    backend: Backend | None,
-    judge_config: JudgeConfig,
+    n_samples: int,
     session: int,
-) -> Outcome:
+    judge_config: JudgeConfig,
+    answering: Answering | None,
+) -> Worked:
     """Generate and judge every answer that has no final record yet.
 
-    A completion goes to disk, then at once to the judge, while further ones are generated. Whatever kills this
-    process costs the answers in flight and the verdicts in flight, nothing that stands in a file. Without a `backend`
-    only stored completions are judged. When every server is gone, what was generated is still judged.
+    A completion goes to disk, then at once to the judge, while further ones are generated. Whatever kills this process
+    costs the answers and verdicts in flight, nothing that stands in a file. When every server is gone, what was
+    generated is still judged.
+
+    Args:
+        n_samples: answers to each problem.
+        session: number of the evaluation's start, from 0.
+        answering: None to judge stored completions only.
     """
-    if this := asyncio.current_task():
-        stop_on_sigterm(this)
-    done = finished(output_dir, list(problems))
-    todo = {
-        Key(d, p.problem_id, k): p
-        for d, ps in problems.items()
-        for k in range(sampling.n_samples)
-        for p in ps
-        if Key(d, p.problem_id, k) not in done
-    }
-    stored = {k: c for k, c in stored_completions(output_dir, list(problems)).items() if k in todo}
-    total = sum(map(len, problems.values())) * sampling.n_samples
-    results = {d: RecordLog(output_dir / "results" / f"{d}.jsonl") for d in problems}
-    completions = {d: RecordLog(output_dir / "completions" / f"{d}.jsonl") for d in problems}
-    generation: Generation | None = None
+    _stop_on_sigterm()
+    done = finished_answers(output_dir, problems)
+    todo: dict[AnswerKey, Problem] = {}
+    for dataset, asked in problems.items():
+        for sample in range(n_samples):
+            for problem in asked:
+                key = AnswerKey(dataset, problem.problem_id, sample)
+                if key not in done:
+                    todo[key] = problem
+    stored = {key: c for key, c in stored_completions(output_dir, problems).items() if key in todo}
+    wanted = [Wanted(problem, key.sample) for key, problem in todo.items() if key not in stored]
+    total = n_samples * sum(len(asked) for asked in problems.values())
+    generation = None
+    with contextlib.ExitStack() as files, Display(total, len(done) + len(stored), len(done)) as display:
+        results = {d: files.enter_context(_open_log(output_dir / "results" / f"{d}.jsonl")) for d in problems}
+        completions = {d: files.enter_context(_open_log(output_dir / "completions" / f"{d}.jsonl")) for d in problems}
+        try:
+            judging = open_judge(_leave_cores(judge_config, answering))
+            async with judging as judge, display.ticking(), asyncio.TaskGroup() as tasks:
 
-    try:
-        with Display(total, generated=len(done) + len(stored), judged=len(done)) as display:
-            async with open_judge(judge_config) as judge, ticking(display), asyncio.TaskGroup() as tasks:
-
-                async def finish(problem: Problem, completion: Completion) -> None:
+                async def judge_and_record(problem: Problem, completion: Completion) -> None:
                     record = await judge_completion(judge, problem, completion)
                     results[problem.dataset].append(record)
                     display.judged(record)
 
-                def to_judge(key: Key, completion: Completion) -> None:
+                def start_judging(key: AnswerKey, completion: Completion) -> None:
                     display.start("judged")
-                    tasks.create_task(finish(todo[key], completion))
+                    tasks.create_task(judge_and_record(todo[key], completion))
 
-                for key, completion in stored.items():  # judged in this session, so its wall clock starts in this one
-                    to_judge(key, dataclasses.replace(completion, session=session, started=time.time()))
-                to_generate = [Answer(problem, key.sample) for key, problem in todo.items() if key not in stored]
-                if to_generate and backend:
-                    generation = Generation(model_path, sampling, backend, session, display)
+                for key, c in stored.items():  # judged in this session, so its wall clock starts in this one
+                    start_judging(key, dataclasses.replace(c, session=session, started=time.time()))
+                if wanted and answering:
                     try:
-                        async with contextlib.aclosing(generation.completions(to_generate)) as stream:
-                            async for c in stream:
-                                completions[c.dataset].append(c)
-                                display.generated(c)
-                                to_judge(Key(c.dataset, c.problem_id, c.sample), c)
+                        async with open_generation(wanted, answering, session, display) as begun:
+                            generation = begun.record
+                            async with contextlib.aclosing(begun.completions) as stream:
+                                async for c in stream:
+                                    completions[c.dataset].append(c)
+                                    display.generated(c)
+                                    start_judging(AnswerKey(c.dataset, c.problem_id, c.sample), c)
                     except GenerationStopped as stopped:
                         display.say(f"error: {stopped}; judging what is there")
-    except BaseExceptionGroup as group:  # the task group's wrapping would hide a one-line error behind a traceback
-        raise group.exceptions[0] from None
-    for log in (*results.values(), *completions.values()):
-        log.close()
-    return Outcome(judge.info, generation.info if generation else None)
+        except BaseExceptionGroup as group:  # the task group's wrapping would hide a one-line error behind a traceback
+            raise group.exceptions[0] from None
+    return Worked(judge.info, generation)
 
 
-@contextlib.asynccontextmanager
-async def ticking(display: Display, every: float = 1.0) -> AsyncIterator[None]:
-    """Keep the display moving, also while nothing finishes."""
-
-    async def tick() -> None:
-        while True:
-            await asyncio.sleep(every)
-            display.tick()
-
-    task = asyncio.create_task(tick())
-    try:
-        yield
-    finally:
-        task.cancel()
+def _open_log(path: Path) -> contextlib.closing[RecordLog]:
+    return contextlib.closing(RecordLog(path))
 
 
-async def judge_completion(judge, problem: Problem, completion: Completion) -> Record:
-    """The record of a problem: its completion and the judge's verdict on the code in it."""
-    measured = judge.config.extraction
+def _leave_cores(judge: JudgeConfig, answering: Answering | None) -> JudgeConfig:
+    """The judge's settings, with the backend's cores left to it, but never more than half of all.
+
+    What the user says with --workers or --reserve_cores stays.
+    """
+    busy = answering.generator.busy_cores if answering else 0
+    if judge.workers or judge.reserve_cores or not busy:
+        return judge
+    return dataclasses.replace(judge, workers=judge.parallel - min(busy, judge.parallel // 2))
+
+
+async def judge_completion(judge: Judge, problem: Problem, completion: Completion) -> Record:
+    """The record of an answer: the completion and the judge's verdict on the program in it.
+
+    Where the contract's order and a careful reader take different programs, both are judged.
+    """
     reading = read_answer(completion.completion)
     programs = {"contract": extract_code(completion.completion), "reader": reading.code}
+    measured = judge.config.extraction
+    beside = "reader" if measured == "contract" else "contract"
     code = programs[measured]
     record = Record(**asdict(completion), code=code, form=contract_form(completion.completion), rule=reading.rule)
     if completion.finish_reason in NO_ANSWER:
@@ -143,15 +195,15 @@ async def judge_completion(judge, problem: Problem, completion: Completion) -> R
     else:
         verdict = await judge.judge(problem.program(code), problem.test_cases)
         record = dataclasses.replace(record, **asdict(verdict))
-        beside = "reader" if measured == "contract" else "contract"
         if programs[beside] != code:
             other = asdict(await judge.judge(problem.program(programs[beside]), problem.test_cases))
-            kept = {k: other[k] for k in ("error_type", "accepted", "pass_ratio", "detail")}
+            kept = {key: other[key] for key in KEPT_OF_OTHER}
             record.other = {"extraction": beside, "code": programs[beside], **kept}
     record.finished = time.time()
     return record
 
 
-def stop_on_sigterm(task: asyncio.Task) -> None:
+def _stop_on_sigterm() -> None:
     """SIGTERM unwinds the loop like Ctrl-C, so that servers and sandboxes are closed on the way out."""
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -2,68 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, JsonValue
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from phase1.contract.records import MODEL_ERRORS
 
+FIGURES = "n accepted@1 pass_ratio exec_success syntax runtime timeout wrong tokens"
+COLUMNS = ("data set", *FIGURES.split(), "judge s", "cut off")
+NARROWEST = 140  # characters: in a narrower table the figures would be dots
+MOST_CUT_OFF = 0.05  # share of answers cut off at the token limit, above which contract 5 warns
+MOST_TIMEOUTS = 0.10  # share of programs that time out
 
-def show(summary: dict, model_path: Path) -> None:
-    """A row a data set, and what should make a reader pause."""
+
+class Rates(BaseModel):
+    """Rates under one extraction, 0 to 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted_at_1: float
+    exec_success_rate: float
+
+
+class Extraction(BaseModel):
+    """What summary.json says of the two ways to take a program from an answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    differ: int
+    contract: Rates
+    reader: Rates
+
+
+class Summary(BaseModel):
+    """A data set's entry of summary.json, as far as it is printed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total_problems: int
+    accepted_at_1: float | None
+    pass_ratio_mean: float | None
+    exec_success_rate: float | None
+    syntax_error_rate: float | None
+    runtime_error_rate: float | None
+    timeout_rate: float | None
+    wrong_answer_rate: float | None
+    truncation_rate: float | None
+    avg_gen_tokens: float | None
+    avg_judge_time: float | None
+    wrong_answer_truncated_count: int
+    error_counts: dict[str, int]
+    pass_at_k: dict[str, float] = {}
+    extraction: Extraction | None = None
+
+    def row(self) -> list[str]:
+        """The figures of COLUMNS, but the data set's name."""
+        rates = (
+            self.exec_success_rate,
+            self.syntax_error_rate,
+            self.runtime_error_rate,
+            self.timeout_rate,
+            self.wrong_answer_rate,
+        )
+        return [
+            str(self.total_problems),
+            _shown(self.accepted_at_1, ".1%"),
+            _shown(self.pass_ratio_mean, ".3f"),
+            *(_shown(rate, ".1%") for rate in rates),
+            _shown(self.avg_gen_tokens, ".0f"),
+            _shown(self.avg_judge_time, ".2f"),
+            _shown(self.truncation_rate, ".1%"),
+        ]
+
+    def remarks(self, name: str) -> Iterator[str]:
+        """Lines about the data set `name` below the table."""
+        if self.pass_at_k:
+            yield f"{name}: " + ", ".join(f"pass@{k} {rate:.1%}" for k, rate in self.pass_at_k.items())
+        if self.extraction and self.extraction.differ:
+            named = {"contract": self.extraction.contract, "reader": self.extraction.reader}
+            both = [
+                f"{key} {rates.accepted_at_1:.1%} accepted, {rates.exec_success_rate:.1%} exec_success"
+                for key, rates in named.items()
+            ]
+            differ = f"a careful reader takes another program from {self.extraction.differ} answers"
+            yield f"{name}: {differ}: {', '.join(both)}"
+        others = [f"{n} {error}" for error, n in self.error_counts.items() if n and error not in MODEL_ERRORS]
+        if others:
+            yield f"warning: {name}: {', '.join(others)}: no fault of the model's programs, but counted as not solved"
+        if (self.truncation_rate or 0) > MOST_CUT_OFF:
+            yield (
+                f"warning: {name}: {self.truncation_rate:.1%} of the answers were cut off at the token limit (more "
+                f"than {MOST_CUT_OFF:.0%}), {self.wrong_answer_truncated_count} of them wrong answers"
+            )
+        if (self.timeout_rate or 0) > MOST_TIMEOUTS:
+            yield f"warning: {name}: {self.timeout_rate:.1%} of the programs timed out (more than {MOST_TIMEOUTS:.0%})"
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def show(datasets: Mapping[str, Mapping[str, JsonValue]], model_path: Path) -> None:
+    """Print the table.
+
+    Args:
+        datasets: the entries of summary.json, by data set.
+    """
     print(model_path)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for column in (
-        "data set",
-        "n",
-        "accepted@1",
-        "pass_ratio",
-        "exec_success",
-        "syntax",
-        "runtime",
-        "timeout",
-        "wrong",
-        "tokens",
-        "judge s",
-        "cut off",
-    ):
-        table.add_column(column, justify="left" if column == "data set" else "right", no_wrap=True)
-    for name, m in summary["datasets"].items():
-        rates = [
-            m[f"{k}_rate"]
-            for k in ("exec_success", "syntax_error", "runtime_error", "timeout", "wrong_answer", "truncation")
-        ]
-        accepted, *shown, cut = ["-" if r is None else f"{r:.1%}" for r in (m["accepted_at_1"], *rates)]
-        ratio, tokens, seconds = (
-            "-" if m[k] is None else f"{m[k]:.{d}f}"
-            for k, d in (("pass_ratio_mean", 3), ("avg_gen_tokens", 0), ("avg_judge_time", 2))
-        )
-        table.add_row(name, str(m["total_problems"]), accepted, ratio, *shown, tokens, seconds, cut)
-    Console(width=max(Console().width, 140)).print(table)  # narrower, its figures would be dots
-    for name, m in summary["datasets"].items():
-        if sampled := m.get("pass_at_k"):
-            print(f"{name}: " + ", ".join(f"pass@{k} {rate:.1%}" for k, rate in sampled.items()))
-        if (extraction := m.get("extraction")) and extraction["differ"]:
-            both = ", ".join(
-                (
-                    f"{e} {extraction[e]['accepted_at_1']:.1%} accepted, {extraction[e]['exec_success_rate']:.1%} "
-                    "exec_success"
-                )
-                for e in ("contract", "reader")
-            )
-            print(f"{name}: {extraction['differ']} answers hold another program for a careful reader: {both}")
-        others = {k: n for k, n in m["error_counts"].items() if n and k not in MODEL_ERRORS}
-        if others:
-            print(
-                f"warning: {name}: {', '.join(f'{n} {k}' for k, n in others.items())}: not the model's "
-                "programs at fault, but counted as not solved"
-            )
-        if (m["truncation_rate"] or 0) > 0.05:
-            print(
-                f"warning: {name}: {m['truncation_rate']:.1%} of the answers were cut off at the token limit "
-                f"(more than 5%), {m['wrong_answer_truncated_count']} of them wrong answers"
-            )
-        if (m["timeout_rate"] or 0) > 0.10:
-            print(f"warning: {name}: {m['timeout_rate']:.1%} of the programs timed out (more than 10%)")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == COLUMNS[0] else "right", no_wrap=True)
+    summaries = {name: Summary.model_validate(entry) for name, entry in datasets.items()}
+    for name, summary in summaries.items():
+        table.add_row(name, *summary.row())
+    Console(width=max(Console().width, NARROWEST)).print(table)
+    for name, summary in summaries.items():
+        for line in summary.remarks(name):
+            print(line)

@@ -1,8 +1,8 @@
-"""Which model is evaluated, into which folder, and who may look at the test-only sets."""
+"""What is evaluated: the model, the folder for the result, and whether it may see the test-only sets."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,21 @@ from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput
 
-ROOT = Path(__file__).resolve().parents[2]
+
+@dataclass(frozen=True)
+class TargetChoice:
+    """How a user names what is evaluated: `model_path`, or `checkpoint_dir` with `step` (a number, or `best`)."""
+
+    model_path: Path | None
+    checkpoint_dir: Path | None
+    step: str | None
+    best_checkpoint: Path
+    output_dir: Path | None
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is evaluated and where the result goes."""
+    """What is evaluated and where the result goes. `step` is None for a model that is no checkpoint."""
 
     model_path: Path
     step: int | None
@@ -25,40 +34,62 @@ class Target:
     output_dir: Path
 
 
-def find_target(args: argparse.Namespace) -> Target:
-    """Turn --model_path, or --checkpoint_dir with --step, into a model directory and an output directory."""
-    if args.model_path:
-        if args.step or args.checkpoint_dir:
-            raise BadInput("--model_path names the model by itself; leave out --checkpoint_dir and --step")
-        if not args.output_dir:
+def find_target(choice: TargetChoice, outputs: Path) -> Target:
+    """The model directory and output folder that `choice` names.
+
+    Args:
+        outputs: where eval_step_N lies unless the choice names an output folder.
+
+    Raises:
+        BadInput: the choice is incomplete, contradicts itself, or names what is not there.
+    """
+    if choice.model_path:
+        if choice.step or choice.checkpoint_dir:
+            raise BadInput("--model_path names the model; leave out --checkpoint_dir and --step")
+        if not choice.output_dir:
             raise BadInput("--model_path needs --output_dir, for example --output_dir outputs/phase0")
-        return Target(_model_dir(args.model_path), None, False, args.output_dir)
-    if not args.checkpoint_dir or not args.step:
+        return Target(_model_dir(choice.model_path), None, False, choice.output_dir)
+    if not choice.checkpoint_dir or not choice.step:
         raise BadInput("give --checkpoint_dir and --step, or --model_path")
-    if not args.checkpoint_dir.is_dir():
-        raise BadInput(f"{args.checkpoint_dir}: no such folder; --checkpoint_dir holds the global_step_N folders")
-    path = args.best_checkpoint
-    best = BestCheckpoint.read(path) if args.step == "best" or path.exists() else None
-    if args.step == "best" and not args.output_dir:
+    if not choice.checkpoint_dir.is_dir():
+        raise BadInput(f"{choice.checkpoint_dir}: no such folder; --checkpoint_dir holds the global_step_N folders")
+    if choice.step == "best" and not choice.output_dir:
         raise BadInput("--step best needs --output_dir, for example --output_dir outputs/eval_final")
-    try:
-        step = best.best_step if args.step == "best" and best else int(args.step)
-    except ValueError:
-        raise BadInput(f"--step {args.step}: neither a number nor a best_step in {args.best_checkpoint}") from None
-    model = args.checkpoint_dir / f"global_step_{step}" / "huggingface"
-    # A best_checkpoint.json of another run says nothing here: its model lies in this folder, or was kept beside the
-    # file.
-    best_model = Path((best.model_path if best else None) or "/").resolve()
-    homes = (args.checkpoint_dir.resolve(), args.best_checkpoint.resolve().parent)
-    is_best = best is not None and step == best.best_step and any(best_model.is_relative_to(home) for home in homes)
-    if not model.is_dir() and is_best and best_model.is_dir():
-        print(f"{model} is gone; evaluating {best_model}, which {args.best_checkpoint} names")
+    best = None
+    if choice.step == "best" or choice.best_checkpoint.exists():
+        best = BestCheckpoint.read(choice.best_checkpoint)
+    step = _step_number(choice, best)
+    best_model = _best_model(choice, choice.checkpoint_dir, best) if best and best.best_step == step else None
+    model = choice.checkpoint_dir / f"global_step_{step}" / "huggingface"
+    if best_model and best_model.is_dir() and not model.is_dir():
+        print(f"{model} is gone; evaluating {best_model}, which {choice.best_checkpoint} names")
         model = best_model
-    return Target(_model_dir(model), step, is_best, args.output_dir or ROOT / "outputs" / f"eval_step_{step}")
+    output_dir = choice.output_dir or outputs / f"eval_step_{step}"
+    return Target(_model_dir(model), step, best_model is not None, output_dir)
+
+
+def _step_number(choice: TargetChoice, best: BestCheckpoint | None) -> int:
+    if choice.step == "best" and best:
+        return best.best_step
+    try:
+        return int(choice.step or "")
+    except ValueError:
+        raise BadInput(f"--step {choice.step}: neither a number nor `best`") from None
+
+
+def _best_model(choice: TargetChoice, checkpoint_dir: Path, best: BestCheckpoint) -> Path | None:
+    """The best model, where best_checkpoint.json speaks of this training run; None where it is another run's.
+
+    Its model lies in the run's own folder, or was kept beside best_checkpoint.json.
+    """
+    model = Path(best.model_path or "/").resolve()
+    homes = (checkpoint_dir.resolve(), choice.best_checkpoint.resolve().parent)
+    return model if any(model.is_relative_to(home) for home in homes) else None
 
 
 def _model_dir(path: Path) -> Path:
-    path = path.resolve()  # it goes into best_checkpoint.json, which others read from elsewhere
+    """The absolute path of a model directory: it goes into run.json, which is read from anywhere."""
+    path = path.resolve()
     if not (path / "config.json").is_file():
         raise BadInput(
             f"{path}: no config.json there; a checkpoint without huggingface/ is converted by convert_fsdp_to_hf.py"
@@ -66,20 +97,31 @@ def _model_dir(path: Path) -> Path:
     return path
 
 
-def guard_test_sets(args: argparse.Namespace, target: Target) -> None:
-    """The test-only sets are for the chosen checkpoint and for Phase 0: whoever looks at them earlier selects on
-    them."""
-    test_only = [d for d in args.datasets if EVAL_SETS[d].test_only]
-    if test_only and target.step is not None and not target.is_best and not args.final:
+def training_model(checkpoint_dir: Path | None) -> Path | None:
+    """The model that training started from, whose chat template was training's.
+
+    None where no train_run.json names one, or where it is not a folder with a tokenizer (a name on the Hub, or moved).
+
+    Raises:
+        BadInput: train_run.json is damaged.
+    """
+    path = checkpoint_dir / train_run.NAME if checkpoint_dir else None
+    named = TrainRun.read(path).base_model if path and path.is_file() else None
+    return Path(named) if named and (Path(named) / "tokenizer_config.json").is_file() else None
+
+
+def guard_test_sets(target: Target, datasets: Iterable[str], allowed: bool, best_checkpoint: Path) -> None:
+    """Refuse the test-only sets to a checkpoint that is not the chosen one: who looks at them earlier selects on them.
+
+    Args:
+        allowed: the user insists (--final).
+
+    Raises:
+        BadInput: a set is refused.
+    """
+    test_only = [d for d in datasets if EVAL_SETS[d].test_only]
+    if test_only and target.step is not None and not target.is_best and not allowed:
         raise BadInput(
             f"--datasets {test_only[0]} is test-only and step {target.step} is not the best step of "
-            f"{args.best_checkpoint}; choose the best first, or say --final"
+            f"{best_checkpoint}; choose the best first, or say --final"
         )
-
-
-def training_model(checkpoint_dir: Path | None) -> Path | None:
-    """The model that training started from, where train_run.json names one that is still there: its chat template was
-    training's."""
-    path = (checkpoint_dir or Path("/")) / train_run.NAME
-    base = TrainRun.read(path).base_model if path.is_file() else None
-    return Path(base) if base and (Path(base) / "tokenizer_config.json").is_file() else None

@@ -1,15 +1,19 @@
-"""Weights & Biases, which may be absent or unreachable without harm: a night's evaluation never fails on its
-account."""
+"""An evaluation in Weights & Biases. W&B may be absent or unreachable: an evaluation never fails on its account."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from phase1.files import read_jsonl
 
+INIT_TIMEOUT = 20  # seconds
 QA_COLUMNS = (
     "problem_id",
     "error_type",
@@ -23,46 +27,60 @@ QA_COLUMNS = (
 )
 
 
-def log_evaluation(project: str, run_name: str, mode: str, step: int | None, summary: dict, output_dir: Path) -> None:
-    """Log `eval/{dataset}/{metric}` at the checkpoint's step (contract 7), and the QA sample of each data set as the
-    table `eval/{dataset}/qa`; a failure is one line on stderr."""
-    if mode == "disabled":
+@dataclass(frozen=True)
+class WandbRun:
+    """Where to log. `mode`: online, offline or disabled."""
+
+    project: str
+    name: str
+    mode: str = "offline"
+
+
+def log_evaluation(
+    where: WandbRun, step: int | None, datasets: Mapping[str, Mapping[str, JsonValue]], output_dir: Path
+) -> None:
+    """Log `eval/{dataset}/{metric}` at the checkpoint's step (contract 7), and each QA sample as `eval/{dataset}/qa`.
+
+    A failure is one line on stderr. Without a login the run is logged offline.
+
+    Args:
+        datasets: the entries of summary.json, by data set.
+        output_dir: the evaluation's folder, which holds the QA samples; offline runs are written there.
+    """
+    if where.mode == "disabled":
         return
-    values = {
-        f"eval/{d}/{k}": v
-        for d, metrics in summary["datasets"].items()
-        for k, v in metrics.items()
-        if isinstance(v, int | float)
-    }
     try:
         import wandb
 
-        if (
-            mode == "online" and not os.environ.get("WANDB_API_KEY") and not wandb.login(prompt=False)
-        ):  # wandb.init would ask at the terminal, all night
-            mode = "offline"
+        mode = where.mode
+        if mode == "online" and not os.environ.get("WANDB_API_KEY") and not wandb.login(prompt=False):
+            mode = "offline"  # else wandb.init would ask at the terminal, all night
             print(
-                (
-                    "warning: no login to W&B here (wandb login, or WANDB_API_KEY); logged offline, upload it "
-                    "later with `wandb sync`"
-                ),
+                "warning: no login to W&B here (wandb login, or WANDB_API_KEY); logged offline, upload it later with "
+                "`wandb sync`",
                 file=sys.stderr,
             )
-        settings = wandb.Settings(silent=True, console="off", init_timeout=20)
-        run = wandb.init(project=project, name=run_name, mode=mode, dir=str(output_dir), settings=settings)
-        values |= {
-            f"eval/{d}/qa": wandb.Table(
-                columns=list(QA_COLUMNS), data=qa_rows(output_dir / "qa_logs" / f"{d}_qa.jsonl")
-            )
-            for d in summary["datasets"]
-        }
+        settings = wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT)
+        run = wandb.init(project=where.project, name=where.name, mode=mode, dir=str(output_dir), settings=settings)
+        values: dict[str, object] = {}
+        for dataset, metrics in datasets.items():
+            for metric, value in metrics.items():
+                if isinstance(value, int | float):
+                    values[f"eval/{dataset}/{metric}"] = value
+            rows = qa_rows(output_dir / "qa_logs" / f"{dataset}_qa.jsonl")
+            values[f"eval/{dataset}/qa"] = wandb.Table(columns=list(QA_COLUMNS), data=rows)
         run.log(values, step=step or 0)
         run.finish()
-    except Exception as e:  # whatever wandb raises, from a missing login to a broken service, the results stand on disk
+    except Exception as e:  # whatever wandb raises, from a missing login to a broken service: the results are on disk
         print(f"warning: W&B was not reached ({type(e).__name__}: {e}); metrics are in {output_dir}", file=sys.stderr)
 
 
-def qa_rows(path: Path) -> list[list]:
-    """The lines of a QA log as rows of QA_COLUMNS."""
-    rows = [row | row["extra"] for _, row in read_jsonl(path)] if path.exists() else []
-    return [[json.dumps(v) if isinstance(v := row.get(k), dict) else v for k in QA_COLUMNS] for row in rows]
+def qa_rows(path: Path) -> list[list[JsonValue]]:
+    """The lines of a QA log as rows of QA_COLUMNS; none where there is no log."""
+    if not path.exists():
+        return []
+    rows = []
+    for _, line in read_jsonl(path):
+        values = [{**line, **line["extra"]}.get(column) for column in QA_COLUMNS]
+        rows.append([json.dumps(value) if isinstance(value, dict) else value for value in values])
+    return rows

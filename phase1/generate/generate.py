@@ -1,96 +1,99 @@
-"""Problems to completions: which generator, the checks before it is asked, and one stream of finished completions.
-
-Another generator is a module with a class of the Generator protocol, and a line in `generator_for`.
-"""
+"""Problems to completions: prompts, the chat template's checks, then the backend."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from phase1.contract.records import Completion
-from phase1.generate.generator import Asked, Generator, Progress
-from phase1.generate.requests import Answer, Sampling, context_limit, make_requests
-from phase1.generate.vllm_client import VllmGenerator, VllmSettings
-from phase1.generate.with_transformers import TransformersGenerator
-from phase1.model.tokenizer import check_template, compare_template, load_chat_tokenizer, template_sha256
+from phase1.generate.decoding import Answer
+from phase1.generate.generator import BackendRecord, Generation, Generator, Progress, Setup
+from phase1.generate.model_config import context_limit, stop_ids
+from phase1.generate.requests import Wanted, make_requests
+from phase1.generate.sampling import Sampling
+from phase1.model.tokenizer import (
+    Tokenizer,
+    check_template,
+    compare_template,
+    load_chat_tokenizer,
+    template_sha256,
+)
 
 
 @dataclass(frozen=True)
-class Backend:
-    """What generates: vLLM where `vllm` is given, else transformers in this process (CPU or one GPU).
+class Answering:
+    """Who answers, and how. `base_model`: the model that training started from, whose chat template was training's."""
 
-    `batch_size`: prompts at a time with transformers. `base_model`: what training started from, whose chat template was
-    training's.
-    """
-
-    vllm: VllmSettings | None = None
-    batch_size: int = 16
+    model_path: Path
+    sampling: Sampling
+    generator: Generator
     base_model: Path | None = None
 
-    @property
-    def name(self) -> str:
-        """vllm or transformers."""
-        return "vllm" if self.vllm else "transformers"
 
-    def identity(self) -> dict[str, JsonValue]:
-        """What run.json keeps: two evaluations that differ in it are not comparable."""
-        invariant = self.vllm is not None and self.vllm.batch_invariant
-        return {"backend": self.name} | ({"batch_invariant": True} if invariant else {})
+@contextlib.asynccontextmanager
+async def open_generation(
+    todo: list[Wanted], answering: Answering, session: int, progress: Progress
+) -> AsyncIterator[Generation]:
+    """Begin to generate every answer of `todo`.
+
+    A problem whose prompt alone fills the context gives a completion with finish_reason `too_long`.
+
+    Args:
+        session: number of the evaluation's start, from 0.
+
+    Raises:
+        BadInput: the tokenizer or its chat template cannot be used, or the backend cannot be started.
+    """
+    model_path, sampling = answering.model_path, answering.sampling
+    tokenizer = await asyncio.to_thread(_load_checked_tokenizer, answering)
+    setup = Setup(
+        model_path=model_path,
+        tokenizer=tokenizer,
+        sampling=sampling,
+        stop_ids=stop_ids(model_path, tokenizer),
+        context_limit=context_limit(model_path, sampling.max_model_len),
+        session=session,
+    )
+    requests = await asyncio.to_thread(make_requests, todo, tokenizer, setup.context_limit, sampling)
+    too_long = []
+    for r in requests:
+        if r.max_tokens < 1:
+            why = f"the prompt has {len(r.prompt)} tokens, the limit is {setup.context_limit}"
+            nothing = Answer("", "too_long", 0)
+            too_long.append(r.completion(nothing, seconds=0.0, started=time.time(), session=session, error=why))
+    facts = {
+        "chat_template_sha256": template_sha256(tokenizer),
+        "chat_template_compared_with": str(answering.base_model) if answering.base_model else None,
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        record, answered = BackendRecord({}), None
+        if sendable := [r for r in requests if r.max_tokens >= 1]:
+            begun = await stack.enter_async_context(answering.generator.open(sendable, setup, progress))
+            record, answered = begun.record, begun.completions
+        yield Generation(
+            BackendRecord({**facts, **record.facts}, record.versions), _one_after_another(too_long, answered)
+        )
 
 
-def generator_for(backend: Backend) -> Generator:
-    """The generator of a backend: the one place that chooses."""
-    return VllmGenerator(backend.vllm) if backend.vllm else TransformersGenerator(backend.batch_size)
+def _load_checked_tokenizer(answering: Answering) -> Tokenizer:
+    """The checkpoint's tokenizer, once its chat template has been compared with training's."""
+    tokenizer = load_chat_tokenizer(answering.model_path)
+    check_template(tokenizer, answering.model_path)
+    if answering.base_model:
+        compare_template(tokenizer, answering.model_path, answering.base_model)
+    return tokenizer
 
 
-class Generation:
-    """One session's generation. `info`: what run.json keeps of it, whole when `completions` has ended."""
-
-    def __init__(self, model_path: Path, sampling: Sampling, backend: Backend, session: int, progress: Progress):
-        self.model_path, self.sampling, self.backend = model_path, sampling, backend
-        self.session, self.progress = session, progress
-        self.info: dict[str, JsonValue] = {}
-
-    async def completions(self, todo: Sequence[Answer]) -> AsyncGenerator[Completion, None]:
-        """Yield one Completion an answer as it is finished, in no promised order.
-
-        One whose generation failed has finish_reason `error`, one whose prompt alone fills `max_model_len` has
-        `too_long`; both carry the reason in `error`.
-
-        Raises:
-            BadInput: the model's chat template is not training's, or the generator cannot do what was asked.
-            GenerationStopped: every server is gone.
-        """
-        tokenizer = await asyncio.to_thread(load_chat_tokenizer, self.model_path)
-        check_template(tokenizer, self.model_path)
-        base = self.backend.base_model
-        if base:
-            await asyncio.to_thread(compare_template, tokenizer, self.model_path, base)
-        self.info["chat_template_sha256"] = template_sha256(tokenizer)
-        self.info["chat_template_compared_with"] = str(base) if base else None
-        limit = context_limit(self.model_path, self.sampling.max_model_len)
-        requests = await asyncio.to_thread(make_requests, todo, tokenizer, limit, self.sampling)
-        fitting = []
-        for request in requests:
-            if request.max_tokens >= 1:
-                fitting.append(request)
-                continue
-            error = f"the prompt has {len(request.prompt)} tokens, the limit is {limit}"
-            yield request.completion(reason="too_long", started=time.time(), session=self.session, error=error)
-        if not fitting:
-            return
-        generator = generator_for(self.backend)
-        asked = Asked(self.model_path, tokenizer, self.sampling, self.session, self.progress)
-        try:
-            async with contextlib.aclosing(generator.completions(fitting, asked)) as stream:
-                async for completion in stream:
-                    yield completion
-        finally:
-            self.info.update(generator.info)
+async def _one_after_another(
+    first: list[Completion], then: AsyncGenerator[Completion, None] | None
+) -> AsyncGenerator[Completion, None]:
+    for completion in first:
+        yield completion
+    if then:
+        async with contextlib.aclosing(then) as stream:
+            async for completion in stream:
+                yield completion

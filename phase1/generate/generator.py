@@ -1,56 +1,97 @@
-"""What a generator is: requests in, completions out as they are finished, whatever makes them."""
+"""The seam between an evaluation and what generates: requests in, finished completions out.
+
+A backend is a module with one class of the form `Generator` and one line in phase1/generate/backends.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from phase1.contract.records import Completion
-from phase1.generate.requests import Request, Sampling
+from phase1.generate.requests import Request
+from phase1.generate.sampling import Sampling
 from phase1.model.tokenizer import Tokenizer
-
-
-class Progress(Protocol):
-    """Where a generator says what it is at; phase1/evaluate/display.py shows it."""
-
-    def say(self, text: str) -> None:
-        """A line for the user."""
-
-    def start(self, stage: str, n: int = 1) -> None:
-        """`n` more requests are running; negative for those that came to nothing."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What all requests of one session have in common."""
-
-    model_path: Path
-    tokenizer: Tokenizer
-    sampling: Sampling
-    session: int
-    progress: Progress
 
 
 class GenerationStopped(Exception):
     """Nothing is left that could generate; what is finished is on disk."""
 
 
+class Progress(Protocol):
+    """Where a backend reports what it does."""
+
+    def say(self, text: str) -> None:
+        """Show one line to the user."""
+
+    def requests_sent(self, n: int = 1) -> None:
+        """Count `n` requests as being worked on; negative for those that are given back unanswered."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every backend is told beside the requests.
+
+    Attributes:
+        stop_ids: token ids that end an answer.
+        context_limit: tokens of prompt and answer together.
+        session: number of the evaluation's start, from 0; each completion carries it.
+    """
+
+    model_path: Path
+    tokenizer: Tokenizer = field(repr=False)
+    sampling: Sampling
+    stop_ids: list[int]
+    context_limit: int
+    session: int
+
+
+@dataclass(frozen=True)
+class BackendRecord:
+    """What run.json keeps of a backend.
+
+    Attributes:
+        facts: entries of run.json's `generation`.
+        versions: of packages that generate in another environment than this one, for the run's stamp.
+    """
+
+    facts: dict[str, JsonValue]
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generation that has begun: what run.json keeps of it, and the completions as they are finished, in any order.
+
+    A request that failed gives a completion with finish_reason `error` and the reason in `error`. The iterator raises
+    GenerationStopped when nothing is left that could answer the rest.
+    """
+
+    record: BackendRecord
+    completions: AsyncGenerator[Completion, None]
+
+
 class Generator(Protocol):
-    """transformers in this process, or vLLM servers. `info`: what run.json keeps of it, whole when it has finished."""
+    """A backend."""
 
-    info: dict[str, JsonValue]
+    @property
+    def name(self) -> str:
+        """Its name in --backend and in run.json's `sampling`."""
 
-    def completions(self, requests: Sequence[Request], asked: Asked) -> AsyncGenerator[Completion, None]:
-        """Yield one Completion a request as it is finished, in no promised order.
+    @property
+    def busy_cores(self) -> int:
+        """Cores of this machine that it keeps busy while it generates, and that the judge should leave to it."""
 
-        One that failed has finish_reason `error` and the reason in `error`.
+    def open(
+        self, requests: list[Request], setup: Setup, progress: Progress
+    ) -> AbstractAsyncContextManager[Generation]:
+        """Begin to answer `requests`, of which there is at least one; on leaving, nothing that was started remains.
 
         Raises:
-            BadInput: the model, or a server that the user named, cannot do what was asked.
-            GenerationStopped: every server is gone.
+            BadInput: the backend cannot be started, or would answer otherwise than `setup` says.
         """
-        ...

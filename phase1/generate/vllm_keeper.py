@@ -43,7 +43,7 @@ def main() -> int:
     return sweep(server) if ended in ready else stop(server, grace)
 
 
-def stop(server: subprocess.Popen, grace: float) -> int:
+def stop(server: subprocess.Popen[bytes], grace: float) -> int:
     """SIGTERM and `grace` seconds to end in order, then the sweep."""
     server.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -51,7 +51,7 @@ def stop(server: subprocess.Popen, grace: float) -> int:
     return sweep(server)
 
 
-def sweep(server: subprocess.Popen) -> int:
+def sweep(server: subprocess.Popen[bytes]) -> int:
     """SIGKILL for the server's group and for every process that descends from us; returns the server's exit code."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(server.pid, signal.SIGKILL)

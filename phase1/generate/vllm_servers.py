@@ -22,24 +22,37 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from phase1.files import BadInput
 from phase1.machine import free_ports, usable_gpus
 
 KEEPER = Path(__file__).with_name("vllm_keeper.py")
 GRACE = 20.0  # seconds a server has to end after SIGTERM; one took 0.6 s on an H100
 TAIL = 12  # log lines shown of a server that failed
-DIRECT = urllib.request.build_opener(
-    urllib.request.ProxyHandler({})
-)  # a cluster's http_proxy does not know our 127.0.0.1
+TALK = 15.0  # seconds between two lines about servers that are loading
+NO_PROXY = urllib.request.ProxyHandler({})  # a cluster's http_proxy cannot reach our 127.0.0.1
+DIRECT = urllib.request.build_opener(NO_PROXY)
 
 
 class ServerFailed(BadInput):
-    """No server could be started; the message ends with the last lines of a log."""
+    """No server could be started. The message ends with the last lines of a log."""
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """How to serve one model. `num_servers` 0: as many as the visible GPUs allow, one where there are none."""
+    """How to serve one model.
+
+    Attributes:
+        num_servers: 0 for as many as the visible GPUs allow, one where there are none.
+        tensor_parallel_size: GPUs a server.
+        max_model_len: tokens of prompt and answer together.
+        max_num_seqs: requests that a server works on at a time.
+        gpu_memory_utilization: share of each GPU's memory, 0 to 1.
+        start_timeout: seconds until all must answer; a 7B from a cold disk takes minutes.
+        python: the interpreter that has vLLM, possibly of another environment.
+        more_args: further arguments of vLLM's server.
+    """
 
     model_path: Path
     log_dir: Path
@@ -47,11 +60,11 @@ class ServerConfig:
     tensor_parallel_size: int = 1
     dtype: str = "bfloat16"
     max_model_len: int = 6144
-    max_num_seqs: int = 256  # requests that a server works on at a time
+    max_num_seqs: int = 256
     gpu_memory_utilization: float = 0.90
     batch_invariant: bool = False
-    start_timeout: float = 900.0  # seconds until all must answer; a 7B from a cold disk takes minutes
-    python: str = sys.executable  # the interpreter that has vLLM; may be another environment's
+    start_timeout: float = 900.0
+    python: str = sys.executable
     more_args: tuple[str, ...] = ()
 
 
@@ -62,12 +75,13 @@ class Server:
     url: str
     log: Path
     gpus: str
-    process: subprocess.Popen = field(repr=False)
+    process: subprocess.Popen[bytes] = field(repr=False)
     started: float = field(default_factory=time.monotonic)
     ready_after: float | None = None
 
     @property
     def alive(self) -> bool:
+        """Whether its process runs."""
         return self.process.poll() is None
 
     def last_lines(self, n: int = TAIL) -> list[str]:
@@ -80,7 +94,12 @@ class Server:
 
 @contextlib.contextmanager
 def vllm_servers(config: ServerConfig, say: Callable[[str], None] = print) -> Iterator[list[Server]]:
-    """Servers that answer; stopped on leaving. ServerFailed when none could be started."""
+    """Start servers, wait until they answer, and stop them on leaving.
+
+    Raises:
+        BadInput: there are fewer GPUs than `config` needs.
+        ServerFailed: none could be started.
+    """
     servers = start_servers(config)
     try:
         yield wait_ready(servers, config.start_timeout, say)
@@ -90,14 +109,17 @@ def vllm_servers(config: ServerConfig, say: Callable[[str], None] = print) -> It
 
 # -------------------------------------------------------------------------------------------------------- start, stop
 def start_servers(config: ServerConfig) -> list[Server]:
-    """Start every server of `config` and return at once; each is loading, `wait_ready` waits. BadInput names what is
-    missing."""
+    """Start every server of `config` and return at once; each is loading, `wait_ready` waits.
+
+    Raises:
+        BadInput: there are fewer GPUs than `config` needs.
+    """
     groups = gpu_groups(usable_gpus(), config)
     config.log_dir.mkdir(parents=True, exist_ok=True)
-    servers = []
+    servers: list[Server] = []
     try:
-        for number, (gpus, port) in enumerate(zip(groups, free_ports(len(groups)), strict=True)):
-            log = config.log_dir / f"vllm_{number}.log"
+        for gpus, port in zip(groups, free_ports(len(groups)), strict=True):
+            log = config.log_dir / f"vllm_{len(servers)}.log"
             command = [sys.executable, "-I", "-S", str(KEEPER), str(GRACE), *server_command(config, port)]
             with open(log, "wb") as out:
                 process = subprocess.Popen(
@@ -117,36 +139,44 @@ def start_servers(config: ServerConfig) -> list[Server]:
 
 
 def wait_ready(servers: list[Server], timeout: float, say: Callable[[str], None] = print) -> list[Server]:
-    """The servers that answer /health, once every one of them answers or has failed; says every 15 s how far they are.
+    """Wait until every server answers /health or has failed; say every 15 s how far they are.
 
-    A server that failed is left out with a warning: seven GPUs of a night's eight are better than none. ServerFailed
-    when none is left.
+    A server that failed is left out with a warning: seven of a night's eight GPUs are better than none.
+
+    Args:
+        timeout: seconds.
+
+    Returns:
+        The servers that answer.
+
+    Raises:
+        ServerFailed: none answers.
     """
     deadline, spoke = time.monotonic() + timeout, time.monotonic()
-    while loading := [s for s in servers if s.alive and s.ready_after is None]:
-        for s in loading:
+    while (loading := _loading(servers)) and time.monotonic() <= deadline:
+        for server in loading:
             with contextlib.suppress(OSError):
-                ask(s.url + "/health", timeout=5)
-                s.ready_after = time.monotonic() - s.started
-                say(f"vLLM: {s.url} on {s.gpus} answers after {s.ready_after:.0f} s")
-        if time.monotonic() > deadline:
-            break
-        if time.monotonic() - spoke > 15:
+                ask(server.url + "/health", timeout=5)
+                server.ready_after = time.monotonic() - server.started
+                say(f"vLLM: {server.url} on {server.gpus} answers after {server.ready_after:.0f} s")
+        if (loading := _loading(servers)) and time.monotonic() - spoke > TALK:
             spoke = time.monotonic()
-            waiting = next((s for s in servers if s.alive and s.ready_after is None), loading[0])
-            answering = sum(s.ready_after is not None for s in servers)
-            say(
-                f"vLLM: {answering} of {len(servers)} ready; {waiting.log.name}: "
-                f"{(waiting.last_lines(1) or ['nothing yet'])[0][-150:]}"
-            )
-        time.sleep(0.25)
-    ready = [s for s in servers if s.alive and s.ready_after is not None]
-    failures = [why_failed(s, timeout) for s in servers if s not in ready]
+            answering = sum(server.ready_after is not None for server in servers)
+            last = (loading[0].last_lines(1) or ["nothing yet"])[0]
+            say(f"vLLM: {answering} of {len(servers)} ready; {loading[0].log.name}: {last[-150:]}")
+        time.sleep(0.25 if loading else 0)
+    ready = [server for server in servers if server.alive and server.ready_after is not None]
+    failures = [why_failed(server, timeout) for server in servers if server not in ready]
     if not ready:
         raise ServerFailed(failures[0])
     for failure in failures:
         say(f"warning: going on without one server: {failure}")
     return ready
+
+
+def _loading(servers: list[Server]) -> list[Server]:
+    """The servers that run and have not answered yet."""
+    return [server for server in servers if server.alive and server.ready_after is None]
 
 
 def stop_servers(servers: list[Server]) -> None:
@@ -167,46 +197,36 @@ def why_failed(server: Server, timeout: float) -> str:
     """One line for what happened, then the last lines of the log."""
     code = server.process.poll()
     what = f"did not answer within {timeout:.0f} s" if code is None else f"ended with code {code} before it answered"
-    return "\n    ".join(
-        [f"{server.log}: the vLLM server on {server.gpus} {what}; its last lines:", *server.last_lines()]
-    )
+    first = f"{server.log}: the vLLM server on {server.gpus} {what}; its last lines:"
+    return "\n    ".join([first, *server.last_lines()])
 
 
 # ------------------------------------------------------------------------------------------- command, environment, GPUs
 def server_command(config: ServerConfig, port: int) -> list[str]:
-    """vLLM's OpenAI server by module: the `vllm` console command looks for a distribution of that very name."""
-    return [
-        config.python,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        str(config.model_path),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--dtype",
-        config.dtype,
-        "--max-model-len",
-        str(config.max_model_len),
-        "--max-num-seqs",
-        str(config.max_num_seqs),
-        "--tensor-parallel-size",
-        str(config.tensor_parallel_size),
-        "--gpu-memory-utilization",
-        str(config.gpu_memory_utilization),
+    """The command of vLLM's OpenAI server.
+
+    It is started as a module: the `vllm` console command looks for a distribution of that very name.
+    """
+    options = {
+        "--model": config.model_path,
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--dtype": config.dtype,
+        "--max-model-len": config.max_model_len,
+        "--max-num-seqs": config.max_num_seqs,
+        "--tensor-parallel-size": config.tensor_parallel_size,
+        "--gpu-memory-utilization": config.gpu_memory_utilization,
         # Without this the model's own generation_config.json gives the defaults: Qwen's has a penalty of 1.1.
-        "--generation-config",
-        "vllm",
-        # Cached prefixes make an answer's arithmetic depend on what was asked before it.
-        "--no-enable-prefix-caching",
-        "--disable-uvicorn-access-log",
-        *config.more_args,
-    ]
+        "--generation-config": "vllm",
+    }
+    words = [word for name, value in options.items() for word in (name, str(value))]
+    # Cached prefixes make an answer's arithmetic depend on what was asked before it.
+    switches = ["--no-enable-prefix-caching", "--disable-uvicorn-access-log"]
+    return [config.python, "-m", "vllm.entrypoints.openai.api_server", *words, *switches, *config.more_args]
 
 
 def environment(config: ServerConfig, gpus: str, servers: int) -> dict[str, str]:
-    """The server's environment; what the user has set already stays."""
+    """The environment of one of `servers` servers, on its GPUs; what the user has set already stays."""
     env = dict(os.environ)
     if config.python != sys.executable:  # another environment: our own paths would shadow its packages
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
@@ -232,25 +252,36 @@ def environment(config: ServerConfig, gpus: str, servers: int) -> dict[str, str]
     return defaults | env
 
 
+# Prints the version of vLLM without importing it: which distribution holds the package, and that one's version.
+ASK_VERSION = """
+import importlib.metadata, importlib.util
+found = importlib.util.find_spec("vllm") and importlib.metadata.packages_distributions().get("vllm", [])
+names = [name for name in found or [] if name.startswith("vllm")]
+print(importlib.metadata.version(names[0]) if names else "")
+"""
+
+
 def vllm_version(python: str) -> str | None:
-    """The version of vLLM that this interpreter has, without importing it; None where it has none. BadInput: no
-    interpreter."""
-    code = (
-        "import importlib.metadata as m, importlib.util as u\n"
-        "names = [n for n in m.packages_distributions().get('vllm', []) if n.startswith('vllm')] if "
-        "u.find_spec('vllm') else []\n"
-        "print(m.version(names[0]) if names else '')"
-    )
+    """The version of vLLM that this interpreter has; None where it has none.
+
+    Raises:
+        BadInput: it is no working interpreter.
+    """
+    env = {k: v for k, v in os.environ.items() if python == sys.executable or k != "PYTHONPATH"}
+    command = [python, "-c", ASK_VERSION]
     try:
-        env = {k: v for k, v in os.environ.items() if python == sys.executable or k != "PYTHONPATH"}
-        answer = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120, env=env, check=True)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=True)
     except (OSError, subprocess.SubprocessError) as e:
         raise BadInput(f"--vllm_python {python}: not a working interpreter ({e})") from None
     return answer.stdout.strip() or None
 
 
 def gpu_groups(gpus: list[str], config: ServerConfig) -> list[str]:
-    """The GPUs of each server, "GPU 0" or "GPU 2,3"; "the CPU" where there are none."""
+    """The GPUs of each server, "GPU 0" or "GPU 2,3"; "the CPU" where there are none.
+
+    Raises:
+        BadInput: there are fewer GPUs than `config` needs.
+    """
     size, wanted = config.tensor_parallel_size, config.num_servers
     if not gpus:
         return ["the CPU"] * (wanted or 1)
@@ -264,13 +295,22 @@ def gpu_groups(gpus: list[str], config: ServerConfig) -> list[str]:
 
 
 def authorization() -> dict[str, str]:
-    """The header that a server wants which was started with VLLM_API_KEY; ours inherit that variable."""
+    """The header for servers that were started with VLLM_API_KEY; those we start inherit the variable."""
     return {"Authorization": f"Bearer {key}"} if (key := os.environ.get("VLLM_API_KEY")) else {}
 
 
-def ask(url: str, body: dict | None = None, timeout: float = 300.0) -> dict:
-    """One blocking request: the JSON answer, {} for an empty one. OSError (urllib's errors are) when there is none."""
+def ask(url: str, body: dict[str, JsonValue] | None = None, timeout: float = 300.0) -> dict[str, JsonValue]:
+    """The JSON object that one blocking request is answered with; {} for an empty answer.
+
+    Args:
+        body: sent by POST; without it the request is a GET.
+        timeout: seconds.
+
+    Raises:
+        OSError: there is no answer (urllib's errors are OSErrors).
+    """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", **authorization()})
     with DIRECT.open(request, timeout=timeout) as response:
-        return json.loads(response.read() or b"{}")
+        answer: dict[str, JsonValue] = json.loads(response.read() or b"{}")
+    return answer

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -28,13 +29,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from phase1.contract.problems import EVAL_SETS, Problem, load_problems
 from phase1.evaluate.display import Display
 from phase1.evaluate.loop import evaluate
-from phase1.generate.generate import Backend, Generation
-from phase1.generate.requests import Answer, Sampling, prompt_ids
-from phase1.generate.vllm_client import VllmSettings
+from phase1.generate.generate import Answering, open_generation
+from phase1.generate.requests import Wanted
+from phase1.generate.sampling import Sampling
+from phase1.generate.vllm_backend import VllmGenerator
+from phase1.generate.vllm_client import ClientSettings
 from phase1.generate.vllm_servers import ask
 from phase1.judge.config import JudgeConfig
 from phase1.machine import free_ports
-from phase1.model.tokenizer import load_tokenizer
+from phase1.model.tokenizer import chat_ids, load_chat_tokenizer
 from tests.generate.stub_vllm import key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,9 +70,10 @@ def overlap(args: argparse.Namespace, work: Path, model: Path) -> int:
         for n in range(args.problems)
     ]
     sets = {"codecontests_valid": problems}
-    tokenizer = load_tokenizer(model)
+    once = {"n_samples": 1, "session": 0, "judge_config": JudgeConfig()}
+    tokenizer = load_chat_tokenizer(model)
     answers = {
-        key(prompt_ids(tokenizer, p)): f"<code>\n{BURN.format(seconds=args.cpu_per_test, number=n)}</code>"
+        key(chat_ids(tokenizer, p.user)): f"<code>\n{BURN.format(seconds=args.cpu_per_test, number=n)}</code>"
         for n, p in enumerate(problems)
     }
     (work / "answers.json").write_text(json.dumps(answers))
@@ -88,12 +92,12 @@ def overlap(args: argparse.Namespace, work: Path, model: Path) -> int:
         with stub(
             work, model, "--answers", str(work / "answers.json"), "--places", str(PLACES), "--seconds", str(seconds)
         ) as url:
-            backend = Backend(vllm=VllmSettings(urls=(url,)))
+            answering = Answering(model, Sampling(), VllmGenerator(ClientSettings(), urls=(url,)))
             out = work / f"out_{ratio:.2f}"
-            alone = timed(lambda backend=backend: generate_only(problems, model, backend))
-            both = timed(lambda out=out, backend=backend: both_stages(out, sets, model, backend))
+            alone = timed(generate_only(problems, answering))
+            both = timed(evaluate(out, sets, answering=answering, **once))
         shutil.rmtree(out / "results")
-        judging = timed(lambda out=out: both_stages(out, sets, model, None))
+        judging = timed(evaluate(out, sets, answering=None, **once))
         worst = max(worst, both / max(alone, judging))
         print(
             (
@@ -105,23 +109,19 @@ def overlap(args: argparse.Namespace, work: Path, model: Path) -> int:
     return worst > 1.10
 
 
-def timed(run) -> float:
-    """Seconds that a coroutine function takes, its output kept away."""
+def timed(work: Coroutine[object, object, object]) -> float:
+    """Seconds that a coroutine takes, its output kept away."""
     started = time.perf_counter()
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        asyncio.run(run())
+        asyncio.run(work)
     return time.perf_counter() - started
 
 
-async def both_stages(out: Path, sets: dict[str, list[Problem]], model: Path, backend: Backend | None) -> None:
-    judge = JudgeConfig()
-    await evaluate(out, sets, model_path=model, sampling=Sampling(), backend=backend, judge_config=judge, session=0)
-
-
-async def generate_only(problems: list[Problem], model: Path, backend: Backend) -> None:
-    generation = Generation(model, Sampling(), backend, 0, Display(len(problems), 0, 0))
-    async for _ in generation.completions([Answer(p, 0) for p in problems]):
-        pass
+async def generate_only(problems: list[Problem], answering: Answering) -> None:
+    todo = [Wanted(problem, 0) for problem in problems]
+    async with open_generation(todo, answering, 0, Display(len(problems), 0, 0)) as begun:
+        async for _ in begun.completions:
+            pass
 
 
 @contextlib.contextmanager
@@ -181,11 +181,11 @@ def memory(work: Path, model: Path) -> int:
             "".join(json.dumps({"problem_id": r["problem_id"]}) + "\n" for r in rows)
         )
         (work / "data" / "raw" / f"{name}_raw.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    tokenizer, answers = load_tokenizer(model), {}
+    tokenizer, answers = load_chat_tokenizer(model), {}
     for name in EVAL_SETS:
         for n, p in enumerate(load_problems(work / "data" / "manifests", name)):
             code = f"print(input().split()[-1])  # {n}" if p.test_type == "codecontests" else "def f(x):\n    return x"
-            answers[key(prompt_ids(tokenizer, p))] = f"<code>\n{code}\n</code>" + " " * 4000
+            answers[key(chat_ids(tokenizer, p.user))] = f"<code>\n{code}\n</code>" + " " * 4000
     (work / "answers.json").write_text(json.dumps(answers))
     raw = sum(p.stat().st_size for p in (work / "data" / "raw").iterdir())
     with stub(work, model, "--answers", str(work / "answers.json"), "--seconds", "0.05") as url:

@@ -1,18 +1,108 @@
-"""phase1/evaluate/target.py: which model is evaluated, whose chat template it is compared with, who sees test sets."""
+"""Which model is evaluated, and whether it may see the test-only sets."""
 
-from __future__ import annotations
-
-import argparse
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from phase1.contract.problems import EVAL_SETS
-from phase1.evaluate.target import Target, guard_test_sets, training_model
+from phase1.evaluate.target import Target, TargetChoice, find_target, guard_test_sets, training_model
 from phase1.files import BadInput
 from phase1.train.record import record_start, run_shape
 from tests.train.sft_runs import job_of
+
+
+def model_dir(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    return path
+
+
+@pytest.fixture
+def run_dir(tmp_path) -> Path:
+    """A training run's folder with one checkpoint."""
+    model_dir(tmp_path / "ckpt" / "global_step_7" / "huggingface")
+    return tmp_path
+
+
+def find(run_dir: Path, *, best: dict | None = None, **changes: object) -> Target:
+    """The target of the run's folder; `best` is written as best_checkpoint.json."""
+    path = run_dir / "best_checkpoint.json"
+    if best:
+        path.write_text(json.dumps(best))
+    choice = {
+        "model_path": None,
+        "checkpoint_dir": run_dir / "ckpt",
+        "step": None,
+        "best_checkpoint": path,
+        "output_dir": None,
+    }
+    return find_target(TargetChoice(**{**choice, **changes}), run_dir / "outputs")
+
+
+ELSEWHERE = {"best_step": 9, "model_path": "/elsewhere/global_step_9/huggingface"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"step": "8"}, "global_step_8/huggingface: no config.json there"),
+        ({"step": "9", "best": ELSEWHERE}, "global_step_9/huggingface: no config.json there"),  # another run's best
+        ({"step": "seven"}, "--step seven: neither a number nor `best`"),
+        ({"step": "best", "best": ELSEWHERE}, "--step best needs --output_dir"),
+        ({"step": "best", "output_dir": Path("o")}, "best_checkpoint.json: no such file"),
+        ({"step": "best", "output_dir": Path("o"), "best": {"step": 7}}, "best_checkpoint.json: best_step: "),
+        ({}, "give --checkpoint_dir and --step, or --model_path"),
+        ({"step": "7", "checkpoint_dir": Path("nowhere")}, "nowhere: no such folder"),
+        ({"step": "7", "model_path": Path("m")}, "leave out --checkpoint_dir and --step"),
+        ({"model_path": Path("m"), "checkpoint_dir": None}, "--model_path needs --output_dir"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value.split()[0].split("/")[-1],
+)
+def test_what_cannot_be_evaluated_is_said_in_one_line(run_dir, choice, message):
+    with pytest.raises(BadInput) as refused:
+        find(run_dir, **choice)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_step_goes_to_its_own_folder_unless_another_is_named(run_dir):
+    assert find(run_dir, step="7").output_dir == run_dir / "outputs" / "eval_step_7"
+    assert find(run_dir, step="7", output_dir=run_dir / "o").output_dir == run_dir / "o"
+
+
+def test_the_best_step_is_that_of_this_run_only(run_dir):
+    own = {"best_step": 7, "model_path": str(run_dir / "ckpt" / "global_step_7" / "huggingface")}
+    assert find(run_dir, step="7", best=own).is_best
+    assert not find(run_dir, step="7", best={"best_step": 7, "model_path": "/elsewhere/huggingface"}).is_best
+    assert not find(run_dir, step="7", best={**own, "best_step": 6}).is_best
+
+
+def test_a_best_checkpoint_that_verl_rotated_away_is_found_at_its_protected_copy(run_dir):
+    kept = run_dir / "kept"
+    (run_dir / "ckpt" / "global_step_7" / "huggingface").rename(kept)
+    best = {"best_step": 7, "model_path": str(kept)}
+    target = find(run_dir, step="best", best=best, output_dir=run_dir / "eval_final")
+    assert target == Target(kept.resolve(), 7, True, run_dir / "eval_final")
+
+
+@pytest.mark.parametrize(
+    ("step", "is_best", "allowed", "dataset", "refused"),
+    [
+        (7, False, False, "humaneval", True),
+        (7, False, True, "humaneval", False),
+        (7, True, False, "humaneval", False),
+        (None, False, False, "humaneval", False),  # Phase 0
+        (7, False, False, "mbpp_reg", False),
+    ],
+    ids=["early", "final", "best", "phase0", "open_set"],
+)
+def test_only_the_chosen_checkpoint_and_phase_0_see_the_test_sets(step, is_best, allowed, dataset, refused):
+    target = Target(Path("m"), step, is_best, Path("o"))
+    if refused:
+        with pytest.raises(BadInput, match="humaneval is test-only and step 7 is not the best step"):
+            guard_test_sets(target, ["mbpp_reg", dataset], allowed, Path("best_checkpoint.json"))
+    else:
+        guard_test_sets(target, ["mbpp_reg", dataset], allowed, Path("best_checkpoint.json"))
 
 
 @pytest.mark.parametrize("name", ["plain", "lr=1e-5", "v2(final)", "a,b", "模型", "two words", "it's", "[x]"])
@@ -20,29 +110,14 @@ def test_the_model_that_training_started_from_is_found_whatever_its_name(env, tm
     """By the record that run_sft.sh writes: a path in quotes for Hydra once skipped the check in silence."""
     model = tmp_path / "models" / name
     shutil.copytree(env["MODEL_PATH"], model)
-    (model / "tokenizer_config.json").touch()
+    (model / "tokenizer_config.json").unlink(missing_ok=True)
     job = job_of(env | {"MODEL_PATH": str(model)})
     job.ckpt_dir.mkdir(parents=True, exist_ok=True)
     record_start(job, run_shape(job), ["torchrun"], step=0, total=16)
+    assert training_model(job.ckpt_dir) is None  # without a tokenizer there is nothing to compare with
+    (model / "tokenizer_config.json").touch()
     assert training_model(job.ckpt_dir) == model
 
 
-def test_without_a_record_or_a_model_there_is_nothing_to_compare_with(tmp_path):
-    assert training_model(tmp_path) is None and training_model(None) is None
-
-
-def asked(datasets: list[str], final: bool) -> argparse.Namespace:
-    return argparse.Namespace(datasets=datasets, final=final, best_checkpoint=Path("best_checkpoint.json"))
-
-
-@pytest.mark.parametrize("name", [s.name for s in EVAL_SETS.values() if s.test_only])
-def test_a_step_that_is_not_the_best_sees_the_test_sets_with_final_alone(name):
-    some = Target(Path("m"), step=500, is_best=False, output_dir=Path("o"))
-    with pytest.raises(BadInput, match="--final"):
-        guard_test_sets(asked([name], final=False), some)
-    guard_test_sets(asked([name], final=True), some)
-
-
-@pytest.mark.parametrize(("step", "is_best"), [(500, True), (None, False)], ids=["best", "base"])
-def test_the_best_step_and_the_base_model_see_the_test_sets(step, is_best):
-    guard_test_sets(asked(list(EVAL_SETS), final=False), Target(Path("m"), step, is_best, Path("o")))
+def test_without_a_train_run_there_is_no_base_model(tmp_path):
+    assert training_model(None) is None and training_model(tmp_path) is None

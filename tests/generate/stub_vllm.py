@@ -3,8 +3,8 @@
     python -m tests.generate.stub_vllm --model PATH --port 8000 --seconds 0.5 --places 8 --log requests.jsonl
 
 Each answer takes `--seconds` in one of `--places`; its text is that of `--answers` for the prompt's ids, or a program
-that prints the prompt's length. Every request is a line of `--log` when it arrives and another when its answer has been
-sent.
+that prints the prompt's length. Every request is a line of `--log` with its parameters when it
+arrives, and another line when its answer has been sent. Flags that only vLLM's own server has are ignored.
 """
 
 import argparse
@@ -29,10 +29,11 @@ class Stub:
         self.answers = json.loads(Path(args.answers).read_text()) if args.answers else {}
         self.tokens = self.counted = 0
 
-    def note(self, event: str, ids: list[int]) -> None:
+    def note(self, event: str, ids: list[int], parameters: dict | None = None) -> None:
         if self.args.log:
             with open(self.args.log, "a") as f:
-                f.write(json.dumps({"event": event, "key": key(ids), "time": time.time()}) + "\n")
+                line = {"event": event, "key": key(ids), "time": time.time(), "parameters": parameters}
+                f.write(json.dumps(line) + "\n")
 
     async def complete(self, request: web.Request) -> web.Response:
         body, args = await request.json(), self.args
@@ -44,7 +45,7 @@ class Stub:
             text = f"probe {len(ids)} penalty {1.0 if args.ignore_penalty else penalty}"
             return self.answer(text, ids, "length")
         self.counted += 1
-        self.note("asked", ids)
+        self.note("asked", ids, {name: value for name, value in body.items() if name != "prompt"})
         if self.counted <= args.fail_first:
             return web.Response(status=500, text="no luck")
         if args.hang_after is not None and self.counted > args.hang_after:
@@ -76,7 +77,9 @@ class Stub:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     p.add_argument("--model", required=True)
     p.add_argument("--port", type=int, required=True)
     p.add_argument("--max_model_len", type=int, default=32768)
@@ -90,7 +93,7 @@ def main() -> None:
     p.add_argument(
         "--hang_after", type=int, help="answer /health, but nothing after N requests; 0: not even the client's probe"
     )
-    args = p.parse_args()
+    args, _ = p.parse_known_args()
     stub = Stub(args)
     app = web.Application(client_max_size=1 << 26)
     app.add_routes(

@@ -51,4 +51,8 @@ class Stamp(BaseModel):
     command: list[str] = []
     arguments: dict[str, JsonValue] = {}
     versions: dict[str, str] = {}
+    git_revision: str | None = None
+    host: str | None = None
+    user: str | None = None
+    platform: str | None = None
     time: str | None = None

@@ -43,7 +43,11 @@ class Session(BaseModel):
 
 
 class EvaluationRun(StateFile):
-    """run.json. Readers trust a folder only when `complete` is true."""
+    """run.json. Readers trust a folder only when `complete` is true.
+
+    `model` to `datasets` make two evaluations comparable. `stamp`: of the last session. `sandbox`, `generation`: what
+    the judge and the backend said of themselves. `recomputed`: the last start that only derived the metrics again.
+    """
 
     status: Literal["running", "complete", "incomplete", "interrupted"]
     model: EvaluatedModel = EvaluatedModel()
@@ -56,6 +60,7 @@ class EvaluationRun(StateFile):
     finished: str | None = None
     sandbox: dict[str, JsonValue] | None = None
     generation: dict[str, JsonValue] | None = None
+    recomputed: Stamp | None = None
 
     @property
     def complete(self) -> bool:
@@ -63,12 +68,12 @@ class EvaluationRun(StateFile):
         return self.status == "complete"
 
     @property
+    def n_samples(self) -> int:
+        """Answers to each problem."""
+        value = self.sampling.get("n_samples", 1)
+        return value if isinstance(value, int) else 1
+
+    @property
     def judge_settings(self) -> dict[str, JsonValue]:
         """The judge's settings, with what an older file leaves out."""
         return {**UNRECORDED, **self.judge}
-
-    @property
-    def n_samples(self) -> int:
-        """Answers a problem; 1 where they are greedy."""
-        value = self.sampling.get("n_samples", 1)
-        return value if isinstance(value, int) else 1

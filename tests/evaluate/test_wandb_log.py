@@ -1,5 +1,4 @@
-"""phase1/evaluate/wandb_log.py: the contract's keys and the QA table reach W&B; where W&B is out of reach, one
-warning."""
+"""The contract's keys and the QA table reach W&B; where it is out of reach there is one warning."""
 
 import contextlib
 import json
@@ -13,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from phase1.evaluate.wandb_log import log_evaluation, qa_rows
+from phase1.evaluate import wandb_log
+from phase1.evaluate.wandb_log import WandbRun, log_evaluation, qa_rows
 from tests.conftest import ROOT
 
-SUMMARY = {"datasets": {"mbpp_reg": {"accepted_at_1": 0.5, "exec_success_rate": 1.0, "error_counts": {"success": 1}}}}
+DATASETS = {"mbpp_reg": {"accepted_at_1": 0.5, "exec_success_rate": 1.0, "error_counts": {"success": 1}}}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def history(path: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_an_offline_run_holds_the_contracts_keys_at_the_checkpoints_step(evaluated, capfd):
-    log_evaluation("p", "r", "offline", 500, SUMMARY, evaluated)
+    log_evaluation(WandbRun("p", "r", "offline"), 500, DATASETS, evaluated)
     assert "warning" not in capfd.readouterr().err
     [path] = evaluated.glob("wandb/offline-run-*/*.wandb")
     deadline = time.monotonic() + 30
@@ -91,7 +91,8 @@ def test_an_offline_run_holds_the_contracts_keys_at_the_checkpoints_step(evaluat
 def test_an_unreachable_wandb_is_one_warning(evaluated, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    log_evaluation("p", "r", "online", 500, SUMMARY, evaluated)
+    monkeypatch.setattr(wandb_log, "INIT_TIMEOUT", 2)
+    log_evaluation(WandbRun("p", "r", "online"), 500, DATASETS, evaluated)
     assert "warning: W&B was not reached" in capfd.readouterr().err
 
 
@@ -99,8 +100,8 @@ def test_an_unreachable_wandb_is_one_warning(evaluated, monkeypatch, capfd):
 def test_without_a_login_nobody_is_asked_for_one_at_the_terminal(evaluated):
     """In a process with a terminal of its own: there wandb.init waits for a choice."""
     code = (
-        "import pathlib; from phase1.evaluate.wandb_log import log_evaluation; log_evaluation('p', 'r', 'online', 5, "
-        f"{SUMMARY}, pathlib.Path({str(evaluated)!r}))"
+        "import pathlib; from phase1.evaluate.wandb_log import WandbRun, log_evaluation; "
+        f"log_evaluation(WandbRun('p', 'r', 'online'), 5, {DATASETS}, pathlib.Path({str(evaluated)!r}))"
     )
     pid, terminal = pty.fork()
     if pid == 0:

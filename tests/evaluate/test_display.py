@@ -1,4 +1,4 @@
-"""phase1/evaluate/display.py: what a log file of an evaluation shows."""
+"""What a log file of an evaluation shows."""
 
 import re
 import time

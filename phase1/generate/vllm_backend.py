@@ -1,0 +1,148 @@
+"""Generation by vLLM: running servers, or servers that are started here and stopped when all is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+
+import aiohttp
+
+from phase1.files import BadInput
+from phase1.generate.generator import BackendRecord, Generation, Progress, Setup
+from phase1.generate.model_config import context_limit
+from phase1.generate.requests import Request
+from phase1.generate.settings import BackendSettings
+from phase1.generate.vllm_client import Client, ClientSettings, Endpoint, allowed_connections
+from phase1.generate.vllm_servers import (
+    Server,
+    ServerConfig,
+    authorization,
+    start_servers,
+    stop_servers,
+    vllm_version,
+    wait_ready,
+)
+from phase1.machine import usable_gpus
+
+MOST_BATCH_INVARIANT = 255  # sequences that vLLM's batch-invariant kernels take at a time
+CORES_A_SERVER = 2  # an API process and an engine
+KEEP_ALIVE = 4  # seconds; vLLM closes a connection that rested for 5
+
+
+def is_available(settings: BackendSettings) -> bool:
+    """Whether there is a running server, or a vLLM with something to run on: a GPU, or an interpreter named for it."""
+    if settings.vllm_url:
+        return True
+    return bool((settings.vllm_python or usable_gpus()) and vllm_version(_interpreter(settings)))
+
+
+def from_settings(settings: BackendSettings) -> VllmGenerator:
+    """The generator that `settings` describe; starts nothing.
+
+    Raises:
+        BadInput: --vllm_args cannot be split into words, or servers are to be started and there is no vLLM.
+    """
+    concurrent = settings.max_concurrent
+    if settings.batch_invariant:
+        concurrent = min(concurrent, MOST_BATCH_INVARIANT)
+    client = ClientSettings(
+        served_model_name=settings.served_model_name,
+        max_concurrent=concurrent,
+        request_timeout=settings.request_timeout,
+        stall_timeout=settings.stall_timeout,
+    )
+    try:
+        more_args = tuple(shlex.split(settings.vllm_args))
+    except ValueError as e:
+        raise BadInput(f"--vllm_args {settings.vllm_args}: {e}") from None
+    if settings.vllm_url:
+        return VllmGenerator(client, urls=settings.vllm_url)
+    python = _interpreter(settings)
+    if vllm_version(python) is None:
+        raise BadInput(
+            f"--backend vllm: {python} has no vLLM; name an interpreter that has it with --vllm_python, running "
+            "servers with --vllm_url, or --backend transformers"
+        )
+    servers = ServerConfig(
+        model_path=settings.model_path,
+        log_dir=settings.log_dir,
+        num_servers=settings.num_servers,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        dtype=settings.dtype,
+        max_model_len=context_limit(settings.model_path, settings.max_model_len),
+        max_num_seqs=concurrent,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        batch_invariant=settings.batch_invariant,
+        start_timeout=settings.start_timeout,
+        python=python,
+        more_args=more_args,
+    )
+    return VllmGenerator(client, servers=servers)
+
+
+def _interpreter(settings: BackendSettings) -> str:
+    """The absolute path of the interpreter that has vLLM: servers are started in another directory."""
+    named = settings.vllm_python
+    return os.path.abspath(shutil.which(named) or named) if named else sys.executable
+
+
+@dataclass(frozen=True)
+class VllmGenerator:
+    """Either `urls`, servers that run already, or `servers`, how to start our own."""
+
+    client: ClientSettings
+    urls: tuple[str, ...] = ()
+    servers: ServerConfig | None = None
+
+    @property
+    def name(self) -> str:
+        return "vllm"
+
+    @property
+    def busy_cores(self) -> int:
+        if not self.servers:
+            return 0
+        count = self.servers.num_servers or len(usable_gpus()) // self.servers.tensor_parallel_size
+        return CORES_A_SERVER * max(1, count)
+
+    @contextlib.asynccontextmanager
+    async def open(self, requests: list[Request], setup: Setup, progress: Progress) -> AsyncIterator[Generation]:
+        async with self._endpoints(progress) as endpoints, self._http(len(endpoints)) as http:
+            client = Client(http, endpoints, self.client, setup, progress)
+            checked = await client.check(requests[0])
+            versions = sorted({server.vllm for server in checked.values() if server.vllm})
+            record = BackendRecord(
+                facts={"servers": {url: asdict(server) for url, server in checked.items()}},
+                versions={"vllm": ", ".join(versions)} if versions else {},
+            )
+            yield Generation(record, client.completions(requests))
+
+    @contextlib.asynccontextmanager
+    async def _endpoints(self, progress: Progress) -> AsyncIterator[list[Endpoint]]:
+        """The servers, ready to answer; those started here are stopped on leaving."""
+        if not self.servers:
+            yield [Endpoint(url.rstrip("/").removesuffix("/v1")) for url in self.urls]
+            return
+        owned: list[Server] = []
+        try:
+            owned = await asyncio.to_thread(start_servers, self.servers)
+            places = ", ".join(dict.fromkeys(server.gpus for server in owned))
+            progress.say(f"vLLM: starting {len(owned)} servers on {places}; logs in {self.servers.log_dir}")
+            ready = await asyncio.to_thread(wait_ready, owned, self.servers.start_timeout, progress.say)
+            yield [Endpoint(server.url, server) for server in ready]
+        finally:
+            if owned:
+                await asyncio.to_thread(stop_servers, owned)
+
+    def _http(self, servers: int) -> aiohttp.ClientSession:
+        """A session with room for every request and, for each server, two questions about its health."""
+        wanted = servers * (self.client.max_concurrent + 2)
+        connector = aiohttp.TCPConnector(limit=allowed_connections(wanted), keepalive_timeout=KEEP_ALIVE)
+        no_timeout = aiohttp.ClientTimeout(total=None)
+        return aiohttp.ClientSession(connector=connector, headers=authorization(), timeout=no_timeout)

@@ -1,0 +1,93 @@
+"""run.json of an evaluation folder: what is refused, what joins, what is kept."""
+
+import pytest
+
+from phase1.contract.identity import Identity
+from phase1.contract.state.base import Stamp
+from phase1.contract.state.evaluation_run import EvaluationRun
+from phase1.evaluate.folder import begin_session, close_run, open_run, read_run, set_aside_results
+from phase1.files import BadInput, read_json
+
+SETTINGS = {
+    "status": "running",
+    "model": {"path": "/models/a", "step": 5, "fingerprint": "f"},
+    "prompts_sha256": "p",
+    "sampling": {"temperature": 0.0, "backend": "vllm"},
+    "judge": {"compare": "tokens", "extraction": "contract"},
+    "datasets": {"mbpp_reg": {"manifest_sha256": "m", "problems_sha256": "q", "problems": 3}},
+    "sessions": [],
+}
+STAMP = Stamp(command=["phase1_eval.py"], versions={"torch": "2"}, time="2026-01-01T00:00:00+00:00")
+
+
+def run_of(**changes) -> EvaluationRun:
+    return EvaluationRun.model_validate({**SETTINGS, **changes})
+
+
+def identity_of(**changes) -> Identity:
+    return Identity.of(run_of(**changes))
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A folder with one session that was killed."""
+    begin_session(tmp_path, run_of(), STAMP)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"model": {"path": "/models/a", "step": 6, "fingerprint": "f"}}, "model.step"),
+        ({"model": {"path": "/models/a", "step": 5, "fingerprint": "g"}}, "model.fingerprint"),
+        ({"prompts_sha256": "q"}, "prompts_sha256"),
+        ({"sampling": {"temperature": 0.5, "backend": "vllm"}}, "sampling.temperature"),
+        ({"sampling": {"temperature": 0.0, "backend": "vllm", "batch_invariant": True}}, "sampling.batch_invariant"),
+        ({"judge": {"compare": "tokens", "extraction": "reader"}}, "judge.extraction"),
+        ({"datasets": {"mbpp_reg": {"problems": 2}}}, "datasets.mbpp_reg.problems"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_identity_is_refused_by_its_first_field(begun, changes, field):
+    with pytest.raises(BadInput, match=f"was begun with {field} = "):
+        open_run(begun, identity_of(**changes))
+
+
+def test_a_mode_that_is_left_out_later_is_refused(tmp_path):
+    begin_session(tmp_path, run_of(sampling={**SETTINGS["sampling"], "batch_invariant": True}), STAMP)
+    with pytest.raises(BadInput, match="sampling.batch_invariant = True, now it is None"):
+        open_run(tmp_path, identity_of())
+
+
+def test_a_moved_model_and_a_further_data_set_are_the_same_evaluation(begun):
+    wanted = identity_of(
+        model={"path": "/moved/a", "step": 5, "fingerprint": "f"}, datasets={"humaneval": {"problems": 164}}
+    )
+    assert list(open_run(begun, wanted).datasets) == ["mbpp_reg", "humaneval"]
+
+
+def test_results_without_a_run_json_are_refused(tmp_path):
+    (tmp_path / "results").mkdir()
+    with pytest.raises(BadInput, match="holds results but no run.json"):
+        open_run(tmp_path, identity_of())
+
+
+def test_sessions_are_kept_and_the_last_one_is_closed(begun):
+    run = begin_session(begun, open_run(begun, identity_of()), STAMP)
+    assert (read_run(begun).status, len(read_run(begun).sessions)) == ("running", 2)
+    close_run(begun, run, "complete")
+    closed = read_json(begun / "run.json")
+    assert closed["status"] == "complete" and closed["finished"]
+    assert [session.get("finished") for session in closed["sessions"]] == [None, closed["finished"]]
+    assert closed["stamp"] == closed["sessions"][1]["stamp"] == STAMP.model_dump(exclude_unset=True)
+
+
+def test_judging_again_keeps_each_set_of_old_verdicts(begun):
+    for number in range(2):
+        (begun / "results").mkdir()
+        (begun / "results" / "mbpp_reg.jsonl").write_text(f"{number}\n")
+        judge = {"compare": f"rule {number}"}
+        run = set_aside_results(begun, read_run(begun), judge=judge, datasets=run_of().datasets, stamp=STAMP)
+        assert run.judge == judge and run.sandbox is None and not (begun / "results").exists()
+    for number in range(2):
+        assert (begun / f"results_before_rejudge_{number}" / "mbpp_reg.jsonl").read_text() == f"{number}\n"
