@@ -12,6 +12,7 @@ export VENV_LATEST="${VENV_LATEST:-$HERE/.venv-latest}"  # verl 0.9.1 and transf
 export VENV_VLLM="${VENV_VLLM:-$HERE/.venv-vllm}"        # a vLLM that serves on the CPU
 WORKERS="${WORKERS:-2}"  # test processes; one file's tests stay in one process
 
+unset PYTHONDONTWRITEBYTECODE  # the tests start a thousand Python processes: each starts 0.4 s sooner from compiled modules
 cd "$HERE"
 VENV="$VENV" bash setup_cpu.sh
 # Both at once. Where one cannot be had, it says so, and the tests that need it are skipped with that reason.

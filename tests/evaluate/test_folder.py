@@ -44,7 +44,7 @@ def begun(tmp_path):
         ({"sampling": {"temperature": 0.5, "backend": "vllm"}}, "sampling.temperature"),
         ({"sampling": {"temperature": 0.0, "backend": "vllm", "batch_invariant": True}}, "sampling.batch_invariant"),
         ({"judge": {"compare": "tokens", "extraction": "reader"}}, "judge.extraction"),
-        ({"datasets": {"mbpp_reg": {"problems": 2}}}, "datasets.mbpp_reg.problems"),
+        ({"datasets": {"mbpp_reg": {**SETTINGS["datasets"]["mbpp_reg"], "problems": 2}}}, "datasets.mbpp_reg.problems"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
