@@ -24,6 +24,7 @@ from phase1.contract.prompts import answer, chat, user_message
 from phase1.data.bee import BadRecord, parse_record
 from phase1.files import BadInput, replacing, run_script
 
+VOCABULARY = 1024  # tokens, the special ones included
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # Qwen2's own split; digits stand alone, so a number is copied digit by digit.
 SPLIT = (
@@ -51,8 +52,8 @@ def main() -> None:
     args = parse_args()
     with replacing(args.output_dir) as directory:
         directory.mkdir()
-        tokenizer = build_tokenizer(args.input_jsonl, args.vocab_size, directory)
-        model = build_model(args, tokenizer)
+        tokenizer = build_tokenizer(args.input_jsonl, directory)
+        model = build_model(tokenizer, args.seed)
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         # Qwen2.5-Coder-Instruct's own values: an evaluation that does not pin its sampling is caught by them.
@@ -71,31 +72,14 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    files = parser.add_argument_group("files")
-    files.add_argument("--output_dir", type=Path, required=True, help="Hugging Face directory to write")
-    files.add_argument(
+    parser.add_argument("--output_dir", type=Path, required=True, help="Hugging Face directory to write")
+    parser.add_argument(
         "--input_jsonl",
         type=Path,
         default=Path(__file__).resolve().parent / "bee.jsonl",
         help="BEE records that the tokenizer learns from (default: the embedded ones)",
     )
-    shape = parser.add_argument_group("shape and weights", "vLLM's CPU build serves head sizes 32, 64, 80, 96, …")
-    shape.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")
-    shape.add_argument("--vocab_size", type=int, default=1024, help="tokens, the special ones included (default: 1024)")
-    shape.add_argument("--hidden_size", type=int, default=128, help="width of the model (default: 128)")
-    shape.add_argument("--layers", type=int, default=2, help="transformer layers (default: 2)")
-    shape.add_argument(
-        "--heads", type=int, default=4, help="attention heads; hidden_size / heads is the head size (default: 4)"
-    )
-    shape.add_argument("--kv_heads", type=int, default=2, help="key and value heads (default: 2)")
-    shape.add_argument("--intermediate_size", type=int, default=352, help="width of the MLP (default: 352)")
-    shape.add_argument(
-        "--initializer_range",
-        type=float,
-        default=0.08,
-        help="standard deviation of the random weights (default: 0.08); with 0.02, which suits models ten times as "
-        "wide, this one learns more slowly",
-    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")
     return parser.parse_args()
 
 
@@ -120,7 +104,7 @@ def training_texts(path: Path) -> list[str]:
     return texts
 
 
-def build_tokenizer(path: Path, vocab_size: int, directory: Path) -> Qwen2TokenizerFast:
+def build_tokenizer(path: Path, directory: Path) -> Qwen2TokenizerFast:
     """A byte-level BPE in Qwen2's manner, saved into `directory` and loaded again from there."""
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
@@ -128,7 +112,7 @@ def build_tokenizer(path: Path, vocab_size: int, directory: Path) -> Qwen2Tokeni
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(SPLIT), "isolated"), byte_level])
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=VOCABULARY,
         special_tokens=SPECIAL_TOKENS,
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -149,24 +133,24 @@ def build_tokenizer(path: Path, vocab_size: int, directory: Path) -> Qwen2Tokeni
     )
 
 
-def build_model(args: argparse.Namespace, tokenizer: Qwen2TokenizerFast) -> Qwen2ForCausalLM:
-    """A Qwen2 of the shape in `args`, with random weights."""
+def build_model(tokenizer: Qwen2TokenizerFast, seed: int) -> Qwen2ForCausalLM:
+    """A Qwen2 of two narrow layers with random weights, `seed` theirs."""
     config = Qwen2Config(
         vocab_size=-(-len(tokenizer) // 8) * 8,
-        hidden_size=args.hidden_size,
-        intermediate_size=args.intermediate_size,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.heads,
-        num_key_value_heads=args.kv_heads,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=2,
+        num_attention_heads=4,  # of size 32: vLLM's CPU build serves heads of 32, 64, 80, 96, …
+        num_key_value_heads=2,
         max_position_embeddings=32768,
         rope_theta=1e6,
-        initializer_range=args.initializer_range,
+        initializer_range=0.08,  # 0.02 suits models ten times as wide: this one would learn more slowly
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=tokenizer.pad_token_id,
         torch_dtype="float32",
     )
-    torch.manual_seed(args.seed)
+    torch.manual_seed(seed)
     return Qwen2ForCausalLM(config)
 
 
