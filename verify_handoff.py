@@ -183,7 +183,8 @@ def summary(
         "checks": results,
         "stamp": run_stamp(vars(args)),
     }
-    return HandoffResult.model_validate(record)
+    result: HandoffResult = HandoffResult.model_validate(record)
+    return result
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def verdict(name: str, failures: list[str], warnings: list[str], evidence: str, 
     """
     status = "fail" if failures else "warn" if warnings else "pass"
     text = "; ".join([*failures, *warnings]) or evidence
-    return CheckResult.model_validate({"name": name, "status": status, "evidence": text, "data": data})
+    result: CheckResult = CheckResult.model_validate({"name": name, "status": status, "evidence": text, "data": data})
+    return result
 
 
 def failed(name: str, reason: str) -> CheckResult:

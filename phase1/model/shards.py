@@ -24,7 +24,7 @@ _SHARD_NAME = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _DTensor(torch.Tensor):  # type: ignore[misc]  # mypy does not see torch's types
+class _DTensor(torch.Tensor):
     """A DTensor as it was pickled: the shape of the whole, this rank's `_local_tensor`, and in `_spec` mesh and
     placements."""
 

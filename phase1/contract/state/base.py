@@ -32,11 +32,12 @@ class StateFile(BaseModel):
     def of(cls, value: object, path: Path) -> Self:
         """The record that a JSON value holds; `path` is named in the error."""
         try:
-            return cls.model_validate(value)
+            record: Self = cls.model_validate(value)
         except ValidationError as e:
             first = e.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole file"
             raise BadInput(f"{path}: {where}: {first['msg']}; write it again with the step that makes it") from None
+        return record
 
     def write(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all: the fields that were set, in the order of the class."""
