@@ -1,6 +1,6 @@
 """What verl 0.7.0's SFT trainer needs changed at run time, without a fork: CPU support, resuming at an epoch's end.
 
-    PYTHONPATH=patches VERL_USE_EXTERNAL_MODULES=phase1_verl_hook \\
+    PYTHONPATH=patches:. VERL_USE_EXTERNAL_MODULES=phase1_verl_hook \\
         python -m torch.distributed.run … -m verl.trainer.fsdp_sft_trainer …
 
 verl imports the modules of VERL_USE_EXTERNAL_MODULES at the end of its own `__init__`, before
@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-import types
 from typing import Any
 
 import torch
@@ -23,22 +22,9 @@ import verl.utils.device
 from phase1_resume import COUNTED, ResumableDataLoader, die_with_the_launcher, stop_between_steps
 from verl.utils.tracking import Tracking
 
+from phase1.data.without_images import stand_in_for_qwen_vl_utils
+
 ON_CPU = verl.utils.device.get_device_name() == "cpu"
-
-
-def stand_in_for_qwen_vl_utils() -> None:
-    """verl/utils/dataset/vision_utils.py:20 imports it at module top, for images only (verl#4958).
-
-    phase1/data/verl_rows.py does the same for as long as it looks at rows; this file imports nothing of phase1.
-    """
-    if importlib.util.find_spec("qwen_vl_utils") is None:
-
-        def absent(*args: Any, **kwargs: Any) -> None:
-            raise ImportError("images in the training data need qwen_vl_utils: pip install qwen-vl-utils")
-
-        module = types.ModuleType("qwen_vl_utils")
-        module.__dict__.update(fetch_image=absent, fetch_video=absent, process_vision_info=absent)
-        sys.modules["qwen_vl_utils"] = module
 
 
 def sdpa_without_flash_attention() -> None:

@@ -8,7 +8,6 @@ import io
 import itertools
 import sys
 import tempfile
-import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
+from phase1.data.without_images import NAME, stand_in_for_qwen_vl_utils
 from phase1.files import BadInput
 
 if TYPE_CHECKING:
@@ -162,18 +162,13 @@ def _take(parquet: Path, rows: Sequence[int]) -> pa.Table:
 
 @contextlib.contextmanager
 def images_unwanted() -> Iterator[None]:
-    """Let verl 0.7.0 be imported where qwen_vl_utils, which it needs for images alone, is missing (verl#4958)."""
-    name = "qwen_vl_utils"
-    if name in sys.modules or importlib.util.find_spec(name) is not None:
-        yield
-        return
-    stand_in = types.ModuleType(name)
-    stand_in.__dict__.update(fetch_image=None, fetch_video=None)
-    sys.modules[name] = stand_in
+    """Let verl be imported without qwen_vl_utils for as long as rows are looked at."""
+    placed = stand_in_for_qwen_vl_utils()
     try:
         yield
     finally:
-        del sys.modules[name]
+        if placed:
+            del sys.modules[NAME]
 
 
 def stretches(dataset: SftDataset, index: int) -> list[Stretch]:

@@ -9,6 +9,18 @@ from phase1.files import BadInput
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]  # everything but the weights
 
 
+def cached_model(name: str) -> Path | None:
+    """The directory `name`, or the snapshot of the Hub's model of that name in the local cache; None without either."""
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith(("/", ".")):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def local_model(name: str, *, download_small_files: bool = False) -> Path:
     """The directory `name`, or where the local cache holds the Hub's model of that name.
 
@@ -19,16 +31,16 @@ def local_model(name: str, *, download_small_files: bool = False) -> Path:
     Raises:
         BadInput: it is neither a directory nor a model that the cache (or the Hub) has.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        from huggingface_hub import snapshot_download
+    found = cached_model(name)
+    if found and (Path(name).is_dir() or not download_small_files):
+        return found
+    if not download_small_files:
+        raise BadInput(f"{name}: neither a directory nor a Hub model that is here; download it first")
+    from huggingface_hub import snapshot_download
 
-        if download_small_files:
-            return Path(snapshot_download(name, allow_patterns=SMALL_FILES))
-        return Path(snapshot_download(name, local_files_only=True))
-    except Exception as e:  # not cached, no network, no such model, no access: huggingface_hub has a class for each
-        fix = "check name and network" if download_small_files else "download it first"
+    try:
+        return Path(snapshot_download(name, allow_patterns=SMALL_FILES))
+    except Exception as e:  # no network, no such model, no access: huggingface_hub has a class for each
         raise BadInput(
-            f"{name}: neither a directory nor a Hub model that is here ({type(e).__name__}); {fix}"
+            f"{name}: neither a directory nor a Hub model that is here ({type(e).__name__}); check name and network"
         ) from None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phase1.files import BadInput
+from phase1.model.hub import cached_model
 from phase1.train.overrides import hydra_text, parse_override
 from phase1.train.verl_version import (
     ATTENTION,
@@ -64,7 +65,7 @@ class Job:
     @property
     def model_folder(self) -> Path | None:
         """The model's folder on this machine, None where it is not here yet."""
-        return model_folder(self.text("model.partial_pretrain"))
+        return cached_model(self.text("model.partial_pretrain"))
 
     @property
     def save_contents(self) -> list[str]:
@@ -115,18 +116,6 @@ def how_to_set(key: str) -> str:
     """What the user does to change a key of the config."""
     variable = next((s.variable for s in SETTINGS if s.key == key and s.variable), None)
     return f"set the environment variable {variable}" if variable else f"give {key}=… behind run_sft.sh's own arguments"
-
-
-def model_folder(name: str) -> Path | None:
-    """The local folder of a model: a path, or the snapshot of a Hub name in the Hugging Face cache."""
-    if Path(name).is_dir():
-        return Path(name)
-    if name.count("/") != 1 or name.startswith(("/", ".")):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
 
 
 # ---------------------------------------------------------------------------------------------------- from run_sft.sh

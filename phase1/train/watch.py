@@ -24,9 +24,9 @@ from pathlib import Path
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput, finite, now, run_script, write_json
 from phase1.machine import known_gpus
+from phase1.model.hub import cached_model
 from phase1.train.estimate import ModelShape, peak_tflops
 from phase1.train.health import Health
-from phase1.train.job import model_folder
 from phase1.train.log import Step, console_steps, drop_later_steps, read_train_log
 from phase1.train.verl_version import LOSS, TOKENS
 
@@ -171,7 +171,7 @@ class Rate:
     @classmethod
     def of(cls, run: TrainRun) -> Rate:
         """That of a run on this machine."""
-        folder = model_folder(run.base_model or "")
+        folder = cached_model(run.base_model or "")
         try:
             shape = ModelShape.of(folder) if folder else None
         except BadInput:
