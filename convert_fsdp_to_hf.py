@@ -66,7 +66,7 @@ def main() -> int:
     import torch
 
     from phase1.model.conversion import Conversion, Different, InBackground, differences, publish
-    from phase1.model.fit import check_shapes, check_tied, tensors_to_write
+    from phase1.model.matches_config import check_shapes, check_tied, tensors_to_write
     from phase1.model.shards import check_steps, find_shards, read_shards
     from phase1.model.tensors import read_safetensors
     from phase1.model.writing import stored_bytes

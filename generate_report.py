@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from phase1.evaluate.finished import finished_evaluations
-from phase1.evaluate.looks import looks
+from phase1.evaluate.looks_at_test_sets import looks
 from phase1.files import BadInput, run_script, run_stamp, write_json, write_text
 from phase1.report import stats
 from phase1.report.comparability import comparability
@@ -34,7 +34,7 @@ from phase1.report.plain_text import markdown, text_summary
 from phase1.report.tables import fill_rows
 from phase1.report.train_data import check_train_data
 from phase1.report.verdict import verdict
-from phase1.train.log import read_train_log
+from phase1.train.step_log import read_train_log
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,9 +11,7 @@ what is finished stays finished. Exit 0 done, 1 some problems could not be gener
 """
 
 import argparse
-import contextlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 from phase1.contract.identity import Identity, evaluated_sets
@@ -22,17 +20,17 @@ from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.base import Stamp
 from phase1.contract.state.evaluation_run import EvaluatedModel, EvaluationRun
 from phase1.evaluate import folder
-from phase1.evaluate.looks import note_looks
+from phase1.evaluate.looks_at_test_sets import note_looks
 from phase1.evaluate.loop import work_off
 from phase1.evaluate.metrics import write_metrics
 from phase1.evaluate.qa import write_qa_logs
 from phase1.evaluate.table import show
 from phase1.evaluate.target import Target, TargetChoice, find_target, guard_test_sets, training_model
 from phase1.evaluate.wandb_log import WandbRun, log_evaluation
-from phase1.files import BadInput, fingerprint, only_one, run_script, run_stamp
+from phase1.files import BadInput, fingerprint, run_script, run_stamp
 from phase1.generate.backends import BACKENDS, choose_generator
 from phase1.generate.generate import Answering
-from phase1.generate.generator import Generator
+from phase1.generate.protocol import Generator
 from phase1.generate.sampling import Sampling
 from phase1.generate.settings import BackendSettings
 from phase1.judge.config import add_judge_arguments, config_from
@@ -171,7 +169,7 @@ def main() -> int:
         datasets=evaluated_sets(args.manifest_dir, problems),
     )
     answering = Answering(target.model_path, sampling, generator, training_model(args.checkpoint_dir))
-    with locked(target.output_dir, args.lock_wait):
+    with folder.locked(target.output_dir, args.lock_wait):
         run = folder.open_run(target.output_dir, wanted)
         answers = sampling.n_samples * sum(len(asked) for asked in problems.values())
         if run.complete and len(folder.finished_answers(target.output_dir, problems)) == answers:
@@ -196,7 +194,7 @@ def from_stored_answers(args: argparse.Namespace) -> int:
         raise BadInput(f"{output_dir}: holds no answers for {others[0]}; leave out --rejudge to have it generated")
     if args.rejudge and set(args.datasets) != set(run.datasets):
         raise BadInput(f"--rejudge judges every set of {output_dir} alike; leave out --datasets")
-    with locked(output_dir, args.lock_wait):
+    with folder.locked(output_dir, args.lock_wait):
         run = folder.read_run(output_dir)  # once more: another evaluation may have ended meanwhile
         if args.recompute:
             run = folder.write_run(output_dir, run.model_copy(update={"recomputed": stamp_of(args)}))
@@ -233,18 +231,6 @@ def conclude(args: argparse.Namespace, target: Target, run: EvaluationRun) -> in
             f"{begun}"
         )
     return 1 if missing else 0
-
-
-@contextlib.contextmanager
-def locked(output_dir: Path, wait: float) -> Iterator[None]:
-    """Be the only evaluation in the folder, after at most `wait` seconds."""
-    lock = output_dir / "lock"
-    with only_one(lock, wait=wait) as mine:
-        if not mine:
-            raise BadInput(
-                f"{output_dir}: another evaluation is at work there ({lock.read_text()}); wait for it or stop it"
-            )
-        yield
 
 
 def stamp_of(args: argparse.Namespace) -> Stamp:

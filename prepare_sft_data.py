@@ -28,12 +28,12 @@ from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.sft_report import SftReport
 from phase1.data.decontaminate import read_kept_out
 from phase1.data.filters import FILTERS, Filters, examine_all
+from phase1.data.kept_records import Survivors
 from phase1.data.output_folder import full_disk_told, only_writer
-from phase1.data.reading import read_chunks
 from phase1.data.report import Rejects, histogram, print_report
 from phase1.data.selection import Selection, counts_and_lengths, sort_out
-from phase1.data.survivors import Survivors
 from phase1.data.training_file import write_training_file
+from phase1.data.training_records import read_chunks
 from phase1.data.verify import VerifySettings, verify
 from phase1.data.verl_rows import check_rows, preview, verl_is_installed
 from phase1.files import (

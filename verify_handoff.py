@@ -67,11 +67,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     found = locate(args)  # before torch is imported: a wrong path is told at once
-    from phase1.handoff.checks import run_checks
     from phase1.handoff.export import export_model
     from phase1.handoff.grpo import grpo_yaml
     from phase1.handoff.handoff import Handoff
     from phase1.handoff.model_card import model_card
+    from phase1.handoff.run_checks import run_checks
     from phase1.handoff.run_folders import run_folders
 
     output = Path(args.output_dir)
@@ -89,7 +89,7 @@ def main() -> int:
         write_text(output / "grpo_model.yaml", grpo_yaml(target, HERE))
         write_text(output / "MODEL_CARD.md", model_card(args.base_model, handoff, results, folders))
     if args.checklist:
-        from phase1.handoff.checklist import checklist, show_checklist
+        from phase1.handoff.seed_checklist import checklist, show_checklist
 
         items = checklist(folders, handoff, results)
         show_checklist(items)

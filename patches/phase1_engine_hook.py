@@ -10,7 +10,7 @@ register engines and platforms). This one registers
   for the GPU within a step. The loss is verl's own `sft_loss`, to the last term.
 - a CPU platform, so that all of it runs where there is no GPU.
 It deals the rows of a batch out evenly (phase1_balance), and it mends resuming at an epoch boundary (verl#7401), as
-phase1_verl_hook does for verl 0.7.0.
+phase1_fsdp_hook does for verl 0.7.0.
 
 Read from the environment, set by phase1/train/job.py: PHASE1_COMPILE (1: torch.compile each decoder layer),
 PHASE1_ACTIVATION_MEMORY_BUDGET (share of a compiled layer's activations to keep), PHASE1_BALANCE (1: even shares),

@@ -16,7 +16,7 @@ import yaml
 
 from tests import chromium
 from tests.conftest import ROOT
-from tests.docs import PAGES, anchors, blocks, calls, commands, flags, links, pages, stage_text
+from tests.reading_docs import PAGES, anchors, blocks, calls, commands, flags, links, pages, stage_text
 
 DEMO = ROOT / "outputs" / "demo"
 RUNNABLE = [page for page in pages() if any(b.options is not None for b in blocks(page))]
@@ -138,7 +138,7 @@ def test_a_block_fails_on_its_first_error_and_never_hangs(tmp_path, text, expect
 # -------------------------------------------------------------------------------------------------------------- flags
 def test_every_command_has_its_page_and_every_page_its_command():
     assert sorted(PAGES) == commands(), (
-        "tests/docs.py, PAGES: add the command that is missing, or take out the one that is gone"
+        "tests/reading_docs.py, PAGES: add the command that is missing, or take out the one that is gone"
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from phase1.files import sha256_json
-from phase1.model.whole import model_problem
+from phase1.model.loadable import model_problem
 
 TRACKER = "latest_checkpointed_iteration.txt"  # verl's own marker file: the last step that was saved to its end
 

@@ -18,7 +18,7 @@ from phase1.checkpoints.keep import kept_folder, kept_model
 from phase1.contract.problems import EVAL_SETS
 from phase1.files import BadInput, now, read_json, write_text
 from phase1.report import stats
-from phase1.train.log import Series, drawable, read_train_log
+from phase1.train.step_log import Series, drawable, read_train_log
 
 # What a phone shows without scrolling comes first.
 COLUMNS = (

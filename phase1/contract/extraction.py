@@ -1,6 +1,6 @@
-"""The program in an answer as a careful reader would take it, beside the contract's rule, which EVAL@1 measures.
+"""The program in an answer: by the contract's rule, which EVAL@1 measures, and as a careful reader would take it.
 
-The contract takes the longest tag, else the longest fence, else everything (`prompts.extract_code`). It is misled by
+The contract takes the longest tag, else the longest fence, else everything (`extract_code`). It is misled by
 tags that are only mentioned, by drafts, sample outputs and fences in lists. Where the two rules differ, both programs
 are judged. That shows what a model gained in *form* and what in *programs*: a base model never writes the tag.
 
@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from phase1.contract.prompts import END_TAG, TAG, extract_code
+from phase1.contract.prompts import END_TAG, TAG
 
 EXTRACTIONS = ("contract", "reader")
 UNRECORDED = {"extraction": "contract"}  # the judge's setting where a run.json is too old to name it
@@ -33,6 +33,9 @@ MOST_ENDS = 8  # closing tags that are tried for one opening tag
 MOST_TAGS = 32
 LONGEST_LINE = 500  # characters: a longer one opens no fence and is no sentence
 
+_TAGGED = re.compile(rf"{TAG}(.*?)(?:{END_TAG}|\Z)", re.IGNORECASE | re.DOTALL)
+# A fence may open at the end of a line ("Sure: ```python") and closes at the start of one; unclosed, it takes the rest.
+_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 _THINK = re.compile(r"\A\s*<(think|thinking|thought|reasoning)>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _END_OF_THINK = re.compile(rf"</(?:think|thinking|thought|reasoning)>(?=\s*(?:\n|\Z|{TAG}|```|~~~))", re.IGNORECASE)
 _OPEN_THINK = re.compile(r"^[ \t]*<(think|thinking|thought|reasoning)>", re.IGNORECASE | re.MULTILINE)
@@ -79,6 +82,20 @@ def contract_form(completion: str) -> str:
     if _TAG.search(completion):
         return "code_tag"
     return "fence" if re.search(r"```[^\n`]*\n", completion) else "whole"
+
+
+def extract_code(completion: str) -> str:
+    """The program in an answer (contract 5): the longest `<code>…</code>`, else the longest fence, else all of it.
+
+    Tags match in any case; an unclosed `<code>` or fence takes the rest. A fence inside the chosen `<code>` is taken
+    off, since models that were tuned on both forms nest them. Surrounding blank lines are dropped, indentation kept.
+    """
+    tagged = _TAGGED.findall(completion)
+    text = max(tagged, key=len) if tagged else completion
+    fenced = _FENCE.findall(text)
+    if fenced and (not tagged or text.strip().startswith("```")):
+        text = max(fenced, key=len)
+    return re.sub(r"\A(?:[ \t\r]*\n)+", "", text).rstrip()
 
 
 def program_of(completion: str, extraction: str) -> str:

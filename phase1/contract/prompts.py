@@ -1,4 +1,4 @@
-"""The contract between training and evaluation: system prompt, user templates, answer form, code extraction.
+"""The contract between training and evaluation: system prompt, user templates, answer form.
 
 Training rows and evaluation requests are both built by these functions, so evaluation asks a model in the words it was
 trained on. The original project had two definitions; its fine-tuned model became worse than its base.
@@ -28,10 +28,6 @@ USER_TEMPLATES = {
 
 PROMPTS_SHA256 = sha256_json([SYSTEM_PROMPT, USER_TEMPLATES, f"{TAG}\n{{code}}\n{END_TAG}"])
 
-_TAGGED = re.compile(rf"{TAG}(.*?)(?:{END_TAG}|\Z)", re.IGNORECASE | re.DOTALL)
-# A fence may open at the end of a line ("Sure: ```python") and closes at the start of one; unclosed, it takes the rest.
-_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
-
 
 def user_message(test_type: str, prompt: str, entry_point: str = "", example_call: str = "") -> str:
     """The user turn for one problem.
@@ -51,7 +47,7 @@ def user_message(test_type: str, prompt: str, entry_point: str = "", example_cal
 
 
 def answer(code: str) -> str:
-    """The assistant turn that training shows for a solution: the form `extract_code` reads first."""
+    """The assistant turn that training shows for a solution: the form that `extraction.extract_code` reads first."""
     return f"{TAG}\n{code.strip(chr(10))}\n{END_TAG}"
 
 
@@ -59,17 +55,3 @@ def chat(user: str, assistant: str | None = None) -> list[dict[str, str]]:
     """System and user turn as evaluation sends them; with `assistant`, the training row's three turns."""
     turns = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": user}]
     return turns if assistant is None else [*turns, {"role": "assistant", "content": assistant}]
-
-
-def extract_code(completion: str) -> str:
-    """The program in an answer (contract 5): the longest `<code>…</code>`, else the longest fence, else all of it.
-
-    Tags match in any case; an unclosed `<code>` or fence takes the rest. A fence inside the chosen `<code>` is taken
-    off, since models that were tuned on both forms nest them. Surrounding blank lines are dropped, indentation kept.
-    """
-    tagged = _TAGGED.findall(completion)
-    text = max(tagged, key=len) if tagged else completion
-    fenced = _FENCE.findall(text)
-    if fenced and (not tagged or text.strip().startswith("```")):
-        text = max(fenced, key=len)
-    return re.sub(r"\A(?:[ \t\r]*\n)+", "", text).rstrip()

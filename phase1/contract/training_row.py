@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from phase1.contract.prompts import SYSTEM_PROMPT, TAG, extract_code
+from phase1.contract.extraction import extract_code
+from phase1.contract.prompts import SYSTEM_PROMPT, TAG
 
 ROLES = ("system", "user", "assistant")  # of the rows that prepare_sft_data.py writes
 

@@ -30,8 +30,8 @@ from phase1.data.bee import BadRecord, BeeRecord, parse_record, python_fault
 from phase1.data.decontaminate import EvalIndex, name_key, statement_hash, words_of
 from phase1.data.duplicates import signature
 from phase1.data.examples import examples
-from phase1.data.reading import Payload, RawRecord
 from phase1.data.tokens import RowTokens
+from phase1.data.training_records import Payload, RawRecord
 from phase1.model.tokenizer import load_chat_tokenizer
 
 # What --skip can leave out; parsing and empty solutions cannot be.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from phase1.data.reading import whole_parquet
+from phase1.data.training_records import whole_parquet
 from phase1.files import BadInput, read_jsonl, sha256_text
 
 Row = dict[str, JsonValue]  # of a public data set, or a line of a raw file

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from phase1.contract.state.sft_report import SftReport
-from phase1.data.survivors import Place, Survivors
+from phase1.data.kept_records import Place, Survivors
 from phase1.files import replacing
 
 PERCENTILES = (0, 1, 5, 25, 50, 75, 90, 95, 99, 100)

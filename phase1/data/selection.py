@@ -13,9 +13,9 @@ from pydantic import JsonValue
 
 from phase1.data.duplicates import surplus
 from phase1.data.filters import Examined
+from phase1.data.kept_records import Drop, Place, Survivors, without
 from phase1.data.progress import counted
 from phase1.data.report import Rejects, lengths
-from phase1.data.survivors import Drop, Place, Survivors, without
 
 
 def sort_out(records: Generator[Examined, None, None], survivors: Survivors, rejects: Rejects) -> int:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phase1.contract.prompts import chat
-from phase1.data.survivors import Survivors
+from phase1.data.kept_records import Survivors
 
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
 ROW_GROUP = 1024  # rows

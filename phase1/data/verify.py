@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from phase1.contract.extraction import extract_code
 from phase1.contract.problems import Problem, check_raw_row
-from phase1.contract.prompts import extract_code
 from phase1.data.decontaminate import id_key, statement_hash, words_of
+from phase1.data.kept_records import Drop, Survivors
 from phase1.data.progress import ProgressBar
 from phase1.data.public_sets import (
     CODECONTESTS_COLUMNS,
@@ -27,7 +28,6 @@ from phase1.data.public_sets import (
     codecontests_record,
     rows_of,
 )
-from phase1.data.survivors import Drop, Survivors
 from phase1.data.verdict_cache import KeptVerdict, VerdictCache
 from phase1.files import BadInput, sha256_file, sha256_json
 from phase1.judge.config import JudgeConfig

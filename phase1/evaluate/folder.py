@@ -1,5 +1,6 @@
 """One evaluation folder: its run.json, which answers are finished, which completions are stored.
 
+lock                           held by the evaluation at work, with its process
 run.json                       how it was made; readers trust the folder only when its status is `complete`
 completions/{dataset}.jsonl    a line an answer, on disk before it is judged
 results/{dataset}.jsonl        a line a judged answer: the answer and its verdict; everything else derives from it
@@ -8,7 +9,8 @@ logs/vllm_N.log                what each vLLM server of the last session said
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,7 +22,7 @@ from phase1.contract.records import Completion, Record, read_completions, read_r
 from phase1.contract.state import evaluation_run
 from phase1.contract.state.base import Stamp
 from phase1.contract.state.evaluation_run import EvaluatedSet, EvaluationRun, Session
-from phase1.files import BadInput, now
+from phase1.files import BadInput, now, only_one
 
 
 class AnswerKey(NamedTuple):
@@ -29,6 +31,22 @@ class AnswerKey(NamedTuple):
     dataset: str
     problem_id: str
     sample: int
+
+
+@contextlib.contextmanager
+def locked(output_dir: Path, wait: float) -> Iterator[None]:
+    """Be the only evaluation in the folder, after at most `wait` seconds.
+
+    Raises:
+        BadInput: another one is at work there.
+    """
+    lock = output_dir / "lock"
+    with only_one(lock, wait=wait) as mine:
+        if not mine:
+            raise BadInput(
+                f"{output_dir}: another evaluation is at work there ({lock.read_text()}); wait for it or stop it"
+            )
+        yield
 
 
 # ---------------------------------------------------------------------------------------------------------- run.json

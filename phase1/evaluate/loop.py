@@ -14,16 +14,15 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from phase1.contract.extraction import contract_form, read_answer
+from phase1.contract.extraction import contract_form, extract_code, read_answer
 from phase1.contract.problems import Problem
-from phase1.contract.prompts import extract_code
 from phase1.contract.records import NO_ANSWER, Completion, Record, RecordLog
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.evaluate.display import Display
 from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, stored_completions
 from phase1.generate.generate import Answering, open_generation
-from phase1.generate.generator import BackendRecord, GenerationStopped
-from phase1.generate.requests import Wanted
+from phase1.generate.make_requests import Wanted
+from phase1.generate.protocol import BackendRecord, GenerationStopped
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import Judge, open_judge
 

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record
-from phase1.evaluate.forms import extraction_summary
+from phase1.evaluate.answer_forms import extraction_summary
 from phase1.files import finite, write_json
 
 NOT_JUDGED = ("api_error", "sandbox_error")  # no verdict on the model: generation or the judge itself failed

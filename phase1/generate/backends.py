@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from phase1.generate import transformers_backend, vllm_backend
-from phase1.generate.generator import Generator
+from phase1.generate.protocol import Generator
 from phase1.generate.settings import BackendSettings
 
 BACKENDS: dict[str, Callable[[BackendSettings], Generator]] = {

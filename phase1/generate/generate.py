@@ -11,9 +11,9 @@ from pathlib import Path
 
 from phase1.contract.records import Completion
 from phase1.generate.decoding import Answer
-from phase1.generate.generator import BackendRecord, Generation, Generator, Progress, Setup
+from phase1.generate.make_requests import Wanted, make_requests
 from phase1.generate.model_config import context_limit, stop_ids
-from phase1.generate.requests import Wanted, make_requests
+from phase1.generate.protocol import BackendRecord, Generation, Generator, Progress, Setup
 from phase1.generate.sampling import Sampling
 from phase1.model.tokenizer import (
     Tokenizer,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from phase1.contract.records import Completion
 from phase1.files import BadInput
 from phase1.generate.decoding import decode
-from phase1.generate.generator import BackendRecord, Generation, Progress, Setup
-from phase1.generate.requests import Request
+from phase1.generate.make_requests import Request
+from phase1.generate.protocol import BackendRecord, Generation, Progress, Setup
 from phase1.generate.settings import BackendSettings
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 import aiohttp
 
 from phase1.files import BadInput
-from phase1.generate.generator import BackendRecord, Generation, Progress, Setup
+from phase1.generate.make_requests import Request
 from phase1.generate.model_config import context_limit
-from phase1.generate.requests import Request
+from phase1.generate.protocol import BackendRecord, Generation, Progress, Setup
 from phase1.generate.settings import BackendSettings
 from phase1.generate.vllm_client import Client, ClientSettings, Endpoint, allowed_connections
 from phase1.generate.vllm_servers import (

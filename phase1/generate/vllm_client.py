@@ -22,8 +22,8 @@ from pydantic import JsonValue
 from phase1.contract.records import Completion
 from phase1.files import BadInput
 from phase1.generate.decoding import Answer, decode
-from phase1.generate.generator import GenerationStopped, Progress, Setup
-from phase1.generate.requests import Request
+from phase1.generate.make_requests import Request
+from phase1.generate.protocol import GenerationStopped, Progress, Setup
 from phase1.generate.vllm_api import CompletionAnswer
 from phase1.generate.vllm_checks import check_model, check_sampling, server_version
 from phase1.generate.vllm_servers import Server

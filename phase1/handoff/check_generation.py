@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from phase1.contract.compile_apart import compile_apart
-from phase1.contract.prompts import extract_code
+from phase1.contract.extraction import extract_code
 from phase1.contract.state.handoff import CheckResult
 from phase1.handoff.handoff import Handoff, failed, not_run, verdict
 

@@ -7,7 +7,7 @@ import os.path
 from phase1.contract.prompts import chat
 from phase1.contract.state.handoff import CheckResult
 from phase1.generate.vllm_servers import ServerConfig, ServerFailed, ask, vllm_servers, vllm_version
-from phase1.handoff.answers import PROMPTS
+from phase1.handoff.ask_model import PROMPTS
 from phase1.handoff.handoff import MAX_MODEL_LEN, Handoff, failed, not_run, verdict
 
 ANOTHER_MODEL = 0.1  # share of an answer: where none agrees even so far, the server computes something else

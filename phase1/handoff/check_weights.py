@@ -11,7 +11,7 @@ import torch
 from phase1.contract.state.handoff import CheckResult
 from phase1.files import BadInput, read_json, sha256_file
 from phase1.handoff.handoff import Handoff, failed, not_run, verdict
-from phase1.model.fit import EMBEDDING, HEAD
+from phase1.model.matches_config import EMBEDDING, HEAD
 from phase1.model.tensors import Source, first_difference, read_safetensors, side_by_side
 from phase1.model.tokenizer import TOKENIZER_FILES
 from phase1.model.weight_files import INDEX, read_header, weight_files

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult
-from phase1.handoff.answers import Generation, ask_transformers, questions
+from phase1.handoff.ask_model import Generation, ask_transformers, questions
 from phase1.model.small_files import read_object
 from phase1.model.tensors import Source, read_safetensors
 from phase1.model.tokenizer import Tokenizer, load_tokenizer

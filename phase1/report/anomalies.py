@@ -11,11 +11,11 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
+from phase1.report.escaping import markdown_text
 from phase1.report.evidence import Evidence
 from phase1.report.flips import Flips, exception_types
 from phase1.report.inputs import Side
 from phase1.report.tables import TEST, VALID
-from phase1.report.text import markdown_text
 
 
 @dataclass(frozen=True)

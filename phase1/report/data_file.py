@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from phase1.report.anomalies import check_anomalies
+from phase1.report.answer_forms import form_and_programs
 from phase1.report.caveats import train_data_warnings, warnings_of
 from phase1.report.evidence import Evidence
 from phase1.report.expected import check_expected
 from phase1.report.flips import Flips, top_exceptions
-from phase1.report.form import form_and_programs
 from phase1.report.inputs import Side
 from phase1.report.tables import overview
 

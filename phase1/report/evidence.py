@@ -9,7 +9,7 @@ from phase1.report.flips import Flips
 from phase1.report.inputs import Side, value_of
 from phase1.report.tables import Row
 from phase1.report.train_data import TrainData
-from phase1.train.log import Series
+from phase1.train.step_log import Series
 
 
 @dataclass

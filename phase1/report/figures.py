@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from phase1.evaluate.finished import FinishedEvaluation
+from phase1.report.escaping import shown
 from phase1.report.evidence import Evidence
 from phase1.report.inputs import DatasetResult, value_of
 from phase1.report.tables import rate_interval
-from phase1.report.text import shown
-from phase1.train.log import Series, drawable
+from phase1.train.step_log import Series, drawable
 
 INK = "#0a0b0c"  # stands for the page's own text colour and is replaced by currentColor
 PHASES = (("Phase 0 (base)", "#8593a8"), ("Phase 1 (SFT)", "#2f7fe0"))

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from phase1.contract.records import MODEL_ERRORS, OTHER_ERRORS, Record
+from phase1.report.escaping import shown
 from phase1.report.inputs import DatasetResult, Side
-from phase1.report.text import shown
 
 
 @dataclass

@@ -21,7 +21,7 @@ from phase1.contract.state import evaluation_run
 from phase1.contract.state.evaluation_run import EvaluatedModel, EvaluationRun
 from phase1.evaluate.metrics import is_share
 from phase1.files import BadInput, read_json
-from phase1.report.text import shown
+from phase1.report.escaping import shown
 
 NUMBER, TEXT = ((int, float), "a number"), (str, "a text")
 RECORD_FIELDS: dict[str, tuple[Any, str]] = {  # what the report computes with or shows

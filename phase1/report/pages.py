@@ -10,11 +10,11 @@ from markupsafe import Markup, escape
 
 from phase1.contract.records import Record
 from phase1.files import BadInput, read_jsonl
+from phase1.report.answer_forms import MEANING
+from phase1.report.escaping import shown
 from phase1.report.flips import Flips
-from phase1.report.form import MEANING
 from phase1.report.tables import HEADINGS, NONE, Row, row_answer, row_change, row_interval, show_change, show_value
 from phase1.report.templating import page_environment
-from phase1.report.text import shown
 from phase1.report.verdict import Verdict
 
 SHOW = 3000  # characters of one prompt, program or output

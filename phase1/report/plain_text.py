@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from phase1.report.answer_forms import HEADING, form_lines, markdown_form
 from phase1.report.comparability import MISMATCH, NOTE, UNCHECKED
-from phase1.report.form import HEADING, form_lines, markdown_form
+from phase1.report.escaping import markdown_text, shown
 from phase1.report.tables import (
     HEADINGS,
     NONE,
@@ -17,7 +18,6 @@ from phase1.report.tables import (
     row_change,
     show_value,
 )
-from phase1.report.text import markdown_text, shown
 
 
 def markdown(data: dict[str, Any], rows: Sequence[Row]) -> str:

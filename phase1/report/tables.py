@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from phase1.evaluate.metrics import RATE, UNITS, Mean, Metric, Percentile, PerSolved, in_order, metric
 from phase1.report import stats
+from phase1.report.escaping import markdown_text
 from phase1.report.inputs import DatasetResult, Side, value_of
-from phase1.report.text import markdown_text
 
 VALID, BIG, TEST = "codecontests_valid", "codecontests_valid_big", "codecontests_test"
 NO_REGRESSION = 0.02  # humaneval and mbpp_reg may move by this much (seed 3.2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from phase1.report.text import shown
+from phase1.report.escaping import shown
 
 LONGEST = 1_000_000  # characters of one text in a page
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phase1.contract.compile_apart import compile_apart
-from phase1.contract.prompts import SYSTEM_PROMPT, TAG, extract_code
+from phase1.contract.extraction import extract_code
+from phase1.contract.prompts import SYSTEM_PROMPT, TAG
 from phase1.files import BadInput
 
 SOURCE = "give the sft_train.parquet that prepare_sft_data.py wrote"

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 
 from phase1.files import replacing
-from phase1.train.log import Point, Series, drawable
+from phase1.train.step_log import Point, Series, drawable
 from phase1.train.verl_version import GRAD_NORM, LEARNING_RATE, LOSS, VAL_LOSS
 
 PANELS = {LOSS: "loss", GRAD_NORM: "gradient norm", LEARNING_RATE: "learning rate", "tokens_per_s": "tokens / s"}

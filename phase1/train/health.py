@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from phase1.train.log import Step
+from phase1.train.step_log import Step
 from phase1.train.verl_version import GRAD_NORM, LOSS, TOKENS, VAL_LOSS
 
 WINDOW = 20  # steps that a new one is compared with

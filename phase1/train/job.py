@@ -15,7 +15,7 @@ from pathlib import Path
 
 from phase1.files import BadInput
 from phase1.model.hub import cached_model
-from phase1.train.overrides import hydra_text, parse_override
+from phase1.train.hydra_grammar import hydra_text, parse_override
 from phase1.train.verl_version import (
     ATTENTION,
     FLASH_ATTENTION,

@@ -14,8 +14,8 @@ from phase1.contract.state.tracker import read_tracker
 from phase1.contract.state.train_run import NAME, TrainRun, TrainSession
 from phase1.files import BadInput, fingerprint, finite, now, run_stamp, sha256_file
 from phase1.train.job import Job
-from phase1.train.log import steps_of_run
 from phase1.train.resume import job_fault, resume_point
+from phase1.train.step_log import steps_of_run
 from phase1.train.verl_version import LOSS
 
 # What a resumed run must share with the one before, beside the optimizer, the trainer, the model and the data.

@@ -38,7 +38,7 @@ class Trainer:
 
 TRAINERS = {
     # In verl 0.7.0 and before; removed in 0.7.1.
-    "fsdp": Trainer("verl.trainer.fsdp_sft_trainer", hook="phase1_verl_hook", schema="sft_trainer"),
+    "fsdp": Trainer("verl.trainer.fsdp_sft_trainer", hook="phase1_fsdp_hook", schema="sft_trainer"),
     # In verl 0.7.1 and later; its platforms came later, the hook is made for 0.9.1.
     "engine": Trainer(
         "verl.trainer.sft_trainer",

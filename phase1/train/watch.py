@@ -27,7 +27,7 @@ from phase1.machine import known_gpus
 from phase1.model.hub import cached_model
 from phase1.train.estimate import ModelShape, peak_tflops
 from phase1.train.health import Health
-from phase1.train.log import Step, console_steps, drop_later_steps, read_train_log
+from phase1.train.step_log import Step, console_steps, drop_later_steps, read_train_log
 from phase1.train.verl_version import LOSS, TOKENS
 
 

@@ -30,7 +30,7 @@ from phase1.contract.problems import EVAL_SETS, Problem, load_problems
 from phase1.evaluate.display import Display
 from phase1.evaluate.loop import evaluate
 from phase1.generate.generate import Answering, open_generation
-from phase1.generate.requests import Wanted
+from phase1.generate.make_requests import Wanted
 from phase1.generate.sampling import Sampling
 from phase1.generate.vllm_backend import VllmGenerator
 from phase1.generate.vllm_client import ClientSettings

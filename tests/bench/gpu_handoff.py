@@ -89,7 +89,7 @@ def train(start: str, folder: str, steps: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from phase1.contract.prompts import answer, chat
-    from phase1.handoff.answers import PROMPTS
+    from phase1.handoff.ask_model import PROMPTS
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(start)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from phase1.contract.extraction import contract_form, is_program, read_answer
-from phase1.contract.prompts import answer, extract_code
+from phase1.contract.extraction import contract_form, extract_code, is_program, read_answer
+from phase1.contract.prompts import answer
 
 P = "n = int(input())\nprint(n * n)"  # the program that a reader takes
 LONG = "\n".join(f"line {i} of an output that goes on" for i in range(20))

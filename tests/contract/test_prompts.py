@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from phase1.contract.extraction import extract_code
 from phase1.contract.problems import EVAL_SETS, load_problems
-from phase1.contract.prompts import USER_TEMPLATES, answer, chat, extract_code, user_message
+from phase1.contract.prompts import USER_TEMPLATES, answer, chat, user_message
 from phase1.data.bee import parse_record
 from tests.conftest import SAMPLES
 

@@ -21,7 +21,7 @@ import prepare_sft_data
 from phase1.contract.state.sft_report import SftReport
 from phase1.data import filters as bee_filters
 from phase1.data.decontaminate import EvalIndex
-from phase1.data.reading import RECORD_BYTES, RawRecord, read_chunks
+from phase1.data.training_records import RECORD_BYTES, RawRecord, read_chunks
 from phase1.files import BadInput
 from tests.conftest import ROOT
 from tests.data.prepared import prepare, record, run

@@ -9,7 +9,7 @@ import pytest
 from phase1.files import BadInput, read_json
 from phase1.generate.backends import BACKENDS, choose_generator
 from phase1.generate.decoding import Answer
-from phase1.generate.generator import BackendRecord, Generation
+from phase1.generate.protocol import BackendRecord, Generation
 from phase1.generate.settings import BackendSettings
 from phase1.generate.vllm_backend import VllmGenerator
 from tests.evaluate.running import rows, run_eval

@@ -17,8 +17,8 @@ from phase1.contract.problems import load_problems
 from phase1.evaluate.display import Display
 from phase1.files import BadInput, read_json
 from phase1.generate import vllm_client
-from phase1.generate.generator import Setup
-from phase1.generate.requests import Wanted, make_requests
+from phase1.generate.make_requests import Wanted, make_requests
+from phase1.generate.protocol import Setup
 from phase1.generate.sampling import Sampling
 from phase1.generate.vllm_client import Client, ClientSettings, Endpoint, allowed_connections
 from phase1.generate.vllm_servers import Server

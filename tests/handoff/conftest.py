@@ -6,7 +6,7 @@ import pytest
 
 from phase1.contract.prompts import PROMPTS_SHA256, answer
 from phase1.files import fingerprint
-from phase1.handoff.answers import PROMPTS
+from phase1.handoff.ask_model import PROMPTS
 from tests.handoff.handoff_damage import write
 
 

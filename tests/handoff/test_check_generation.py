@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from phase1.contract.state.handoff import CheckResult
-from phase1.handoff.answers import PROMPTS, questions
+from phase1.handoff.ask_model import PROMPTS, questions
 from phase1.handoff.check_generation import check_generated_code, check_generation, compile_error
 from phase1.handoff.handoff import Handoff, Settings
 from tests.handoff.handoff_damage import NORM, UP, damaged, edit_json, edit_weights

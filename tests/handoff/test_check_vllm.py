@@ -13,7 +13,7 @@ import pytest
 from phase1.contract.state.handoff import CheckResult
 from phase1.generate.vllm_servers import Server
 from phase1.handoff import check_vllm as module
-from phase1.handoff.answers import Generation, Question
+from phase1.handoff.ask_model import Generation, Question
 from phase1.handoff.check_vllm import agreement, check_vllm
 from phase1.handoff.handoff import Handoff, Settings
 from tests.conftest import ROOT

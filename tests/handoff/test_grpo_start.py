@@ -40,7 +40,7 @@ def test_verls_ppo_configuration_resolves_and_its_own_functions_load_model_token
             f"{python} is not there: REQUIREMENTS=requirements-latest-cpu.txt VENV=$PWD/.venv-latest bash setup_cpu.sh"
         )
     done = subprocess.run(
-        [python, ROOT / "tests/train/start_verl.py", handoff], capture_output=True, text=True, timeout=300, cwd=ROOT
+        [python, ROOT / "tests/handoff/start_verl.py", handoff], capture_output=True, text=True, timeout=300, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -11,7 +11,7 @@ import pytest
 
 import verify_handoff
 from phase1.files import fingerprint, run_script
-from phase1.handoff import checks
+from phase1.handoff import run_checks
 from phase1.handoff.check_generation import check_generated_code, check_generation
 from phase1.handoff.handoff import Settings
 from tests.conftest import ROOT
@@ -96,8 +96,8 @@ def read_or_nothing(path: Path) -> bytes:
 def main(monkeypatch, *args) -> int:
     """verify_handoff.py in this process, without the checks that start another."""
     slow = (check_generation, check_generated_code)
-    quick = tuple(check for check in checks.CHECKS if check not in slow)
-    monkeypatch.setattr(checks, "run_checks", functools.partial(checks.run_checks, checks=quick))
+    quick = tuple(check for check in run_checks.CHECKS if check not in slow)
+    monkeypatch.setattr(run_checks, "run_checks", functools.partial(run_checks.run_checks, checks=quick))
     monkeypatch.setattr(sys, "argv", ["verify_handoff.py", *map(str, args)])
     return verify_handoff.main()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from phase1.contract.extraction import extract_code
 from phase1.contract.problems import load_problems
-from phase1.contract.prompts import answer, extract_code
+from phase1.contract.prompts import answer
 from phase1.contract.records import read_records
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import judge_all

@@ -1,4 +1,4 @@
-"""phase1/model/weight_files.py and whole.py: which weight files there are, and whether they are whole."""
+"""phase1/model/weight_files.py and loadable.py: which weight files there are, and whether they are whole."""
 
 import shutil
 import struct
@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from phase1.files import BadInput
+from phase1.model.loadable import model_problem
 from phase1.model.weight_files import count_parameters, read_header, weight_files
-from phase1.model.whole import model_problem
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])

@@ -19,7 +19,7 @@ from phase1.report.flips import flips, top_exceptions
 from phase1.report.inputs import read_side
 from phase1.report.tables import fill_rows
 from phase1.report.train_data import check_train_data
-from phase1.train.log import Point
+from phase1.train.step_log import Point
 from tests.report.running import SMALL, compare
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from phase1.report.text import shown
+from phase1.report.escaping import shown
 from tests import chromium
 from tests.conftest import ROOT
 from tests.report.fake_evaluations import PHASE0, Fake, write_evaluation

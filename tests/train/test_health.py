@@ -3,7 +3,7 @@
 import pytest
 
 from phase1.train.health import Health
-from phase1.train.log import Step
+from phase1.train.step_log import Step
 
 
 def warned(steps: list[dict[str, float]]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from phase1.files import BadInput
-from phase1.train.overrides import parse_override
+from phase1.train.hydra_grammar import parse_override
 from tests.train.sft_runs import job_of, pretend_gpus, run_sft, words, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def test_the_command_at_defaults_is_the_specs_token_for_token(tmp_path, patched_
     ckpt = f"{project}/checkpoints/rlvr_coding_model/phase1_sft_qwen7b_coder"
     assert shlex.split(done.stdout) == [
         "env",
-        "VERL_USE_EXTERNAL_MODULES=phase1_verl_hook",
+        "VERL_USE_EXTERNAL_MODULES=phase1_fsdp_hook",
         "PYTHONUNBUFFERED=1",
         "PYTHONSAFEPATH=1",
         f"PYTHONPATH={project}/patches:{project}:{patched_verl}",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phase1.train.log import Step, console_steps
+from phase1.train.step_log import Step, console_steps
 from phase1.train.verl_version import SETTINGS, TRAINERS
 from tests.train.sft_runs import job_of, words
 

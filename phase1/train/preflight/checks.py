@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from phase1.files import BadInput
 from phase1.train.job import BF16, FP32, Job, how_to_set
 from phase1.train.preflight.data import messages, train_data, val_data
+from phase1.train.preflight.disk_and_port import disk, port, trainer
 from phase1.train.preflight.gpus import devices, gpu_memory, kernels, time_needed
-from phase1.train.preflight.machine import disk, port, trainer
 from phase1.train.preflight.model import model
 from phase1.train.preflight.outcome import Outcome, passes, warns
 from phase1.train.preflight.tracking import wandb

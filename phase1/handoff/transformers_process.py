@@ -1,4 +1,6 @@
-"""Greedy answers of a model by transformers: `python -m phase1.handoff.greedy` reads a Job and prints Answers, as JSON.
+"""Greedy answers of a model by transformers: a Job in on stdin, Answers out on stdout, both JSON.
+
+    python -m phase1.handoff.transformers_process
 
 A process of its own, so that the model's memory goes with it, and damage that ends the process is seen from outside.
 """

@@ -8,10 +8,10 @@ import pytest
 
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult
-from phase1.handoff.checklist import checklist
 from phase1.handoff.handoff import Handoff
 from phase1.handoff.model_card import model_card
 from phase1.handoff.run_folders import comparison_verdict, run_folders
+from phase1.handoff.seed_checklist import checklist
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "outputs" / "demo"

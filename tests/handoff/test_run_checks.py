@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from phase1.handoff import check_config, check_weights
-from phase1.handoff.checks import CHECKS, run_checks
 from phase1.handoff.handoff import Handoff
+from phase1.handoff.run_checks import CHECKS, run_checks
 from tests.handoff.handoff_damage import DAMAGE, config, damaged, edit_weights, no_pad, split_in_two, tensors, tokenizer
 
 SOUND = tuple(check for check in CHECKS if check.__module__ in (check_weights.__name__, check_config.__name__))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from phase1.evaluate.forms import extraction_summary
+from phase1.evaluate.answer_forms import extraction_summary
 from phase1.report.inputs import DatasetResult, Side
 from phase1.report.tables import NONE, show_change, show_value
 

@@ -3,7 +3,7 @@
 import pytest
 
 from phase1.files import BadInput
-from phase1.train.overrides import hydra_text, parse_override
+from phase1.train.hydra_grammar import hydra_text, parse_override
 
 HOSTILE = [
     "/a/phase_1_ SFT/x",

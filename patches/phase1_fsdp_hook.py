@@ -1,6 +1,6 @@
 """What verl 0.7.0's SFT trainer needs changed at run time, without a fork: CPU support, resuming at an epoch's end.
 
-    PYTHONPATH=patches:. VERL_USE_EXTERNAL_MODULES=phase1_verl_hook \\
+    PYTHONPATH=patches:. VERL_USE_EXTERNAL_MODULES=phase1_fsdp_hook \\
         python -m torch.distributed.run … -m verl.trainer.fsdp_sft_trainer …
 
 verl imports the modules of VERL_USE_EXTERNAL_MODULES at the end of its own `__init__`, before

@@ -7,8 +7,8 @@ import pytest
 from phase1.contract.problems import Problem, load_problems
 from phase1.contract.prompts import chat
 from phase1.generate.decoding import decode
+from phase1.generate.make_requests import Request, Wanted, make_requests
 from phase1.generate.model_config import context_limit, stop_ids
-from phase1.generate.requests import Request, Wanted, make_requests
 from phase1.generate.sampling import Sampling
 from phase1.generate.transformers_backend import make_batches
 from phase1.model.tokenizer import load_chat_tokenizer

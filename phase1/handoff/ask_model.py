@@ -14,7 +14,7 @@ from pathlib import Path
 
 from phase1.contract.prompts import user_message
 from phase1.contract.records import Record, read_records
-from phase1.handoff.greedy import Answers, Job
+from phase1.handoff.transformers_process import Answers, Job
 
 PROMPTS = (
     user_message("codecontests", "Read two integers a and b from one line and print their sum."),
@@ -80,7 +80,7 @@ def ask_transformers(
         tied: whether the head is the embedding, and so need not be among the weights.
     """
     job = Job(model=model, users=[q.user for q in asked], max_new_tokens=max_new_tokens, dtype=dtype)
-    command = [sys.executable, "-m", "phase1.handoff.greedy"]
+    command = [sys.executable, "-m", "phase1.handoff.transformers_process"]
     try:
         done = subprocess.run(
             command, input=job.model_dump_json(), capture_output=True, text=True, timeout=timeout, cwd=TOOLKIT

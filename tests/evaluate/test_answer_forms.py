@@ -13,8 +13,8 @@ from phase1.contract.problems import Problem
 from phase1.contract.prompts import answer
 from phase1.contract.records import Completion, RecordLog, read_records
 from phase1.contract.state.evaluation_run import EvaluatedModel
+from phase1.evaluate.answer_forms import extraction_summary
 from phase1.evaluate.folder import is_final, open_run
-from phase1.evaluate.forms import extraction_summary
 from phase1.evaluate.loop import judge_completion
 from phase1.evaluate.metrics import write_metrics
 from phase1.evaluate.qa import write_qa_logs

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from phase1.contract.extraction import extract_code
 from phase1.contract.problems import EVAL_SETS
-from phase1.contract.prompts import extract_code
 from phase1.contract.state import best_checkpoint, evaluation_run, sft_report, train_run
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.contract.state.handoff import CheckResult

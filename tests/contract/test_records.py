@@ -70,7 +70,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_line_leaves_whole_lines(tmp_path):
     """A file size limit is the full disk of one process: the kernel takes part of the write, then no more."""
     program = (
         "import sys, signal, resource; sys.path.insert(0, sys.argv[1])\n"
-        "from tests.contract.test_results import RecordLog, record\n"
+        "from tests.contract.test_records import RecordLog, record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "log = RecordLog('r.jsonl'); log.append(record(1))\n"
         "import os; size = os.path.getsize('r.jsonl'); resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, "

@@ -1,7 +1,7 @@
 """What verl makes of a hand-off's grpo_model.yaml; run by tests/handoff/test_grpo_start.py under verl 0.7.0 and 0.9.1,
 not a test itself.
 
-python tests/train/start_verl.py HANDOFF_DIR     prints one line of JSON
+python tests/handoff/start_verl.py HANDOFF_DIR     prints one line of JSON
 """
 
 import json

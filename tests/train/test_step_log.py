@@ -6,7 +6,7 @@ import math
 import pytest
 
 from phase1.files import BadInput
-from phase1.train.log import MOST_POINTS, Point, Step, console_steps, drawable, drop_later_steps, read_train_log
+from phase1.train.step_log import MOST_POINTS, Point, Step, console_steps, drawable, drop_later_steps, read_train_log
 
 LINES = {
     "0.7.0": (

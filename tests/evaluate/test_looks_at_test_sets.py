@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phase1.evaluate.looks import looks, note_looks
+from phase1.evaluate.looks_at_test_sets import looks, note_looks
 from tests.report.running import compare
 
 

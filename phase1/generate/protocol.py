@@ -14,7 +14,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from phase1.contract.records import Completion
-from phase1.generate.requests import Request
+from phase1.generate.make_requests import Request
 from phase1.generate.sampling import Sampling
 from phase1.model.tokenizer import Tokenizer
 
