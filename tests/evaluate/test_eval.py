@@ -27,9 +27,10 @@ def evaluate(model: Path, output_dir: Path, *args: object) -> Done:
 
 @pytest.fixture(scope="module")
 def evaluated(base_model, tmp_path_factory) -> Path:
-    """The base model on the first 6 problems of each set."""
+    """The base model on the first 6 problems of each set, with the flags that the original commands give."""
     output_dir = tmp_path_factory.mktemp("eval") / "phase 0"
-    done = evaluate(base_model, output_dir, "--datasets", *ALL_SETS, "--limit", 6)
+    given = ["--use_external_tests", "--no_submit_api"]
+    done = evaluate(base_model, output_dir, "--datasets", *ALL_SETS, "--limit", 6, *given)
     assert done.returncode == 0, done.said
     return output_dir
 

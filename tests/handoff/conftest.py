@@ -10,6 +10,13 @@ from phase1.handoff.ask_model import PROMPTS
 from tests.handoff.handoff_damage import write
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs a trained model is slow: it takes a quarter of a minute."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and {"base", "run"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def base(base_model, tmp_path_factory) -> Path:
     """A base model that answers with Python: trained from the demo's random weights on one answer."""

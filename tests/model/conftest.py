@@ -13,6 +13,13 @@ LATEST = Path(os.environ.get("VENV_LATEST", ROOT / ".venv-latest")) / "bin/pytho
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs checkpoints of the real verl is slow: they take half a minute."""
+    for item in items:
+        if {"saved", "saved_latest"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def saved(base_model, tmp_path_factory) -> Path:
     """Checkpoints of verl 0.7.0's FSDPCheckpointManager and the merges of its FSDPModelMerger."""

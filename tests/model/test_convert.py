@@ -28,6 +28,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("writer", ["saved", "saved_latest"])
 def test_conversion_is_bit_equal_to_verls_merger_and_to_huggingface(request, tmp_path, monkeypatch, writer, name):
