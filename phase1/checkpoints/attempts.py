@@ -42,7 +42,7 @@ class Attempts:
         return sum(r.step == step and r.exit_code is None for r in self.rows)
 
     def begin(self, c: Checkpoint) -> Attempt:
-        """Write down that an attempt at this checkpoint begins now."""
+        """Write down that an attempt at this checkpoint begins now; returns its row, which `end` wants back."""
         numbers = [r.attempt for r in self.rows] + list(step_folders(self.output_dir / "logs", "attempt_"))
         number = 1 + max(numbers, default=0)
         row = Attempt(
@@ -60,7 +60,14 @@ class Attempts:
         return row
 
     def end(self, row: Attempt, c: Checkpoint, exit_code: int, error: str | None) -> None:
-        """Write down how an attempt ended; the checkpoint's files are looked at anew, since a conversion adds some."""
+        """Write down how an attempt ended.
+
+        Args:
+            row: what `begin` returned.
+            c: the checkpoint; its files are looked at anew, since a conversion adds some.
+            exit_code: 0 where it went well or the checkpoint is not to blame.
+            error: what went wrong, in one line; None for nothing.
+        """
         ended = {"finished": now(), "exit_code": exit_code, "error": error, "files": files_id(c.path)}
         self.rows[self.rows.index(row)] = row.model_copy(update=ended)
         self._write()

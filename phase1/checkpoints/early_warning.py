@@ -56,6 +56,11 @@ def read_regressions(path: Path) -> dict[int, Regression]:
 def warn_early(evaluations: Iterable[FinishedEvaluation], phase0_metrics: Path, output_dir: Path) -> None:
     """Compare every evaluation that has not been compared yet with Phase 0, and write regressions.json.
 
+    Args:
+        evaluations: the complete ones.
+        phase0_metrics: metrics.json of the base model.
+        output_dir: the folder of regressions.json.
+
     Raises:
         BadInput: a checkpoint is worse, with the numbers; or an evaluation cannot be read.
     """

@@ -60,7 +60,12 @@ def find_checkpoints(checkpoint_dir: Path) -> list[Checkpoint]:
 
 
 def look_at(step: int, path: Path) -> Checkpoint:
-    """What a folder that was saved to its end holds now; one that vanishes meanwhile is gone, not damaged."""
+    """What a checkpoint that was saved to its end holds now; one that vanishes meanwhile is gone, not damaged.
+
+    Args:
+        step: its training step.
+        path: its folder, global_step_N or one of the same form in outputs/kept/.
+    """
     model = path / "huggingface"
     try:
         convert = not any(model.glob("*.safetensors*"))  # verl leaves config and tokenizer there even without hf_model
@@ -101,7 +106,7 @@ def settled(checkpoints: Sequence[Checkpoint], seconds: float) -> list[Checkpoin
     """The same checkpoints after `seconds`; one whose files changed in that time is `still growing` and not damaged.
 
     The tracker file tells which folders verl has not finished; this finds those that are being copied in from another
-    machine.
+    machine. It rests on a promise: whoever writes or deletes a checkpoint changes some file of it within `seconds`.
     """
     before = {c.step: snapshot(c.path) for c in checkpoints}
     time.sleep(seconds)

@@ -23,6 +23,9 @@ def prune(checkpoint_dir: Path, *, best: Collection[int], evaluated: Collection[
         best: steps that stay because they are among the best.
         evaluated: steps whose evaluation is complete; no other one is deleted.
         dry_run: delete nothing, only print.
+
+    Raises:
+        OSError: a folder cannot be deleted.
     """
     if not dry_run:
         for half in checkpoint_dir.glob(".global_step_*.removed"):

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from phase1.contract.problems import EVAL_SETS
-from phase1.contract.state import best_checkpoint
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -41,6 +38,8 @@ class Settings:
 
     def sets_of(self, step: int) -> list[str]:
         """The data sets of a checkpoint: tier 1 always, tier 2 every `tier2_every` steps (contract 4)."""
+        from phase1.contract.problems import EVAL_SETS  # late: a start that finds the lock taken needs none of it
+
         tiers = (1, 2) if step % self.tier2_every == 0 else (1,)
         return [s.name for s in EVAL_SETS.values() if s.tier in tiers]
 
@@ -51,4 +50,6 @@ class Settings:
     @property
     def best_checkpoint(self) -> Path:
         """The file that names the best step."""
+        from phase1.contract.state import best_checkpoint  # late, as above
+
         return self.output_dir / best_checkpoint.NAME

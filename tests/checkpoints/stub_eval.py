@@ -1,4 +1,7 @@
-"""Stands in for phase1_eval.py: leaves a complete evaluation at once, or waits while a file `hold` lies beside it."""
+"""Stands in for phase1_eval.py: leaves a complete evaluation at once, or waits while a file `hold` lies beside it.
+
+While it waits there is a file `waiting`, which a test may wait for: nothing is half written then.
+"""
 
 import argparse
 import time
@@ -27,6 +30,7 @@ sets = {
 run = {"model": {"path": str(model), "step": args.step, "fingerprint": fingerprint(model)}, "datasets": sets}
 write_json(args.output_dir / "run.json", {"status": "running", **run})
 while Path(__file__).with_name("hold").exists():
+    Path(__file__).with_name("waiting").touch()
     time.sleep(0.05)
 metrics = {"exec_success_rate": 0.5, "accepted_at_1": 0.5, "total_problems": 2}
 write_json(args.output_dir / "summary.json", {"datasets": dict.fromkeys(sets, metrics)})

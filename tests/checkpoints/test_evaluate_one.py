@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from phase1.checkpoints import evaluate_one as module
 from phase1.checkpoints.attempts import Attempts
@@ -14,16 +15,21 @@ from phase1.files import write_json
 from tests.checkpoints.made import MANIFESTS, make_checkpoint
 
 
+def leave_shards_alone(model: Path) -> None:
+    """As with save_contents that leave out hf_model: the weights are in the FSDP shards."""
+    (model / "model.safetensors").unlink()
+    write_json(model.parent / "fsdp_config.json", {"world_size": 1})
+    for name in ("model_world_size_1_rank_0.pt", "data.pt"):
+        torch.save({}, model.parent / name)
+
+
 class OneTry:
     """A checkpoint, and attempts at it with scripts that do what `child` does."""
 
     def __init__(self, folder: Path, monkeypatch, child, convert: bool = False):
         model = make_checkpoint(folder, 5)
         if convert:
-            (model / "model.safetensors").unlink()
-            write_json(model.parent / "fsdp_config.json", {"world_size": 1})
-            for name in ("model_world_size_1_rank_0.pt", "data.pt"):
-                torch.save({}, model.parent / name)
+            leave_shards_alone(model)
         monkeypatch.setattr(module, "run_child", lambda script, *_: child(script))
         self.path, self.attempts = model.parent, Attempts(folder / "out")
         self.settings = Settings(folder, folder / "out", MANIFESTS, keep_best=0)
@@ -68,6 +74,24 @@ def test_a_model_that_changes_between_two_looks_while_it_is_linked_is_left_for_l
     [c] = settled(find_checkpoints(tmp_path), 0)
     prints = iter("ab")
     monkeypatch.setattr("phase1.checkpoints.keep.fingerprint", lambda _: next(prints))
+    with pytest.raises(GoneError):
+        hold(c, tmp_path / "out")
+    assert not list((tmp_path / "out" / "kept").iterdir())
+
+
+@pytest.mark.parametrize("name", [None, "huggingface/chat_template.jinja", "huggingface/tokenizer.json", "data.pt"])
+def test_a_converted_model_that_rotation_began_to_delete_is_not_held(tmp_path, name):
+    """Nobody saw it settle; a model loads without its chat template."""
+    model = make_checkpoint(tmp_path, 5)
+    leave_shards_alone(model)
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    [c] = settled(find_checkpoints(tmp_path), 0)
+    assert c.convert
+    save_file({"a": torch.zeros(8)}, model / "model.safetensors")  # the conversion
+    if name is None:
+        assert hold(c, tmp_path / "out")
+        return
+    (c.path / name).unlink()
     with pytest.raises(GoneError):
         hold(c, tmp_path / "out")
     assert not list((tmp_path / "out" / "kept").iterdir())

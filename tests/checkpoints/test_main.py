@@ -10,6 +10,7 @@ import pytest
 
 from phase1.checkpoints import __main__ as command
 from phase1.checkpoints import one_pass
+from phase1.checkpoints.arguments import build_parser, settings_from
 from phase1.checkpoints.settings import Settings
 from phase1.files import BadInput, only_one
 from tests.checkpoints.made import make_checkpoint, write_eval
@@ -36,8 +37,8 @@ def test_every_flag_of_a_pass_arrives_in_its_settings(place):
     words = [word for flag, value in flags.items() for word in (flag, *value.split())]
     switches = ["--dry_run", "--prune", "--force", "--watch", "60"]
     argv = ["evaluate", "--checkpoint_dir", "c", "--output_dir", "o", *switches, *words, "--limit", "3"]
-    args, passed_on = command.build_parser().parse_known_args(argv)
-    settings, defaults = command.settings_from(args, passed_on), Settings("", "", "")
+    args, passed_on = build_parser(None).parse_known_args(argv)
+    settings, defaults = settings_from(args, passed_on), Settings("", "", "")
     assert (settings.steps, settings.gpus, settings.passed_on) == ((5, 10), (2, 3), ("--limit", "3"))
     assert not [name for name, value in vars(settings).items() if value == getattr(defaults, name)]
 

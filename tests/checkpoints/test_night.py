@@ -175,7 +175,7 @@ def test_watch_evaluates_what_appears_and_a_signal_ends_the_evaluation_that_runs
     wait_until(lambda: complete(night, 200), watch)
     (toolkit / "hold").touch()
     night.add(300, model)
-    wait_until((night.outputs / "eval_step_300" / "run.json").exists, watch)
+    wait_until((toolkit / "waiting").exists, watch)
     watch.terminate()
     watch.communicate()
     assert watch.returncode == 143 and not session_of(watch.pid)  # what it started has ended before it
@@ -224,7 +224,7 @@ def test_of_twenty_concurrent_starts_one_works_and_a_killed_holder_frees_the_loc
     others = [p for p in starts if p is not holder]
     assert [p.returncode for p in others] == [0] * 19
     assert all("another evaluation is at work (" in p.communicate()[0] for p in others)
-    wait_until((night.outputs / "eval_step_100" / "run.json").exists, holder)
+    wait_until((toolkit / "waiting").exists, holder)
     assert f"another evaluation is at work (process {holder.pid} since 20" in night.run()
     holder.kill()
     holder.communicate()

@@ -27,6 +27,7 @@ def test_dry_run_says_what_it_would_do_and_why_the_rest_is_skipped(place):
     assert not (place.outputs / "best_checkpoint.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--batch_size", "many"], ["--wach", "600"]], ids=" ".join)
 def test_a_flag_that_phase1_eval_refuses_ends_the_pass_and_counts_against_no_checkpoint(place, flags):
     """Three passes with a slip in the cron line would else give every checkpoint up."""
@@ -39,6 +40,7 @@ def test_a_flag_that_phase1_eval_refuses_ends_the_pass_and_counts_against_no_che
     assert [attempts.failures(c) for c in find_checkpoints(place.checkpoints)] == [[], []]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_fails_does_not_stop_the_others_and_the_best_is_still_published(place):
     make_checkpoint(place.checkpoints, 500)
     make_checkpoint(place.checkpoints, 1000)
