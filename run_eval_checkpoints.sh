@@ -27,6 +27,6 @@ MANIFEST_DIR="${MANIFEST_DIR:-$HERE/data/manifests}"
 log() { printf '%(%F %T)T %s\n' -1 "$*"; }
 
 log "checkpoints in $CKPT_DIR, evaluations in $OUTPUT_DIR"
-export PYTHONPATH="$HERE${PYTHONPATH:+:$PYTHONPATH}"  # from any working directory, cron's too
-exec "$PYTHON" -u -m phase1.checkpoints evaluate --checkpoint_dir "$CKPT_DIR" --output_dir "$OUTPUT_DIR" \
+export PYTHONPATH="$HERE${PYTHONPATH:+:$PYTHONPATH}"  # from any working directory, cron's too; -P: even from that of another checkout
+exec "$PYTHON" -P -u -m phase1.checkpoints evaluate --checkpoint_dir "$CKPT_DIR" --output_dir "$OUTPUT_DIR" \
     --manifest_dir "$MANIFEST_DIR" "$@"

@@ -8,11 +8,19 @@ from phase1.files import BadInput
 from phase1.machine import has_driver, list_gpus, visible_devices
 
 
-def choose_gpus(gpus: list[int] | None, max_used_mib: int, force: bool, passed_on: Sequence[str]) -> dict[str, str]:
-    """The environment that restricts an evaluation to `gpus` (None: those that CUDA_VISIBLE_DEVICES names, else all).
+def choose_gpus(gpus: Sequence[int] | None, max_used_mib: int, force: bool, passed_on: Sequence[str]) -> dict[str, str]:
+    """The environment variables that restrict an evaluation to `gpus`.
 
-    BadInput when one of them holds more than `max_used_mib`, which `force` allows. Nothing is asked where no NVIDIA
-    driver is installed, or where vLLM servers elsewhere generate (--vllm_url).
+    Nothing is asked where no NVIDIA driver is installed, or where vLLM servers elsewhere generate (--vllm_url).
+
+    Args:
+        gpus: by nvidia-smi's index; None: those that CUDA_VISIBLE_DEVICES names, else all.
+        max_used_mib: memory that may be in use on each, in MiB.
+        force: take them although more is in use.
+        passed_on: the flags for phase1_eval.py.
+
+    Raises:
+        BadInput: a GPU does not exist, or more of its memory is in use and `force` is not given.
     """
     if gpus is None and (not has_driver() or any(w.split("=")[0] == "--vllm_url" for w in passed_on)):
         return {}
@@ -21,7 +29,7 @@ def choose_gpus(gpus: list[int] | None, max_used_mib: int, force: bool, passed_o
     used = {gpu.index: gpu.used_mib for gpu in list_gpus()}
     visible = visible_devices()
     if gpus is not None:
-        wanted = gpus
+        wanted = list(gpus)
     elif visible is not None:  # indices, empty: none; a UUID is not looked up, its owner chose it by name
         wanted = [int(device) for device in visible if device.isdecimal()]
     else:
@@ -34,5 +42,7 @@ def choose_gpus(gpus: list[int] | None, max_used_mib: int, force: bool, passed_o
             f"{', '.join(busy)}, more than --max_gpu_mem_used {max_used_mib}; choose free ones with --gpus, or "
             "say --force"
         )
+    if gpus is None:
+        return {}
     # nvidia-smi counts by bus id, CUDA by speed unless told otherwise.
-    return {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

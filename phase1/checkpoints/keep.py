@@ -1,49 +1,94 @@
-"""What must not be lost: the best checkpoints' models as hard links under outputs/kept/, and --prune of what may go.
+"""The models that verl's rotation must not delete: hard links to them under outputs/kept/.
 
-outputs/kept/global_step_N/huggingface/    hard links (copies from another file system) of the K best, and of the one
-                                           that is being evaluated, so that verl's rotation cannot delete it
+outputs/kept/global_step_N/huggingface/    hard links (copies from another file system) to the K best models, and to the
+                                           one that is being evaluated
 outputs/kept/global_step_N/kept.json       where it came from, how, its fingerprint
 outputs/best_model                         a relative link to the best one's huggingface/, swapped by one rename
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Literal
 
-from phase1.checkpoints.find import Checkpoint, read_tracker, step_folders
-from phase1.files import BadInput, fingerprint, now, read_json, replacing, run_stamp, write_json
+from phase1.contract.state.base import Stamp, StateFile
+from phase1.contract.state.tracker import step_folders
+from phase1.files import BadInput, fingerprint, replacing, run_stamp
 
 # No hard link to be had: another file system, a file system without them, one link too many.
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 
 
+class KeptModel(StateFile):
+    """kept.json beside a kept model.
+
+    Attributes:
+        step: the training step of the model.
+        source: the directory it was kept from.
+        how: whether its files share their blocks with those of the checkpoint.
+        fingerprint: of the model when it was kept (`phase1.files.fingerprint`).
+        bytes: the size of its files.
+        stamp: how kept.json was made.
+    """
+
+    step: int
+    source: str
+    how: Literal["hard links", "copy"]
+    fingerprint: str
+    bytes: int
+    stamp: Stamp = Stamp()
+
+
 def kept_folder(output_dir: Path, step: int) -> Path:
+    """Where the model of a step is kept, if it is."""
     return output_dir / "kept" / f"global_step_{step}"
 
 
 def kept_model(output_dir: Path, step: int) -> Path | None:
-    """The kept model of a step, None where there is none or its files are no longer those that were kept."""
+    """The kept model of a step; None where there is none, or where its files have changed since it was kept."""
     home = kept_folder(output_dir, step)
     try:
-        if read_json(home / "kept.json")["fingerprint"] == fingerprint(home / "huggingface"):
+        if KeptModel.read(home / "kept.json").fingerprint == fingerprint(home / "huggingface"):
             return home / "huggingface"
-    except (BadInput, OSError, KeyError, TypeError):
+    except (BadInput, OSError):
         pass
     return None
 
 
-def keep(model: Path, output_dir: Path, step: int, copy: bool = True) -> Path | None:
-    """Keep `model`, an HF directory, and return where; None where it would have to be copied and `copy` is False.
+def keep(model: Path, output_dir: Path, step: int, is_whole: Callable[[Path], bool]) -> Path:
+    """Keep a model as hard links, or as a copy where links cannot be made.
 
-    The kept folder appears whole or not at all. BadInput when the model changes meanwhile; OSError when it vanishes or
-    the disk is full.
+    The kept folder appears whole or not at all: until then, what was kept of the step before stays.
+
+    Args:
+        model: a Hugging Face directory.
+        output_dir: the folder that holds kept/.
+        step: the training step of the model.
+        is_whole: given the linked or copied model, says whether it is all that is to be kept. The model may have been
+            half deleted before it was looked at here, and then nothing changes while it is kept.
+
+    Returns:
+        Where the model is kept.
+
+    Raises:
+        BadInput: the model changes meanwhile, or is not whole.
+        OSError: it vanishes, or the disk is full.
     """
+    kept = _keep(model, output_dir, step, is_whole, copy=True)
+    assert kept is not None  # only without `copy` can it be refused
+    return kept
+
+
+def keep_if_free(model: Path, output_dir: Path, step: int, is_whole: Callable[[Path], bool]) -> Path | None:
+    """The same as `keep` where hard links can be made, which take no room; None where it would have to be copied."""
+    return _keep(model, output_dir, step, is_whole, copy=False)
+
+
+def _keep(model: Path, output_dir: Path, step: int, is_whole: Callable[[Path], bool], copy: bool) -> Path | None:
     seen = fingerprint(model)
     if (kept := kept_model(output_dir, step)) and fingerprint(kept) == seen:
         return kept
@@ -55,37 +100,36 @@ def keep(model: Path, output_dir: Path, step: int, copy: bool = True) -> Path | 
                 target = temp / "huggingface" / path.relative_to(model)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 linked = _link_or_copy(path, target, copy) and linked
-            if not files or fingerprint(temp / "huggingface") != seen:
+            copied = temp / "huggingface"
+            if not files or fingerprint(copied) != seen or not is_whole(copied):
                 raise BadInput(f"{model}: changed while it was being kept; look again when nothing writes to it")
-            write_json(
-                temp / "kept.json",
-                {
-                    "step": step,
-                    "source": str(model),
-                    "how": "hard links" if linked else "copy",
-                    "fingerprint": seen,
-                    "bytes": sum(p.stat().st_size for p in files),
-                    "stamp": run_stamp({}),
-                },
-            )
-    except _WouldCopy:
+            KeptModel(
+                step=step,
+                source=str(model),
+                how="hard links" if linked else "copy",
+                fingerprint=seen,
+                bytes=sum(p.stat().st_size for p in files),
+                stamp=Stamp.model_validate(run_stamp({})),
+            ).write(temp / "kept.json")
+    except _WouldCopyError:
         return None
     return home / "huggingface"
 
 
-class _WouldCopy(Exception):
+class _WouldCopyError(Exception):
     """Leaves `replacing` without keeping anything."""
 
 
 def _link_or_copy(path: Path, target: Path, copy: bool) -> bool:
+    """Whether it became a hard link; a copy is on the disk when this returns."""
     try:
-        os.link(path.resolve(), target)  # of a link its file: a relative link would lead nowhere from here
+        os.link(path.resolve(), target)  # the file behind a link: a relative link would lead nowhere from here
         return True
     except OSError as e:
         if e.errno not in NO_LINK:
             raise
     if not copy:
-        raise _WouldCopy
+        raise _WouldCopyError
     shutil.copy2(path, target)
     with open(target, "rb") as f:
         os.fsync(f.fileno())
@@ -93,7 +137,11 @@ def _link_or_copy(path: Path, target: Path, copy: bool) -> bool:
 
 
 def point_best_model(output_dir: Path, model: Path | None) -> None:
-    """Make outputs/best_model lead to `model`, None: to nothing. A reader finds the old one or the new one."""
+    """Make outputs/best_model lead to `model`, or remove it for None. A reader finds the old model or the new one.
+
+    Raises:
+        BadInput: something else than a link has this name.
+    """
     link, temp = output_dir / "best_model", output_dir / ".best_model.tmp"
     if link.exists() and not link.is_symlink():
         raise BadInput(f"{link}: is no link of this script; move it away, the best model is to be linked there")
@@ -106,8 +154,10 @@ def point_best_model(output_dir: Path, model: Path | None) -> None:
 
 
 def release(output_dir: Path, wanted: Collection[int]) -> None:
-    """Remove what is kept of all other steps, and what a kill left half-made. Only under the lock of the output
-    directory."""
+    """Remove what is kept of all other steps, and what a killed run left half made.
+
+    Call it only under the lock of the output directory.
+    """
     for step, home in step_folders(output_dir / "kept").items():
         if step not in wanted:
             remove(home)
@@ -116,93 +166,8 @@ def release(output_dir: Path, wanted: Collection[int]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder; it loses its name first, so that nobody reads half of it."""
+    """Delete a folder; it is renamed first, so that nobody finds half of it under its name."""
     hidden = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(folder, hidden)
     shutil.rmtree(hidden)
-
-
-# ------------------------------------------------------------------------------------------------------------- prune
-def prunable(
-    checkpoints: list[Checkpoint], checkpoint_dir: Path, keep_steps: Collection[int], evaluated: Collection[int]
-) -> Iterator[tuple[Checkpoint, str, int]]:
-    """(checkpoint, why it stays or empty, bytes that deleting it frees) of every checkpoint, oldest first.
-
-    Only what is evaluated goes; the best ones, the latest (training resumes there) and those in use stay.
-    """
-    latest = {read_tracker(checkpoint_dir), max((c.step for c in checkpoints), default=None)}
-    for c in checkpoints:
-        if c.step in keep_steps:
-            why = "one of the best"
-        elif c.step in latest:
-            why = "the latest"
-        elif c.step not in evaluated:
-            why = "not evaluated"
-        elif pid := user_of(c.path):
-            why = f"in use by process {pid}"
-        else:
-            why = ""
-        yield c, why, freed_by(c.path)
-
-
-def freed_by(folder: Path) -> int:
-    """Bytes that deleting `folder` gives back: files with a hard link elsewhere give nothing."""
-    found = 0
-    for path in folder.rglob("*"):
-        try:
-            status = path.lstat()
-        except OSError:
-            continue
-        if path.is_file() and status.st_nlink == 1:
-            found += status.st_blocks * 512
-    return found
-
-
-def user_of(folder: Path) -> int | None:
-    """A process that has `folder` or something in it open, mapped, on its command line or as its working directory, as
-    far as we may look; ourselves left out."""
-    inside = re.compile(re.escape(str(folder.resolve())) + r"(?!\d)")  # step 50 is not step 500
-    for process in Path("/proc").glob("[0-9]*"):
-        if process.name != str(os.getpid()) and any(map(inside.search, _paths_of(process))):
-            return int(process.name)
-    return None
-
-
-def _paths_of(process: Path) -> Iterator[str]:
-    """What a process says of itself in /proc; another user's says little, one that ends meanwhile nothing more."""
-    with contextlib.suppress(OSError):
-        yield from (process / "cmdline").read_text(errors="replace").split("\0")
-    with contextlib.suppress(OSError):
-        where = os.readlink(process / "cwd")
-        yield where
-        yield from (
-            os.path.normpath(os.path.join(where, w))
-            for w in (process / "cmdline").read_text(errors="replace").split("\0")
-        )
-    with contextlib.suppress(OSError):
-        yield (process / "maps").read_text(errors="replace")
-    with contextlib.suppress(OSError):
-        yield from [os.readlink(f) for f in (process / "fd").iterdir()]
-
-
-def prune(
-    checkpoints: list[Checkpoint],
-    checkpoint_dir: Path,
-    keep_steps: Collection[int],
-    evaluated: Collection[int],
-    dry_run: bool,
-) -> None:
-    """Delete the checkpoints that nobody needs any more, and say what that frees."""
-    total = 0
-    for half in () if dry_run else checkpoint_dir.glob(".global_step_*.removed"):
-        shutil.rmtree(half, ignore_errors=True)
-    for c, why, freed in prunable(checkpoints, checkpoint_dir, keep_steps, evaluated):
-        if why:
-            print(f"prune: step {c.step} stays: {why}")
-            continue
-        if not dry_run:
-            remove(c.path)
-        total += freed
-        print(f"prune: step {c.step} {'would be deleted' if dry_run else 'deleted'}, {freed / 1e9:.2f} GB", flush=True)
-    print(f"prune: {total / 1e9:.2f} GB {'would be freed' if dry_run else 'freed'} at {now()}")

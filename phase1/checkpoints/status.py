@@ -1,24 +1,28 @@
-"""A row a step: what training left, what evaluation says, which is the best, what is kept; and outputs/status.html with
-the curves."""
+"""A row a step: what training left, what evaluation says, which is the best, what is kept."""
 
 from __future__ import annotations
 
-import argparse
-import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from phase1.checkpoints.choose import SELECTION_SET, evaluated_steps, ranking
-from phase1.checkpoints.find import find_checkpoints, read_tracker, snapshot
-from phase1.checkpoints.keep import kept_folder, kept_model
+from phase1.checkpoints.attempts import Attempts
+from phase1.checkpoints.choose import rank
+from phase1.checkpoints.find import find_checkpoints, snapshot
+from phase1.checkpoints.keep import KeptModel, kept_folder, kept_model
+from phase1.checkpoints.publish import percent
+from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, MBPP_ACCEPTED, SELECTION_SET, Rate
 from phase1.contract.problems import EVAL_SETS
-from phase1.files import BadInput, now, read_json, write_text
+from phase1.contract.state import best_checkpoint
+from phase1.contract.state.best_checkpoint import BestCheckpoint
+from phase1.contract.state.tracker import read_tracker
+from phase1.evaluate.finished import FinishedEvaluation, finished_evaluations
+from phase1.files import BadInput
 from phase1.report import stats
-from phase1.train.step_log import Series, drawable, read_train_log
+from phase1.report.inputs import read_side, value_of
+from phase1.train.step_log import Series, read_train_log
 
 # What a phone shows without scrolling comes first.
 COLUMNS = (
@@ -34,218 +38,179 @@ COLUMNS = (
     "checkpoint",
     "GB",
 )
-LEFT = ("evaluation", "kept", "checkpoint")
-BEST_SHOWN = {
-    "best_step",
-    "best_exec_success_rate",
-    "interval",
-    "problems",
-    "runner_up",
-    "model_path",
-}  # of best_checkpoint.json, by the template
-# The page's curves: title, the series in it as (label, colour, where it comes from), unit.
-CURVES = (
-    (
-        "exec_success_rate and accepted@1, codecontests_valid",
-        (
-            ("exec_success_rate", "#2f7fe0", (SELECTION_SET, "exec_success_rate")),
-            ("accepted@1", "#2e9e6b", (SELECTION_SET, "accepted_at_1")),
-        ),
-        "%",
-    ),
-    ("MBPP (mbpp_reg accepted@1)", (("MBPP", "#8d6fd1", ("mbpp_reg", "accepted_at_1")),), "%"),
-    ("val/loss", (("val/loss", "#e06c3f", "val/loss"),), ""),
-    ("grad_norm before clipping", (("train/grad_norm", "#2f7fe0", "train/grad_norm"),), "log"),
-)
+LEFT_ALIGNED = ("evaluation", "kept", "checkpoint")
+CHANGED = "CHANGED since it was kept"
 
 
 @dataclass
 class Row:
-    """What is known of one step."""
+    """What is known of one step. `size`: bytes on disk, None where the checkpoint is gone."""
 
     step: int
     checkpoint: str = "gone"
-    size: int | None = None  # bytes on disk
+    size: int | None = None
     evaluation: str = "-"
-    summary: dict[str, Any] = field(default_factory=dict)  # by data set
+    evaluated: FinishedEvaluation | None = None
     val_loss: float | None = None
     kept: str = ""
     best: bool = False
 
-    def rate(self, dataset: str, metric: str) -> float | None:
-        return self.summary.get(dataset, {}).get(metric)
+    def rate(self, rate: Rate) -> float | None:
+        """One rate of its evaluation, None where there is none."""
+        return self.evaluated.metric(rate.dataset, rate.metric) if self.evaluated else None
 
     def cells(self) -> list[str]:
         """The row as text, in the order of COLUMNS."""
-        rate, n = self.rate(SELECTION_SET, "exec_success_rate"), self.rate(SELECTION_SET, "total_problems")
-        low_high = stats.wilson(round(rate * n), int(n)) if rate is not None and n else None
         return [
             str(self.step),
             "*" * self.best,
-            percent(rate),
-            percent(self.rate(SELECTION_SET, "accepted_at_1")),
-            percent(self.rate("mbpp_reg", "accepted_at_1")),
+            percent(self.rate(EXEC_SUCCESS_RATE)),
+            percent(self.rate(ACCEPTED)),
+            percent(self.rate(MBPP_ACCEPTED)),
             "-" if self.val_loss is None else f"{self.val_loss:.3g}",
-            f"{percent(low_high[0])} to {percent(low_high[1])}" if low_high else "-",
+            self._interval(),
             self.evaluation,
             self.kept,
             self.checkpoint,
             "-" if self.size is None else f"{self.size / 1e9:.2f}",
         ]
 
+    def _interval(self) -> str:
+        rate, n = self.rate(EXEC_SUCCESS_RATE), self.rate(Rate(SELECTION_SET, "total_problems"))
+        if rate is None or not n:
+            return "-"
+        interval = stats.wilson(round(rate * n), int(n))
+        return f"{percent(interval[0])} to {percent(interval[1])}" if interval else "-"
 
-def percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{rate:.1%}"
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands.
+
+    Attributes:
+        checkpoint_dir: the folder of the global_step_N folders.
+        output_dir: the folder of the evaluations.
+        latest: the step that training saved last, None where verl does not say.
+        rows: a row for each step.
+        series: what training logged, by metric (val/loss, train/grad_norm, …).
+        best: best_checkpoint.json, None where there is none yet.
+        damaged: a line for each evaluation whose files cannot be read.
+    """
+
+    checkpoint_dir: Path
+    output_dir: Path
+    latest: int | None
+    rows: list[Row] = field(default_factory=list)
+    series: Series = field(default_factory=dict)
+    best: BestCheckpoint | None = None
+    damaged: list[str] = field(default_factory=list)
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
-def status_rows(args: argparse.Namespace) -> list[Row]:
-    """A row for every step that is on disk, evaluated, attempted or kept; safe to read while a pass is at work."""
-    from phase1.checkpoints.attempts import Attempts
+def read_status(checkpoint_dir: Path, output_dir: Path, train_logs: Sequence[Path] | None = None) -> Status:
+    """A row for every step that is on disk, evaluated, attempted or kept; safe to read while a pass is at work.
 
+    Args:
+        train_logs: logs of the training run; None: outputs/logs/sft_*.log.
+
+    Raises:
+        BadInput: attempts.json or best_checkpoint.json is damaged.
+    """
+    logs = sorted((output_dir / "logs").glob("sft_*.log")) if train_logs is None else train_logs
+    series = read_train_log(logs, skip_empty=True)
+    evaluations = finished_evaluations(output_dir)
+    rows = status_rows(checkpoint_dir, output_dir, evaluations.by_step)
+    losses = dict(series.get("val/loss", []))
+    for row in rows:
+        row.val_loss = losses.get(row.step)
+    best = output_dir / best_checkpoint.NAME
+    return Status(
+        checkpoint_dir=checkpoint_dir,
+        output_dir=output_dir,
+        latest=read_tracker(checkpoint_dir),
+        rows=rows,
+        series=series,
+        best=BestCheckpoint.read(best) if best.exists() else None,
+        damaged=evaluations.damaged,
+    )
+
+
+def status_rows(checkpoint_dir: Path, output_dir: Path, evaluated: Mapping[int, FinishedEvaluation]) -> list[Row]:
+    """The rows by step, without what training logged.
+
+    Args:
+        checkpoint_dir: the folder of the global_step_N folders.
+        output_dir: the folder of the evaluations.
+        evaluated: the complete evaluations by step.
+
+    Raises:
+        BadInput: attempts.json is damaged.
+    """
     rows: dict[int, Row] = {}
-    for c in find_checkpoints(args.checkpoint_dir):
+    for c in find_checkpoints(checkpoint_dir):
         state = c.problem or ("whole, to be converted" if c.convert else "whole")
-        rows[c.step] = Row(c.step, state, sum(size for size, _ in snapshot(c.path).values()))
-    evaluated, attempts = evaluated_steps(args.output_dir), Attempts(args.output_dir)
-    for step, summary in evaluated.items():
+        rows[c.step] = Row(c.step, state, size=sum(f.size for f in snapshot(c.path).values()))
+    for step, evaluation in evaluated.items():
         row = rows.setdefault(step, Row(step))
-        row.summary = {d: v for d, v in summary["datasets"].items() if isinstance(v, dict)}
-        row.evaluation = "complete"
-    for attempt in attempts.rows:
-        row = rows.setdefault(attempt["step"], Row(attempt["step"]))
-        if row.evaluation != "complete" and (attempt["exit_code"] or attempt["exit_code"] is None):
-            row.evaluation = "begun" if attempt["exit_code"] is None else f"failed: {attempt['error']}"
-    rates, left_out = ranking(evaluated)
-    losses = dict(training_series(args).get("val/loss", []))
-    for step, row in rows.items():
-        row.val_loss, row.best = losses.get(step), bool(rates) and step == next(iter(rates))
-        if step in left_out:
-            row.evaluation = "complete, measured otherwise"
-        row.kept = how_kept(args.output_dir, step)
-    return [rows[s] for s in sorted(rows)]
+        row.evaluated, row.evaluation = evaluation, "complete"
+    for attempt in Attempts(output_dir).rows:
+        row = rows.setdefault(attempt.step, Row(attempt.step))
+        if row.evaluated is None and attempt.exit_code is None:
+            row.evaluation = "begun"
+        elif row.evaluated is None and attempt.exit_code:
+            row.evaluation = f"failed: {attempt.error}"
+    ranking = rank(evaluated.values())
+    for step in ranking.top(1):
+        rows[step].best = True
+    for step in ranking.not_comparable:
+        rows[step].evaluation = "complete, measured otherwise"
+    for row in rows.values():
+        row.kept = how_kept(output_dir, row.step)
+    return [rows[step] for step in sorted(rows)]
 
 
 def how_kept(output_dir: Path, step: int) -> str:
-    """How a step's model is kept, empty when it is not; a pass may take it away while we look."""
-    whole = kept_model(output_dir, step)
+    """How a step's model is kept, empty when it is not; a pass may delete it while we look."""
+    home = kept_folder(output_dir, step)
+    if kept_model(output_dir, step) is None:
+        return CHANGED if home.is_dir() else ""
     try:
-        return (
-            read_json(kept_folder(output_dir, step) / "kept.json")["how"]
-            if whole
-            else "CHANGED since it was kept"
-            if kept_folder(output_dir, step).is_dir()
-            else ""
-        )
-    except (BadInput, KeyError, TypeError):
+        return KeptModel.read(home / "kept.json").how
+    except BadInput:
         return ""
-
-
-def training_series(args: argparse.Namespace) -> Series:
-    """val/loss, train/grad_norm, … of the training logs: --train_log, else outputs/logs/sft_*.log."""
-    logs = f"{glob.escape(str(args.output_dir))}/logs/sft_*.log"
-    paths = getattr(args, "train_log", None) or sorted(glob.glob(logs))
-    return read_train_log([Path(path) for path in paths], skip_empty=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- showing
 def status_table(rows: Sequence[Row]) -> Table:
+    """The rows for the terminal."""
     table = Table()
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in LEFT else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in LEFT_ALIGNED else "right", overflow="fold")
     for row in rows:
         table.add_row(*row.cells())
     return table
 
 
 def base_against_best(phase0_metrics: Path, phase1_metrics: Path) -> Table:
-    """A row a data set: the base model's rates and the chosen checkpoint's, from each file and the summary.json beside
-    it."""
-    from phase1.report.inputs import read_side, value_of
+    """A row a data set: the rates of the base model and of the chosen checkpoint.
 
-    base, best = (
-        read_side(label, [path]).datasets for label, path in (("Phase 0", phase0_metrics), ("Phase 1", phase1_metrics))
-    )
+    Args:
+        phase0_metrics, phase1_metrics: metrics.json of each, with summary.json beside it.
+
+    Raises:
+        BadInput: a file is missing or damaged.
+    """
+    base = read_side("Phase 0", [phase0_metrics]).datasets
+    best = read_side("Phase 1", [phase1_metrics]).datasets
     table = Table(title="base -> SFT", title_justify="left")
     for column in ("data set", "problems", "exec_success", "accepted@1", "syntax_error"):
         table.add_column(column, justify="left" if column == "data set" else "right")
-    for name in [s for s in EVAL_SETS if s in base and s in best]:
-        change = [
-            f"{percent(value_of(base[name], k))} -> {percent(value_of(best[name], k))}"
-            for k in ("exec_success_rate", "accepted_at_1", "syntax_error_rate")
+    for name in EVAL_SETS:
+        if name not in base or name not in best:
+            continue
+        changes = [
+            f"{percent(value_of(base[name], metric))} -> {percent(value_of(best[name], metric))}"
+            for metric in ("exec_success_rate", "accepted_at_1", "syntax_error_rate")
         ]
-        table.add_row(name, str(best[name].n or "-"), *change)
+        table.add_row(name, str(best[name].n or "-"), *changes)
     return table
-
-
-def write_status_page(args: argparse.Namespace, rows: Sequence[Row]) -> Path:
-    """Write outputs/status.html: one file, no network; it reloads itself every five minutes."""
-    from markupsafe import Markup
-
-    from phase1.report.templating import page_environment
-
-    series = training_series(args)
-    figures = [(title, Markup(svg)) for title, svg in (_curve(c, rows, series) for c in CURVES) if svg]
-    path = args.output_dir / "best_checkpoint.json"
-    best = read_json(path) if path.exists() else None
-    if best and not (isinstance(best, dict) and best.keys() >= BEST_SHOWN):
-        raise BadInput(f"{path}: not as run_eval_checkpoints.sh writes it; a pass of it writes it anew")
-    kept = next((r.kept for r in rows if best and r.step == best["best_step"]), "")
-    page = (
-        page_environment()
-        .get_template("status.html")
-        .render(
-            columns=COLUMNS,
-            left=LEFT,
-            rows=[(r.best, r.cells()) for r in rows],
-            figures=figures,
-            best=best,
-            kept=kept,
-            latest=read_tracker(args.checkpoint_dir),
-            checkpoint_dir=args.checkpoint_dir,
-            time=now(),
-        )
-    )
-    write_text(args.output_dir / "status.html", page)
-    return args.output_dir / "status.html"
-
-
-def _curve(plan: tuple, rows: Sequence[Row], series: Series) -> tuple[str, str]:
-    """(title, SVG) of one plot, the SVG empty where there is nothing to draw."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    from phase1.report.figures import STYLE, plain_labels, to_svg
-
-    title, lines, unit = plan
-    drawn = False
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.7, 3.0))
-        axes = figure.add_axes((0.14, 0.17, 0.83, 0.72))
-        for label, colour, source in lines:
-            points = (
-                drawable(series, source, log_scale=unit == "log")
-                if isinstance(source, str)
-                else [(r.step, v) for r in rows if (v := r.rate(*source)) is not None]
-            )
-            points = [(s, 100 * v if unit == "%" else v) for s, v in points]
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    color=colour,
-                    label=label,
-                    marker="o" if len(points) < 30 else None,
-                    markersize=3,
-                )
-                drawn = True
-        axes.set_xlabel("step")
-        axes.set_xlim(left=0)
-        if unit == "%":
-            axes.set_ylim(-2, 102)
-            axes.set_ylabel("%")
-        elif unit == "log" and drawn:
-            axes.set_yscale("log")
-            plain_labels(axes.yaxis)
-        if len(lines) > 1 and drawn:
-            axes.legend(loc="lower right")
-        return title, to_svg(figure, title.split()[0].replace("/", "-"), title) if drawn else ""

@@ -1,7 +1,8 @@
-"""Passes over two evaluations and two checkpoints with less and less room for outputs, in a tmpfs; run by
-test_checkpoint_night.py.
+"""Passes over two evaluations and three checkpoints with less and less room for outputs, in a tmpfs.
 
-    unshare --user --map-root-user --mount python -m tests.full_disk EMPTY_DIR MODEL MANIFEST_DIR
+Run by test_night.py:
+
+    unshare --user --map-root-user --mount python -m tests.checkpoints.full_disk EMPTY_DIR MODEL MANIFEST_DIR
 
 Each level starts from the same good state, in which step 100 is the best, kept by copy since its checkpoint lies on
 another file system. Then step 200 turns out better, a broken checkpoint is there to be recorded, and so many pages are
@@ -18,7 +19,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from phase1.checkpoints.command import main
+from phase1.checkpoints import status_page
+from phase1.checkpoints.__main__ import main
 from phase1.checkpoints.keep import kept_model
 from phase1.contract.problems import data_hashes, load_problems
 from phase1.files import fingerprint, read_json, write_json
@@ -41,30 +43,17 @@ def write_evaluation(outputs: Path, step: int, model: Path, manifests: Path, rat
 
 def one_pass(checkpoints: Path, outputs: Path, manifests: Path) -> tuple[int, str]:
     """(exit code, stderr) of one start of the evaluator, in this process: starting one costs more than its work."""
-    arguments = [
-        "checkpoints",
-        "evaluate",
-        "--checkpoint_dir",
-        str(checkpoints),
-        "--output_dir",
-        str(outputs),
-        "--manifest_dir",
-        str(manifests),
-        "--settle",
-        "0",
-        "--min_free_gb",
-        "0",
-        "--max_attempts",
-        "9999",
-    ]
+    arguments = ["evaluate", "--checkpoint_dir", str(checkpoints), "--output_dir", str(outputs)]
+    arguments += ["--manifest_dir", str(manifests), "--settle", "0", "--min_free_gb", "0", "--max_attempts", "9999"]
     errors = io.StringIO()
     with (
-        mock.patch.object(sys, "argv", arguments),
+        mock.patch.object(status_page, "draw", return_value=""),  # takes longer than all else and writes nothing
+        mock.patch("phase1.files.git_revision", return_value=None),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(errors),
     ):
         try:
-            return main(), errors.getvalue()
+            return main(arguments), errors.getvalue()
         except OSError as e:  # as run_script turns it into one line and exit code 2
             return 2, f"{e.filename}: {e.strerror}"
 
@@ -95,16 +84,23 @@ if __name__ == "__main__":
     os.truncate(checkpoints / "global_step_300" / "huggingface" / "model.safetensors", 1000)
     (checkpoints / "latest_checkpointed_iteration.txt").write_text("300")
     size = sum(p.stat().st_size // PAGE + 2 for p in model.iterdir())  # pages that a copy takes
+    good = disk.with_name("good")  # in which every level starts
+    write_evaluation(good, 100, checkpoints / "global_step_100" / "huggingface", manifests, 0.5)
+    write_evaluation(good, 200, checkpoints / "global_step_200" / "huggingface", manifests, 0.0)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
+    shutil.copytree(good, disk / "outputs")
+    assert one_pass(checkpoints, disk / "outputs", manifests)[0] == 1  # the broken step 300
+    check_whole(disk / "outputs", -1)
+    shutil.rmtree(good)
+    shutil.copytree(disk / "outputs", good, symlinks=True)
+    subprocess.run(["umount", disk], check=True)
     codes = []
     # Near nothing and near what the copy takes, page by page: in between one write differs little from the next.
     levels = [*range(0, 16), *range(16, size, 100), *range(size - 8, size + 22, 2)]
     for level in levels:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=True)
         outputs = disk / "outputs"
-        write_evaluation(outputs, 100, checkpoints / "global_step_100" / "huggingface", manifests, 0.5)
-        write_evaluation(outputs, 200, checkpoints / "global_step_200" / "huggingface", manifests, 0.0)
-        assert one_pass(checkpoints, outputs, manifests)[0] == 1  # the broken step 300
-        check_whole(outputs, level)
+        shutil.copytree(good, outputs, symlinks=True)
         write_evaluation(outputs, 200, checkpoints / "global_step_200" / "huggingface", manifests, 1.0)
         filler = disk / "filler"
         with open(filler, "wb") as f:

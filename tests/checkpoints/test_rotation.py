@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -34,10 +35,10 @@ def manifests(tmp_path_factory) -> Path:
     return first_problems(tmp_path_factory.mktemp("data"), 12)
 
 
-def wait_until(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """However long it takes on a busy machine, but no longer than the process lives that is to bring it about."""
     while not condition():
-        assert time.monotonic() < deadline, "nothing happened in time"
+        assert process.poll() is None, f"it ended with exit code {process.returncode}"
         time.sleep(0.1)
 
 
@@ -87,19 +88,19 @@ def test_the_best_model_still_loads_and_gives_the_same_metrics_after_verl_has_ro
             ["bash", ROOT / "run_sft.sh", "1"], env=env, stdout=screen, stderr=screen, start_new_session=True
         )
     try:
-        wait_until(lambda: saved.exists() and int(saved.read_text()) >= 2, 180)
+        wait_until(lambda: saved.exists() and int(saved.read_text()) >= 2, training)
         signal_tree(training.pid, signal.SIGSTOP)  # the evaluator is the slower one here; on GPUs it is not
         step = int(saved.read_text())
         weights = checkpoints / f"global_step_{step}" / "huggingface" / "model.safetensors"
         weights.unlink()  # as with save_contents that leave out hf_model: it is converted first
         night = subprocess.run(
-            ["bash", ROOT / "run_eval_checkpoints.sh", *SMALL], env=env, capture_output=True, text=True, timeout=300
+            ["bash", ROOT / "run_eval_checkpoints.sh", *SMALL], env=env, capture_output=True, text=True
         )
         assert night.returncode == 0, night.stdout + night.stderr
         assert f"step {step}: converting" in night.stdout
     finally:
         signal_tree(training.pid, signal.SIGCONT)
-        code = training.wait(timeout=300)
+        code = training.wait()
     assert code == 0, (tmp_path / "training.txt").read_text()[-3000:]
     assert sorted(int(p.name.split("_")[-1]) for p in checkpoints.glob("global_step_*")) == [
         10,
@@ -111,7 +112,6 @@ def test_the_best_model_still_loads_and_gives_the_same_metrics_after_verl_has_ro
         env=env,
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert night.returncode == 0, night.stdout + night.stderr
     best = read_json(outputs / "best_checkpoint.json")
@@ -132,7 +132,7 @@ def test_the_best_model_still_loads_and_gives_the_same_metrics_after_verl_has_ro
         outputs / "again",
         *SMALL,
     ]
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert rates(outputs / "again") == rates(outputs / f"eval_step_{step}")
     assert rates(outputs / "again")["codecontests_valid"]["accepted_at_1"] > 0.5  # not nothing against nothing

@@ -1,0 +1,72 @@
+"""phase1.checkpoints.one_pass: what a pass does, and what one failure does to the rest of it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from phase1.checkpoints import one_pass
+from phase1.checkpoints.attempts import Attempts
+from phase1.checkpoints.find import find_checkpoints
+from phase1.files import read_json
+from tests.checkpoints.made import make_checkpoint, write_eval
+
+
+def test_dry_run_says_what_it_would_do_and_why_the_rest_is_skipped(place):
+    for step in (500, 1000, 2000):
+        make_checkpoint(place.checkpoints, step)
+    make_checkpoint(place.checkpoints, 2500, latest=2000)
+    write_eval(place.outputs, 500, 0.5, 0.1)
+    run = place.evaluate("--dry_run")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [
+        "step 500: skipped, evaluated",
+        "step 2500: skipped, still being written",
+        "step 1000: evaluating codecontests_valid mbpp_reg",
+        "step 2000: evaluating codecontests_valid mbpp_reg codecontests_valid_big",
+    ]
+    assert not (place.outputs / "best_checkpoint.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["--batch_size", "many"], ["--wach", "600"]], ids=" ".join)
+def test_a_flag_that_phase1_eval_refuses_ends_the_pass_and_counts_against_no_checkpoint(place, flags):
+    """Three passes with a slip in the cron line would else give every checkpoint up."""
+    for step in (500, 1000):
+        make_checkpoint(place.checkpoints, step)
+    run = place.evaluate(*flags)
+    assert run.returncode == 2 and "error: phase1_eval.py: error: " in run.stderr
+    assert flags[-1] in run.stderr and run.stderr.count("\n") == 1
+    attempts = Attempts(place.outputs)
+    assert [attempts.failures(c) for c in find_checkpoints(place.checkpoints)] == [[], []]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_fails_does_not_stop_the_others_and_the_best_is_still_published(place):
+    make_checkpoint(place.checkpoints, 500)
+    make_checkpoint(place.checkpoints, 1000)
+    write_eval(place.outputs, 1000, 0.5, 0.1)
+    run = place.evaluate("--vllm_python", "/nowhere/python")  # a flag that is not ours goes to phase1_eval.py
+    assert run.returncode == 1, run.stdout + run.stderr
+    said = "step 500: attempt 1 of 3 failed: phase1_eval.py: exit code 2, error: --vllm_python /nowhere/python"
+    assert said in run.stderr
+    best = read_json(place.outputs / "best_checkpoint.json")
+    assert best["best_step"] == 1000 and list(best["all_checkpoints"]) == ["1000"] and best["stamp"]["host"]
+
+
+def test_it_waits_for_disk_space_and_says_so_when_there_is_none(place, monkeypatch):
+    make_checkpoint(place.checkpoints, 100)
+    clock = [0.0]
+    sleeps = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: clock.append(clock.pop() + seconds))
+    monkeypatch.setattr(one_pass, "time", sleeps)
+    run = place.evaluate("--min_free_gb", 10**9, "--max_wait", 70)
+    assert run.returncode == 2 and run.stdout.count("waiting for disk space") == 3  # at 0, 30 and 60 s
+    assert "--min_free_gb asks for 1e+09" in run.stderr and run.stderr.count("\n") == 1
+
+
+def test_tier_2_is_evaluated_at_the_steps_that_tier2_every_names(place):
+    for step in (500, 1000):
+        make_checkpoint(place.checkpoints, step)
+    assert place.evaluate("--dry_run", "--tier2_every", 1000).stdout.splitlines() == [
+        "step 500: evaluating codecontests_valid mbpp_reg",
+        "step 1000: evaluating codecontests_valid mbpp_reg codecontests_valid_big",
+    ]
