@@ -68,7 +68,7 @@ log "9/9 verify_handoff.py: may Phase 3 start from it?"
     --output_dir "$DEMO_DIR/handoff"
 
 log "done in $((SECONDS / 60)) min $((SECONDS % 60)) s; everything lies in $DEMO_DIR"
-PYTHONPATH="$HERE" "$PYTHON" -m phase1.checkpoints status --checkpoint_dir "$checkpoints" --output_dir "$DEMO_DIR" \
+PYTHONPATH="$HERE" "$PYTHON" -P -m phase1.checkpoints status --checkpoint_dir "$checkpoints" --output_dir "$DEMO_DIR" \
     --phase0_metrics "$DEMO_DIR/phase0/metrics.json" --phase1_metrics "$DEMO_DIR/eval_final/metrics.json"
 head -n 1 "$DEMO_DIR/report/summary.txt"
 echo "open $DEMO_DIR/report/report.html"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from phase1.files import read_json
+from phase1.checkpoints.keep import KeptModel
 from phase1.handoff.handoff import Handoff
 
 
@@ -49,7 +49,7 @@ def run_folders(h: Handoff, toolkit: Path) -> RunFolders:
     beside = outputs / "data"
     data = beside if (beside / "sft_train.parquet").exists() else toolkit / "data"
     kept = h.model.parent / "kept.json"
-    trained = Path(read_json(kept)["source"]) if kept.exists() else h.model
+    trained = Path(KeptModel.read(kept).source) if kept.exists() else h.model
     return RunFolders(outputs, data, trained.parent.parent)
 
 
