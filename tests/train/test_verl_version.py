@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from phase1.train.log import Step, console_steps
-from phase1.train.verl_version import SETTINGS, TRAINERS
+from phase1.train.verl_version import REQUIREMENTS_OF_ENGINE, SETTINGS, TRAINERS, VERL_OF_ENGINE, VERL_OF_FSDP
 from tests.train.sft_runs import job_of, words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +26,20 @@ def installed(trainer: str, path: str) -> Path:
     if not found:
         pytest.skip(f"{SITES[trainer]} is not there: setup_cpu.sh makes it")
     return found[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "file"),
+    [
+        (VERL_OF_FSDP, "requirements.txt"),
+        (VERL_OF_FSDP, "requirements-cpu.txt"),
+        (VERL_OF_ENGINE, REQUIREMENTS_OF_ENGINE),
+        (VERL_OF_ENGINE, "requirements-latest-cpu.txt"),
+    ],
+)
+def test_the_requirements_pin_the_version_that_is_named(wanted, file):
+    pins = [line.split()[0] for line in (ROOT / file).read_text().splitlines() if line.startswith("verl==")]
+    assert pins == [wanted]
 
 
 LOGGED = {  # what the trainers hand to their logger (training_step, fit), and what is to be read
