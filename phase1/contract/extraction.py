@@ -1,5 +1,7 @@
 """The program in an answer: by the contract's rule, which EVAL@1 measures, and as a careful reader would take it.
 
+RULES has every rule that `--extraction` can name.
+
 The contract takes the longest tag, else the longest fence, else everything (`extract_code`). It is misled by
 tags that are only mentioned, by drafts, sample outputs and fences in lists. Where the two rules differ, both programs
 are judged. That shows what a model gained in *form* and what in *programs*: a base model never writes the tag.
@@ -20,12 +22,12 @@ import ast
 import itertools
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from phase1.contract.prompts import END_TAG, TAG
 
-EXTRACTIONS = ("contract", "reader")
+COMPARED = ("contract", "reader")  # where one of them is measured, the other's program is judged beside it
 UNRECORDED = {"extraction": "contract"}  # the judge's setting where a run.json is too old to name it
 LONGEST = 50_000  # characters that are parsed; a longer text counts as no Python
 PYTHON = ("python", "python3", "py", "py3", "pypy", "pypy3")
@@ -68,6 +70,25 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What is taken from an answer.
+
+    Attributes:
+        code: the program that is measured.
+        form: of the answer, as `contract_form` tells it.
+        rule: the reader's; "" where the measured rule is none of COMPARED.
+        beside: the other one of COMPARED, "" where it takes the same program.
+        beside_code: the program that it takes.
+    """
+
+    code: str
+    form: str
+    rule: str = ""
+    beside: str = ""
+    beside_code: str = ""
+
+
+@dataclass(frozen=True)
 class Fence:
     """A fenced block: its text without marks and indentation. `marked`: python, none or other."""
 
@@ -98,11 +119,6 @@ def extract_code(completion: str) -> str:
     return re.sub(r"\A(?:[ \t\r]*\n)+", "", text).rstrip()
 
 
-def program_of(completion: str, extraction: str) -> str:
-    """The program of an answer; `extraction` is one of EXTRACTIONS."""
-    return read_answer(completion).code if extraction == "reader" else extract_code(completion)
-
-
 def read_answer(completion: str) -> Reading:
     """The program that a careful reader would take from an answer, and by which rule."""
     if len(completion) > LONGEST:  # 2,048 tokens of a program are shorter; reading it would hold up the evaluation
@@ -124,6 +140,33 @@ def read_answer(completion: str) -> Reading:
     if (inner := _without_prose(text)) is not None:
         return _tidy(inner, prefix + "prose_around")
     return _tidy(extract_code(text), prefix + "whole")
+
+
+def _by_reader(completion: str) -> str:
+    return read_answer(completion).code
+
+
+RULES: dict[str, Callable[[str], str]] = {"contract": extract_code, "reader": _by_reader}
+EXTRACTIONS = tuple(RULES)
+
+
+def program_of(completion: str, extraction: str) -> str:
+    """The program of an answer; `extraction` is a key of RULES."""
+    return RULES[extraction](completion)
+
+
+def take(completion: str, extraction: str) -> Taken:
+    """The program that `extraction` takes and, where it is one of COMPARED, what the other one takes."""
+    form = contract_form(completion)
+    if extraction not in COMPARED:
+        return Taken(program_of(completion, extraction), form)
+    reading = read_answer(completion)
+    programs = {"contract": extract_code(completion), "reader": reading.code}
+    code = programs.pop(extraction)
+    [(beside, beside_code)] = programs.items()
+    if beside_code == code:
+        return Taken(code, form, reading.rule)
+    return Taken(code, form, reading.rule, beside, beside_code)
 
 
 def _tidy(code: str, rule: str) -> Reading:

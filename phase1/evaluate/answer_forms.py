@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from phase1.contract.extraction import EXTRACTIONS
+from phase1.contract.extraction import COMPARED
 from phase1.contract.records import EXEC_SUCCESS, Record
 
 
@@ -30,7 +30,7 @@ def extraction_summary(records: Sequence[Record]) -> dict[str, JsonValue] | None
         "rules": dict(Counter(r.rule for r in known).most_common()),
         "differ": sum(r.other is not None for r in records),
     }
-    for extraction in EXTRACTIONS:
+    for extraction in COMPARED:
         accepted = succeeded = 0
         for r in records:
             other = r.other if r.other is not None and r.other["extraction"] == extraction else None

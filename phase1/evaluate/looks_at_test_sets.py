@@ -46,7 +46,7 @@ def note_looks(evaluation: Path, datasets: Iterable[str], step: int | None, mode
         limit: how many problems of each set are asked; None for all.
     """
     for dataset in datasets:
-        if EVAL_SETS[dataset].test_only:
+        if dataset in EVAL_SETS and EVAL_SETS[dataset].test_only:  # a stored evaluation may hold a set that is gone
             look = {
                 "dataset": dataset,
                 "step": step,

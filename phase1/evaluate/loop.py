@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from phase1.contract.extraction import contract_form, extract_code, read_answer
+from phase1.contract.extraction import take
 from phase1.contract.problems import Problem
 from phase1.contract.records import NO_ANSWER, Completion, Record, RecordLog
 from phase1.contract.state.evaluation_run import EvaluationRun
@@ -183,21 +183,17 @@ async def judge_completion(judge: Judge, problem: Problem, completion: Completio
 
     Where the contract's order and a careful reader take different programs, both are judged.
     """
-    reading = read_answer(completion.completion)
-    programs = {"contract": extract_code(completion.completion), "reader": reading.code}
-    measured = judge.config.extraction
-    beside = "reader" if measured == "contract" else "contract"
-    code = programs[measured]
-    record = Record(**asdict(completion), code=code, form=contract_form(completion.completion), rule=reading.rule)
+    taken = take(completion.completion, judge.config.extraction)
+    record = Record(**asdict(completion), code=taken.code, form=taken.form, rule=taken.rule)
     if completion.finish_reason in NO_ANSWER:
         record = dataclasses.replace(record, error_type="api_error", detail=completion.error or "")
     else:
-        verdict = await judge.judge(problem.program(code), problem.test_cases)
+        verdict = await judge.judge(problem.program(taken.code), problem.test_cases)
         record = dataclasses.replace(record, **asdict(verdict))
-        if programs[beside] != code:
-            other = asdict(await judge.judge(problem.program(programs[beside]), problem.test_cases))
+        if taken.beside:
+            other = asdict(await judge.judge(problem.program(taken.beside_code), problem.test_cases))
             kept = {key: other[key] for key in KEPT_OF_OTHER}
-            record.other = {"extraction": beside, "code": programs[beside], **kept}
+            record.other = {"extraction": taken.beside, "code": taken.beside_code, **kept}
     record.finished = time.time()
     return record
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from phase1.checkpoints.keep import KeptModel
+from phase1.files import read_json
 from phase1.handoff.handoff import Handoff
 
 

@@ -51,7 +51,8 @@ TRAINERS = {
         ),
     ),
 }
-VERL_OF_FSDP, REQUIREMENTS_OF_ENGINE = "verl==0.7.0", "requirements-latest.txt"  # what to install for each
+# What to install for each; requirements-latest.txt and requirements-latest-cpu.txt pin the second.
+VERL_OF_FSDP, VERL_OF_ENGINE, REQUIREMENTS_OF_ENGINE = "verl==0.7.0", "verl==0.9.1", "requirements-latest.txt"
 
 
 # ---------------------------------------------------------------------------------------------------------- settings

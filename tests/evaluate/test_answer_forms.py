@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
+from phase1.contract.extraction import RULES
 from phase1.contract.identity import Identity
 from phase1.contract.problems import Problem
-from phase1.contract.prompts import answer
+from phase1.contract.prompts import END_TAG, answer
 from phase1.contract.records import Completion, RecordLog, read_records
 from phase1.contract.state.evaluation_run import EvaluatedModel
 from phase1.evaluate.answer_forms import extraction_summary
@@ -85,6 +86,14 @@ def test_the_rates_do_not_depend_on_which_was_measured(records):
     assert summaries[0]["contract"]["accepted_at_1"] == 2 / 6 and summaries[0]["reader"]["accepted_at_1"] == 5 / 6
     assert summaries[0]["forms"] == {"code_tag": 3, "fence": 2, "whole": 1}
     assert summaries[0]["differ"] == 3
+
+
+def test_a_further_rule_is_one_line_and_measured_alone(monkeypatch):
+    monkeypatch.setitem(RULES, "last_line", lambda text: text.splitlines()[-1])
+    wrong, right = records = judged("last_line", [answer(SQUARE), f"{answer('print(7)')}\n{SQUARE}"])
+    assert (wrong.code, right.code) == (END_TAG, SQUARE) and right.accepted and not wrong.accepted
+    assert [(r.form, r.rule, r.other) for r in records] == [("code_tag", "", None)] * 2
+    assert extraction_summary(records) is None, "what contract and reader take was not judged"
 
 
 def test_records_of_older_files_are_read_and_say_nothing(records, tmp_path):

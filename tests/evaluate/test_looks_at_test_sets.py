@@ -21,6 +21,11 @@ def looked(sides) -> tuple[Path, Path]:
     return sides
 
 
+def test_a_set_that_is_not_in_the_registry_is_no_test_only_one(tmp_path):
+    note_looks(tmp_path / "eval", ["a set of another version"], None, Path("/models/base"), None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_report_says_how_often_the_test_sets_were_looked_at(looked, tmp_path):
     base, better = looked
     done = compare(tmp_path, base / "metrics.json", better / "metrics.json")

@@ -194,27 +194,6 @@ def test_wandb_without_a_login_logs_offline_and_says_so(env):
     assert "WANDB_MODE=offline" not in words(env | {"LOGGER": "console,wandb", "WANDB_API_KEY": "k"})
 
 
-def test_the_engine_trainers_command_names_its_own_module_hook_and_keys(env, engine_verl):
-    got = words(env | {"PYTHONPATH": str(engine_verl)})  # a verl without the fsdp trainer: engine is the default
-    assert {
-        "VERL_USE_EXTERNAL_MODULES=phase1_engine_hook",
-        "PHASE1_COMPILE=0",
-        "PHASE1_ACTIVATION_MEMORY_BUDGET=0",
-        "PHASE1_BALANCE=1",
-        "PHASE1_SCHEDULE_STEPS=16",
-        "verl.trainer.sft_trainer",
-        f"model.path={env['MODEL_PATH']}",
-        "optim.lr_scheduler_type=cosine",
-        "optim.lr=2e-5",
-        "optim.betas=[0.9,0.95]",
-        "engine.strategy=fsdp2",
-        "engine.model_dtype=fp32",
-        "data.pad_mode=no_padding",
-        "checkpoint.save_contents=[model,optimizer,extra,hf_model]",
-    } <= set(got)
-    assert not {w for w in got if w.startswith(("model.partial_pretrain", "optim.lr_scheduler="))}
-
-
 def test_rows_are_dealt_out_as_they_come_where_asked_for(env, engine_verl):
     assert "PHASE1_BALANCE=0" in words(env | {"PYTHONPATH": str(engine_verl)}, "data.balance_dp_token=False")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from phase1.train.step_log import Step, console_steps
-from phase1.train.verl_version import SETTINGS, TRAINERS
+from phase1.train.verl_version import REQUIREMENTS_OF_ENGINE, SETTINGS, TRAINERS, VERL_OF_ENGINE, VERL_OF_FSDP
 from tests.train.sft_runs import job_of, words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +26,20 @@ def installed(trainer: str, path: str) -> Path:
     if not found:
         pytest.skip(f"{SITES[trainer]} is not there: setup_cpu.sh makes it")
     return found[0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "file"),
+    [
+        (VERL_OF_FSDP, "requirements.txt"),
+        (VERL_OF_FSDP, "requirements-cpu.txt"),
+        (VERL_OF_ENGINE, REQUIREMENTS_OF_ENGINE),
+        (VERL_OF_ENGINE, "requirements-latest-cpu.txt"),
+    ],
+)
+def test_the_requirements_pin_the_version_that_is_named(wanted, file):
+    pins = [line.split()[0] for line in (ROOT / file).read_text().splitlines() if line.startswith("verl==")]
+    assert pins == [wanted]
 
 
 LOGGED = {  # what the trainers hand to their logger (training_step, fit), and what is to be read
@@ -117,3 +131,24 @@ def test_both_trainers_get_the_same_hyperparameters(env, engine_verl):
     assert jobs["engine"].keys() - jobs["fsdp"].keys() == extra
     shared = jobs["fsdp"].keys() & jobs["engine"].keys()
     assert {k: jobs["fsdp"][k] for k in shared} == {k: jobs["engine"][k] for k in shared} and len(shared) > 28
+
+
+def test_the_engine_trainers_command_names_its_own_module_hook_and_keys(env, engine_verl):
+    got = words(env | {"PYTHONPATH": str(engine_verl)})  # a verl without the fsdp trainer: engine is the default
+    assert {
+        "VERL_USE_EXTERNAL_MODULES=phase1_engine_hook",
+        "PHASE1_COMPILE=0",
+        "PHASE1_ACTIVATION_MEMORY_BUDGET=0",
+        "PHASE1_BALANCE=1",
+        "PHASE1_SCHEDULE_STEPS=16",
+        "verl.trainer.sft_trainer",
+        f"model.path={env['MODEL_PATH']}",
+        "optim.lr_scheduler_type=cosine",
+        "optim.lr=2e-5",
+        "optim.betas=[0.9,0.95]",
+        "engine.strategy=fsdp2",
+        "engine.model_dtype=fp32",
+        "data.pad_mode=no_padding",
+        "checkpoint.save_contents=[model,optimizer,extra,hf_model]",
+    } <= set(got)
+    assert not {w for w in got if w.startswith(("model.partial_pretrain", "optim.lr_scheduler="))}

@@ -13,7 +13,14 @@ from phase1.train.estimate import checkpoint_bytes
 from phase1.train.job import ROOT, Job
 from phase1.train.preflight.outcome import Outcome, passes, warns
 from phase1.train.schedule import schedule_of
-from phase1.train.verl_version import REQUIREMENTS_OF_ENGINE, TRAINERS, VERL_OF_FSDP, has_trainer, verl_folder
+from phase1.train.verl_version import (
+    REQUIREMENTS_OF_ENGINE,
+    TRAINERS,
+    VERL_OF_ENGINE,
+    VERL_OF_FSDP,
+    has_trainer,
+    verl_folder,
+)
 
 
 def trainer(job: Job) -> Outcome:
@@ -33,7 +40,7 @@ def trainer(job: Job) -> Outcome:
         )
     if not (verl / wanted.needs).is_dir():
         raise BadInput(
-            f"{verl}: too old for TRAINER={job.trainer}, which is made for verl 0.9.1; pip install -r "
+            f"{verl}: too old for TRAINER={job.trainer}, which is made for {VERL_OF_ENGINE}; pip install -r "
             f"{REQUIREMENTS_OF_ENGINE}, or TRAINER=fsdp"
         )
     return passes(said)
