@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from phase1.judge.box import Box
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import judge_all, open_judge
 from phase1.judge.sandbox import LocalSandbox
@@ -216,19 +217,20 @@ def test_starts_that_interleave_get_numbers_of_their_own(monkeypatch):
 
 def test_a_lost_sandbox_is_counted_and_its_program_judged_again(monkeypatch):
     killed = []
-    frame = LocalSandbox._frame
-
-    async def kill_once(self, box, patience):
-        if not killed:
-            killed.append(box.number)
-            await self._ask({"op": "kill", "id": box.number})
-            await asyncio.shield(box.exited)
-            box.ahead = b""
-        return await frame(self, box, patience)
+    frame = Box.frame
 
     async def lose_one():
         async with open_judge(JudgeConfig(workers=1)) as judge:
-            monkeypatch.setattr(LocalSandbox, "_frame", kill_once)
+
+            async def kill_once(box, patience):
+                if not killed:
+                    killed.append(box.number)
+                    await judge.backend._ask({"op": "kill", "id": box.number})
+                    await asyncio.shield(box.exited)
+                    box.ahead = b""
+                return await frame(box, patience)
+
+            monkeypatch.setattr(Box, "frame", kill_once)
             program = "import time\ntime.sleep(0.1)\nprint(input())"
             verdict = await judge.judge(program, stdin(("a\n", "a"), ("b\n", "b"), ("c\n", "c")))
             return verdict, judge.info["lost_sandboxes"]

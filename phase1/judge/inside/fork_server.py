@@ -1,15 +1,13 @@
 """What runs inside the sandbox: a fork-server that compiles a program once and forks once a test.
 
-It is PID 1 of its pid namespace, so `kill(-1)` after a test reaches every process the test left behind, however it was
-detached. What a test costs beyond its own work is the fork: page tables copied, then every page copied that it or the
-fork-server writes to. So this file imports little and calls little between two forks, and rehearses a test beforehand.
+It is PID 1 of its pid namespace, so `kill(-1)` after a test reaches every process that the test left behind, however it
+was detached. What a test costs beyond its own work is the fork: page tables are copied, then every page that the test
+or the fork-server writes to. So this file imports little, calls little between two forks, and rehearses a test first.
 
-File descriptors it is started with: 0, 1, 2 files in memory that serve every test as stdin, stdout and stderr, 3 the
-judge's socket, 4 a file in memory for the reports of assert tasks. Nothing it knows is secret: the expected outputs
-stay outside. Nor can a test read its memory: neither is dumpable, so /proc/PID/mem, maps and fd are closed to others.
-
-Protocol, little-endian. In: u32 length, a marshalled dict (`serve` names the keys), then for each stdin test u64
-length and the bytes. Out: frames of RESULT with three byte strings (stdout, tail of stderr, report).
+File descriptors that it is started with: 0, 1 and 2, files in memory that serve every test as stdin, stdout and stderr;
+3, the socket to the judge (protocol.py); 4, a file in memory for the reports of assert tasks. Nothing it knows is
+secret: the expected outputs stay outside. Nor can a test read its memory: neither is dumpable, so /proc/PID/mem, maps
+and fd are closed to others.
 """
 
 import _signal
@@ -24,6 +22,20 @@ from _thread import allocate_lock
 
 from phase1.judge.inside.asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
 from phase1.judge.inside.ending import end
+from phase1.judge.inside.protocol import (
+    COMPILED,
+    CPU,
+    DIRTY,
+    DONE,
+    ERR_TAIL,
+    EXITED,
+    IDLE,
+    MEMORY,
+    SIGNALLED,
+    SOCKET,
+    WALL,
+    Stream,
+)
 from phase1.judge.inside.stage import (
     PROGRAM_FILE,
     count_recursion_from,
@@ -35,34 +47,34 @@ from phase1.judge.inside.stage import (
     write_file,
 )
 
-SOCKET = 3
-# kind, code, cpu us, wall us, peak RSS bytes, bytes of stdout in all, lengths of the three byte strings
-RESULT = "<BIQQQQIII"
-COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE = range(9)
-ERR_TAIL = 2048
-ROOM = 64 << 20  # bytes
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+    from typing import NoReturn
+
+    from phase1.judge.inside.asserts import Job
+
+ROOM = 64 << 20  # bytes of address space that the fork-server has beyond a test's limit
 BIG = 1 << 18  # bytes; a longer output passes through no memory of this process, which the next test would inherit
 SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
 FINALLY = 8  # more of them may be nested so deeply that compiling takes for ever
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
-ALONE = (
-    os.getpid() == 1
-)  # in a pid namespace of our own; otherwise only process groups and /proc stand between us and others
+# In a pid namespace of our own; otherwise only process groups and /proc tell a test from other processes.
+ALONE = os.getpid() == 1
 
 _close, _exit, _fork, _monotonic = os.close, os._exit, os.fork, time.monotonic
 _setrlimit = resource.setrlimit
 _sigmask, _sigtimedwait = _signal.pthread_sigmask, _signal.sigtimedwait
-_bytes = int.to_bytes
 _wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
 _lseek, _pread, _pwrite, _ftruncate = os.lseek, os.pread, os.pwrite, os.ftruncate
 
 
-# ------------------------------------------------------------------------------------------------- inside a test's
-# process
-def run_stdin(code, main, frozen):
+# --------------------------------------------------------------------------------------------- in a test's process
+def run_stdin(code: "CodeType", main: list[dict[str, object]], frozen: bool) -> "NoReturn":
     """Run a stdin program to its end; never returns. `main` and `frozen`: as ending.end takes them."""
-    ended = []
+    ended: list[BaseException] = []
     try:
         exec(code, main[0])
     except BaseException as e:
@@ -71,106 +83,30 @@ def run_stdin(code, main, frozen):
 
 
 # -------------------------------------------------------------------------------------------------------------- PID 1
-def libc_function(name):
-    """A function of libc as one of integers, without the cost of ctypes; None where `_ctypes` was not built."""
+def libc_function(name: str) -> "Callable[..., int] | None":
+    """A function of the C library, of integers, without the cost of ctypes; None where `_ctypes` was not built."""
     try:
         import _ctypes
 
-        address, call = _ctypes.dlsym(_ctypes.dlopen(None, 0), name), _ctypes.call_function
+        address, call = _ctypes.dlsym(_ctypes.dlopen(None, 0), name), _ctypes.call_function  # type: ignore[arg-type]
         return lambda *args: call(address, args)
     except (ImportError, OSError, AttributeError):
         return None
 
 
-def waitpid_quietly(pid, _, options):
-    """The C function: 0 while all live, -1 where there is no child."""
+def waitpid_quietly(pid: int, _: int, options: int) -> int:
+    """waitpid as in C: 0 while all children run, -1 where there is none."""
     try:
         return _waitpid(pid, options)[0]
     except ChildProcessError:
         return -1
 
 
-class Stream:
-    """Buffered reading from and writing to the judge's socket. Its end is ours: without the judge nothing may run."""
-
-    def __init__(self):
-        self.ahead, self.out = b"", []
-        self.held, self.sent = 0, 0.0
-
-    def read(self, size):
-        parts = []
-        while size:
-            if not self.ahead:
-                self.flush()
-                self.ahead = os.read(SOCKET, 1 << 16)
-                if not self.ahead:
-                    _exit(0)
-            part, self.ahead = self.ahead[:size], self.ahead[size:]
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-    def read_to_stdin(self, size):
-        """Put `size` bytes of input into the file that is the test's stdin."""
-        part, self.ahead = self.ahead[:size], self.ahead[size:]
-        done = 0
-        while True:
-            while part:
-                wrote = _pwrite(0, part, done)
-                part, done = part[wrote:], done + wrote
-            if done == size:
-                break
-            self.flush()
-            part = os.read(SOCKET, min(size - done, 1 << 20))
-            if not part:
-                _exit(0)
-        _ftruncate(0, size)  # the test before may have had more, or written to it
-        _lseek(0, 0, 0)
-
-    def send(self, kind, code=0, cpu=0.0, wall=0.0, rss=0, total=0, out=b"", err=b"", report=b"", file=0):
-        """A frame. `file`: bytes of stdout to send straight from its file, instead of `out`."""
-        self.out += (
-            _bytes(kind, 1, "little"),
-            _bytes(code, 4, "little"),
-            _bytes(int(cpu * 1e6), 8, "little"),
-            _bytes(int(wall * 1e6), 8, "little"),
-            _bytes(rss, 8, "little"),
-            _bytes(total, 8, "little"),
-            _bytes(len(out) + file, 4, "little"),
-            _bytes(len(err), 4, "little"),
-            _bytes(len(report), 4, "little"),
-            out,
-        )
-        if file:
-            self.flush()
-            sent = 0
-            while sent < file:
-                sent += os.sendfile(SOCKET, 1, sent, file - sent)
-        self.out += err, report
-        self.held += len(out) + 64
-        # A frame a test would wake the judge a thousand times a second; late frames would stall it.
-        if self.held > 32768 or _monotonic() - self.sent > 0.02:
-            self.flush()
-
-    def flush(self):
-        if not self.out:
-            return
-        data = memoryview(b"".join(self.out))
-        self.out, self.held, self.sent = [], 0, _monotonic()
-        while data:
-            data = data[os.write(SOCKET, data) :]
-
-    def finish(self):
-        """Send what is left, then take in what the judge is still writing until it hangs up: to close on it would cost
-        frames."""
-        self.flush()
-        while os.read(SOCKET, 1 << 20):
-            pass
-        _exit(0)
+any_child: "Callable[[int, int, int], int]" = waitpid_quietly  # `serve` takes that of C where it can be had
 
 
-def family():
-    """(CPU seconds, resident bytes, whether any thread wants the CPU) over every process but this one; None without
+def family() -> tuple[float, int, bool] | None:
+    """(CPU seconds, resident bytes, whether any thread wants the CPU) of all processes but this one; None without
     /proc."""
     ticks = pages = 0
     busy = False
@@ -195,8 +131,8 @@ def family():
     return (ticks / TICK, pages * PAGE, busy) if names else None
 
 
-def stat_fields(path):
-    """The fields of a /proc stat file from the state on (the command's name before it may hold anything)."""
+def stat_fields(path: str) -> list[bytes]:
+    """The fields of a /proc stat file from the state on; the command's name before it may hold anything."""
     fd = os.open(path, os.O_RDONLY)
     try:
         data = os.read(fd, 4096)
@@ -205,9 +141,9 @@ def stat_fields(path):
     return data[data.rindex(b")") + 2 :].split()
 
 
-def descendants():
+def descendants() -> list[int]:
     """Process ids below this one; only where there is no pid namespace (--unsafe)."""
-    parents = {}
+    parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -222,22 +158,36 @@ def descendants():
     return found
 
 
-def kill_all():
+def kill_all() -> None:
     """SIGKILL every process of the test."""
     for pid in [-1] if ALONE else descendants():
-        try:  # noqa: SIM105
+        try:  # noqa: SIM105 contextlib is a module more in every fork
             os.kill(pid, SIGKILL)
         except OSError:
             pass
 
 
-def wait_for(pid, job):
-    """Wait for a test's process while holding its family to the limits; returns (kind, code, cpu s, rusage).
+def over_limit(job: "Job", cpu: float, idle: float, resident: int, wall: float) -> int | None:
+    """The limit that a test is beyond, as a kind of end; times in seconds, `resident` in bytes."""
+    if cpu > job["cpu"]:
+        return CPU
+    if resident > job["memory_family"]:
+        return MEMORY
+    if idle > job["idle"]:
+        return IDLE
+    return WALL if wall > job["wall"] else None
 
-    CPU time decides, as the scheduler counts it; RLIMIT_CPU counts ticks, which a busy machine can double, and is there
-    only for want of /proc. The idle limit is for sleepers and counts only moments at which no thread of the test wants
-    the CPU, so a busy machine cannot turn a slow program into a timeout; the wall limit is far out, for what escapes
+
+def wait_for(pid: int, job: "Job") -> tuple[int, int, float, resource.struct_rusage]:
+    """Wait for a test's process, and kill it when it, with its children, goes beyond a limit.
+
+    CPU time decides, as the scheduler counts it. RLIMIT_CPU counts ticks, which a busy machine can double, and is used
+    only without /proc. The idle limit is for sleepers and counts only moments at which no thread of the test wants the
+    CPU, so that a busy machine cannot turn a slow program into a timeout. The wall limit is far out, for what escapes
     both. Each test of an assert task has the limits to itself: a new report starts them afresh.
+
+    Returns:
+        (kind of end, exit status or signal, CPU seconds, what the kernel says that it used).
     """
     started = seen = _monotonic()
     idle = cpu = base = 0.0
@@ -263,17 +213,7 @@ def wait_for(pid, job):
             idle += 0.0 if look[2] else step
             if size != reported:
                 reported, base, idle = size, cpu, 0.0
-            over = (
-                CPU
-                if cpu - base > job["cpu"]
-                else MEMORY
-                if look[1] > job["memory_family"]
-                else IDLE
-                if idle > job["idle"]
-                else WALL
-                if now - started > job["wall"]
-                else None
-            )
+            over = over_limit(job, cpu=cpu - base, idle=idle, resident=look[1], wall=now - started)
         if over is not None and verdict is None:
             verdict = over
             kill_all()
@@ -287,16 +227,18 @@ def wait_for(pid, job):
     return EXITED, os.WEXITSTATUS(status), cpu, usage
 
 
-def bury():
-    """Kill and reap what a test left. Without a child no process is left at all: every orphan becomes our child."""
+def bury() -> None:
+    """Kill and reap what a test left. Where no child is left there is no process at all: every orphan becomes our
+    child."""
     while (done := any_child(-1, 0, WNOHANG)) != -1:
         if not done:
             kill_all()
             any_child(-1, 0, 0)
 
 
-def take(fd, cap, last=False):
-    """(bytes that a file holds, its content); empties it. Over `cap` only the first ERR_TAIL bytes, or the last."""
+def take(fd: int, cap: int, last: bool = False) -> tuple[int, bytes]:
+    """Empty a file. Returns (bytes that it held, its content): of more than `cap` bytes only the first ERR_TAIL, or the
+    last."""
     size = _lseek(fd, 0, 2)
     data = b""
     if size:
@@ -307,8 +249,8 @@ def take(fd, cap, last=False):
     return size, data
 
 
-def clean():
-    """Empty /tmp and /dev/shm. False when a new sandbox is the surer way."""
+def clean() -> bool:
+    """Empty /tmp and /dev/shm. Returns False where that is not simple, so that a new sandbox is safer."""
     for folder in ("/tmp", "/dev/shm") if ALONE else ():
         try:
             names = os.listdir(folder)
@@ -323,30 +265,25 @@ def clean():
     return True
 
 
-def serve():
+def serve() -> None:
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
-    sys.modules.pop("phase1.judge.inside.asserts", None)  # a program has no business to see it
+    for name in ("asserts", "protocol"):  # a program has no business to see them
+        sys.modules.pop(f"phase1.judge.inside.{name}", None)
     global any_child
-    any_child = (
-        libc_function("waitpid") or waitpid_quietly
-    )  # the exception that says "none" would cost more than the call
+    # That of C, since the exception by which Python says "no child" costs more than the call.
+    any_child = libc_function("waitpid") or waitpid_quietly
     prctl = libc_function("prctl")
     if prctl:
         prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE 0: no ptrace, no /proc/1/mem, for the tests share our uid
         if not ALONE:
             prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     stream = Stream()
-    # A PID 1 is deaf to its children's signals but for those it handles; SIGINT has Python's handler, for the children.
+    # PID 1 gets no signals but those it handles; SIGINT has Python's handler, which the children need.
     _sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
     os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
     # Where a cgroup bounds this sandbox, resident memory counts, and address space that nobody touches is free.
     resident = os.environ.pop("PHASE1_CGROUP", None) is not None
-    job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
-    # Keys: program, kind (stdin | assert), count, cpu, idle, wall, wall_blind (s), memory, memory_family, file_size
-    # (bytes),
-    # processes, output_cap (bytes), max_timeouts, path (list), first (test), late (timeouts just before it); for assert
-    # tasks
-    # setup, tests, entry_point, modules, marker.
+    job: Job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
     sys.path[:] = job["path"]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
@@ -443,11 +380,18 @@ def serve():
     stream.finish()
 
 
-def compile_apart(job, resident):
-    """Try a compilation that may explode in a process of its own, under a test's limits; returns None if it holds, else
-    a kind.
+def compile_apart(job: "Job", resident: bool) -> int | None:
+    """Try a compilation that may explode, in a process of its own and under a test's limits.
 
-    Each `finally` that stands in another doubles the code: 19 of them take plain python3 six seconds and 1.5 GB.
+    Each `finally` inside another one doubles the code: 19 of them take plain python3 six seconds and 1.5 GB. Data
+    preparation and the SandboxFusion adapter also compile in processes of their own. This one stays apart from theirs,
+    because it is part of what lives in the sandbox, and its limits are those of the test.
+
+    Args:
+        resident: resident memory is limited, by a cgroup, and not address space.
+
+    Returns:
+        None if the program can be compiled, or fails to in the usual way; else how the process ended, as `wait_for`.
     """
     pid = _fork()
     if pid == 0:
@@ -465,7 +409,7 @@ def compile_apart(job, resident):
     return None if (kind, status) == (EXITED, 0) else kind
 
 
-def rehearsal():
+def rehearsal() -> None:
     """A program as they come; only its code is used."""
     print(int(input()), *map(int, input().split()), sep=" ")
     for line in sys.stdin:
@@ -473,8 +417,9 @@ def rehearsal():
     sys.stdin.readline(), sys.stdin.read(), sys.stdin.buffer.read()
 
 
-def rehearse():
-    """Do once what every test does: what this fills (buffers, caches of attributes) is no page to copy in each test."""
+def rehearse() -> None:
+    """Do once what every test does: the memory that this fills (buffers, caches of attributes) need not be copied in
+    each test."""
     _pwrite(0, b"0\n1 2\nx\n", 0)
     exec(rehearsal.__code__, {"__builtins__": builtins, "sys": sys})
     gc.freeze()  # nothing of ours is the program's
