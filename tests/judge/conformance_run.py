@@ -32,7 +32,7 @@ from phase1.judge.outcomes import ProcessEnd, Task, TestRun
 from phase1.judge.verdict import Verdict
 from tests.judge.conformance_programs import Program
 
-PATIENCE = 30  # s a reference may take
+PATIENCE = 120  # s a reference may take
 REPEATS = 2  # of each program in the judge
 CONFIG = JudgeConfig(workers=2, run_timeout=10.0, compare="exact")
 COMPILE_ERRORS = ("SyntaxError", "IndentationError", "TabError")

@@ -72,7 +72,7 @@ async def main() -> None:
     cases = {"type": "codecontests", "tests": [{"input": "", "output": "contained\n"}] * 2}
     control = {"type": "codecontests", "tests": [{"input": f"{w}\n", "output": f"{w} 2 [] []\n"} for w in ("a", "b")]}
     names = sys.argv[1:] or list(PROGRAMS)
-    async with open_judge(JudgeConfig(workers=2, run_timeout=1, memory_limit_mb=256)) as judge:
+    async with open_judge(JudgeConfig(workers=2, run_timeout=0.5, memory_limit_mb=256)) as judge:
         results["info"] = judge.info
         launcher = judge.backend.process.pid
 
