@@ -167,7 +167,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "timeouts" else ()) for n in PROGRAMS])
 def test_verdicts_equal_the_local_judges(world, name):
     runner, _, fusion, local = world
     program, cases = PROGRAMS[name]
