@@ -51,11 +51,11 @@ from phase1.contract.records import NO_ANSWER
 from phase1.files import BadInput, finite, read_jsonl, replacing, run_script, run_stamp, write_json
 from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
 from phase1.judge.judge import judge_all, open_judge
-from phase1.judge.probes import ESSENTIAL, MEANING
 from phase1.judge.verdict import Verdict
 
 
 def main() -> int:
+    """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--probe",
@@ -77,25 +77,11 @@ def main() -> int:
 
 
 async def print_probes(config: JudgeConfig) -> int:
-    """Open the judge without asking more of it than --unsafe does, and print what its probes saw."""
+    """Open the judge whatever its probes see, and print what they saw. Returns the exit code."""
     async with open_judge(replace(config, unsafe=True)) as judge:
-        info = judge.info
-    if config.judge != "local":
-        print(
-            f"mode         {info['mode']}: {info['healthy']} of {len(config.sandbox_urls)} servers run "
-            "programs; what they isolate cannot be tried from here"
-        )
-        return 0
-    interpreter = info.get("interpreter", {})
-    print(f"mode         {info['mode']}\ninterpreter  {interpreter.get('version')} {interpreter.get('path')}")
-    print("packages     " + (", ".join(f"{k} {v}" for k, v in info.get("packages", {}).items()) or "none") + "\n")
-    for name, held in info.get("probes", {}).items():
-        print(
-            f"{name:16} {'holds' if held else 'FAILS'}  {MEANING[name]}"
-            + (f": {info['leaks'][name]}" if not held else "")
-        )
-    failed = [name for name in ESSENTIAL if not info.get("probes", {}).get(name)]
-    return 0 if config.unsafe or not failed else 1
+        info = judge.backend.info
+    print("\n".join(info.lines()))
+    return 1 if info.missing and not config.unsafe else 0
 
 
 def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:

@@ -69,4 +69,8 @@ def _same_line(want: str, got: str) -> bool:
     return abs(b - a) / max(abs(a), 1e-10) < 1e-5  # inf - inf and nan compare false, as there
 
 
-_RULES = {"tokens": _tokens, "verl": _verl, "sandboxfusion": _sandboxfusion, "exact": lambda a, b: a == b}
+def _exact(expected: bytes, actual: bytes) -> bool:
+    return expected == actual
+
+
+_RULES = {"tokens": _tokens, "verl": _verl, "sandboxfusion": _sandboxfusion, "exact": _exact}

@@ -15,17 +15,29 @@ from phase1.judge.compare import MODES
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """How to judge. `workers` 0 = all cores but `reserve_cores`; `run_timeout` CPU seconds and memory a test."""
+    """How to judge.
 
-    judge: str = "local"  # local | sandbox_fusion
-    compare: str = "tokens"  # tokens | verl | sandboxfusion | exact
+    Attributes:
+        judge: where programs run, `local` or `sandbox_fusion`.
+        compare: the rule for outputs, one of `phase1.judge.compare.MODES`.
+        workers: programs judged at a time; 0 means one for each core that this process may use, less `reserve_cores`.
+        reserve_cores: cores left to others, such as vLLM; at least one program is judged at a time all the same.
+        run_timeout: CPU seconds a test; a problem's own `time_limit` takes precedence.
+        memory_limit_mb: MiB a test; a problem's own `memory_limit_mb` takes precedence.
+        sandbox_urls: SandboxFusion servers, for `sandbox_fusion`.
+        unsafe: judge even where the sandbox does not isolate.
+        extraction: which program of an answer is judged, one of `phase1.contract.extraction.EXTRACTIONS`.
+    """
+
+    judge: str = "local"
+    compare: str = "tokens"
     workers: int = 0
     reserve_cores: int = 0
     run_timeout: float = 30.0
     memory_limit_mb: int = 1024
     sandbox_urls: tuple[str, ...] = ()
     unsafe: bool = False
-    extraction: str = "contract"  # contract | reader: whose program of an answer is measured
+    extraction: str = "contract"
 
     def identity(self) -> dict[str, JsonValue]:
         """What a verdict depends on: what run.json keeps, and what two evaluations must share to be comparable."""
@@ -39,7 +51,11 @@ class JudgeConfig:
 
 
 def add_judge_arguments(parser: argparse.ArgumentParser, answers: bool = True) -> None:
-    """Add the judge's flags, the same in every script that judges. `answers`: it takes programs from answers."""
+    """Add the judge's flags, the same in every script that judges.
+
+    Args:
+        answers: the script judges a model's answers, so `--extraction` is among the flags.
+    """
     group = parser.add_argument_group("judge", "where and how programs are run and compared (docs/judge.md)")
     group.add_argument("--judge", choices=("local", "sandbox_fusion"), default="local", help="where programs run")
     group.add_argument("--compare", choices=MODES, default="tokens", help="rule for outputs (phase1/judge/compare.py)")
@@ -51,10 +67,10 @@ def add_judge_arguments(parser: argparse.ArgumentParser, answers: bool = True) -
     )
     group.add_argument("--reserve_cores", type=int, default=0, help="cores left to others, such as vLLM")
     group.add_argument(
-        "--run_timeout", type=float, default=30.0, help="CPU seconds a test; a problem's time_limit goes first"
+        "--run_timeout", type=float, default=30.0, help="CPU seconds a test; a problem's time_limit takes precedence"
     )
     group.add_argument(
-        "--memory_limit_mb", type=int, default=1024, help="MiB a test; a problem's memory_limit_mb goes first"
+        "--memory_limit_mb", type=int, default=1024, help="MiB a test; a problem's memory_limit_mb takes precedence"
     )
     group.add_argument(
         "--sandbox_url", action="append", default=[], metavar="URL", help="a SandboxFusion server; repeatable"
@@ -71,19 +87,19 @@ def add_judge_arguments(parser: argparse.ArgumentParser, answers: bool = True) -
 
 
 def config_from(args: argparse.Namespace) -> JudgeConfig:
-    """The JudgeConfig of parsed `add_judge_arguments`."""
+    """The settings in parsed `add_judge_arguments`. Raises BadInput for a value outside its range."""
     if not 0 < args.run_timeout < 1e9 or args.memory_limit_mb <= 0 or args.workers < 0 or args.reserve_cores < 0:
         raise BadInput(
             "--run_timeout and --memory_limit_mb must be positive, --workers and --reserve_cores not negative"
         )
     return JudgeConfig(
-        args.judge,
-        args.compare,
-        args.workers,
-        args.reserve_cores,
-        args.run_timeout,
-        args.memory_limit_mb,
-        tuple(args.sandbox_url),
-        args.unsafe,
-        args.extraction,
+        judge=args.judge,
+        compare=args.compare,
+        workers=args.workers,
+        reserve_cores=args.reserve_cores,
+        run_timeout=args.run_timeout,
+        memory_limit_mb=args.memory_limit_mb,
+        sandbox_urls=tuple(args.sandbox_url),
+        unsafe=args.unsafe,
+        extraction=args.extraction,
     )

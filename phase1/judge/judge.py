@@ -1,4 +1,4 @@
-"""The judge: a program and a problem's tests in, a verdict out. The same program on the same tests is run once."""
+"""The judge: a program and a problem's tests in, a verdict out (contract 6). docs/judge.md tells what it guarantees."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -16,7 +17,6 @@ from phase1.files import BadInput
 from phase1.judge.compare import MODES
 from phase1.judge.config import JudgeConfig
 from phase1.judge.outcomes import Sandbox, Task
-from phase1.judge.probes import ESSENTIAL, probe
 from phase1.judge.sandbox import LocalSandbox
 from phase1.judge.sandbox_fusion import FusionSandbox
 from phase1.judge.verdict import Verdict, make_task, verdict_of
@@ -33,20 +33,28 @@ class Judge:
 
     @property
     def info(self) -> dict[str, JsonValue]:
-        """What goes into run.json: settings, what the backend is, and how many sandboxes were lost until now (0 is the
-        only good figure)."""
+        """What goes into run.json: settings, what the sandbox says of itself, and how many sandboxes were lost until
+        now (0 is the only good figure)."""
         return {
             "judge": self.config.judge,
             "compare": self.config.compare,
             "workers": self.config.parallel,
             "run_timeout": self.config.run_timeout,
             "memory_limit_mb": self.config.memory_limit_mb,
-            **self.backend.info,
+            **asdict(self.backend.info),
             "lost_sandboxes": self.backend.lost,
         }
 
     async def judge(self, program: str, test_cases: TestCases) -> Verdict:
-        """The verdict on a program; waits for a worker. The same program on the same tests is run once."""
+        """The verdict on a program; waits for a worker. The same program on the same tests is run once.
+
+        Args:
+            program: source text; a blank one is `empty_output`.
+            test_cases: of the problem, as a raw file has them (contract 4).
+
+        Raises:
+            BadInput: when `test_cases` breaks the contract.
+        """
         total = len(test_cases.get("tests") or test_cases.get("test_list") or [None])
         if not program.strip():
             return Verdict("empty_output", tests_total=total, detail="the answer holds no code")
@@ -66,7 +74,7 @@ class Judge:
 
 
 def _key(task: Task, cases: TestCases) -> bytes:
-    """Digest of a program with its tests, piecewise: the tests of one problem may be gigabytes."""
+    """Digest of a program with its tests, piece by piece: the tests of one problem may be gigabytes."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [task.program, json.dumps({k: v for k, v in cases.items() if k != "tests"}, sort_keys=True)]
     for part in parts:
@@ -80,47 +88,67 @@ def _key(task: Task, cases: TestCases) -> bytes:
 
 @contextlib.asynccontextmanager
 async def open_judge(config: JudgeConfig) -> AsyncIterator[Judge]:
-    """A judge to `await judge(program, test_cases)` on; closed on leaving, with every process it started."""
+    """A judge to `await judge(program, test_cases)` on; closed on leaving, with every process it started.
+
+    Raises:
+        BadInput: when programs cannot be run here as `config` asks, or the sandbox does not isolate them and `unsafe`
+            is not set.
+    """
     if config.compare not in MODES:
         raise BadInput(f"--compare {config.compare}: expected one of {', '.join(MODES)}")
-    local = LocalSandbox(config.parallel, config.unsafe) if config.judge == "local" else None
-    sandbox: Sandbox = local or FusionSandbox(config.sandbox_urls, config.parallel)
+    sandbox: Sandbox
+    if config.judge == "local":
+        sandbox = LocalSandbox(config.parallel, config.unsafe)
+    else:
+        sandbox = FusionSandbox(config.sandbox_urls, config.parallel)
     try:
         await sandbox.open()
-        if local is not None:
-            leaks = await probe(local)
-            local.info["probes"] = {name: not seen for name, seen in leaks.items()}
-            local.info["leaks"] = {name: seen for name, seen in leaks.items() if seen}
-            if not config.unsafe and (failed := [n for n in ESSENTIAL if leaks[n]]):
-                raise BadInput(
-                    f"the sandbox here does not hold: {failed[0]} ({leaks[failed[0]][:200]}); "
-                    "see python -m phase1.judge --probe, or judge with --judge sandbox_fusion or, knowing the "
-                    "risk, --unsafe"
-                )
+        if not config.unsafe and (missing := sandbox.info.missing):
+            raise BadInput(
+                f"the sandbox here does not hold: {missing[0]}; see python -m phase1.judge --probe, or judge with "
+                "--judge sandbox_fusion or, knowing the risk, --unsafe"
+            )
         yield Judge(config, sandbox)
     finally:
         await sandbox.close()
 
 
-def judge_all(items: Iterable[tuple[str, str, TestCases]], config: JudgeConfig) -> Iterator[tuple[str, Verdict]]:
-    """(key, program, test_cases) in, (key, verdict) out as they finish; takes items only as fast as it judges them."""
+class Judged(NamedTuple):
+    """A verdict with the key of what it is on."""
+
+    key: str
+    verdict: Verdict
+
+
+def judge_all(items: Iterable[tuple[str, str, TestCases]], config: JudgeConfig) -> Iterator[Judged]:
+    """Judge many programs. Items are taken only as fast as they are judged.
+
+    Args:
+        items: (key, program, test_cases) each.
+
+    Yields:
+        A verdict for each item, in the order in which they finish.
+
+    Raises:
+        BadInput: as `open_judge` and `Judge.judge`.
+    """
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
         judge = runner.run(stack.enter_async_context(open_judge(config)))
+
+        async def start(program: str, cases: TestCases) -> asyncio.Task[Verdict]:
+            return asyncio.ensure_future(judge.judge(program, cases))
+
         try:
             todo, running = iter(items), dict[asyncio.Task[Verdict], str]()
             while True:
                 while len(running) < 2 * config.parallel and (item := next(todo, None)) is not None:
                     key, program, cases = item
-
-                    async def start(program: str = program, cases: TestCases = cases) -> asyncio.Task[Verdict]:
-                        return asyncio.ensure_future(judge.judge(program, cases))
-
-                    running[runner.run(start())] = key
+                    running[runner.run(start(program, cases))] = key
                 if not running:
                     break
                 done, _ = runner.run(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
                 for finished in done:
-                    yield running.pop(finished), finished.result()
+                    yield Judged(running.pop(finished), finished.result())
         finally:
             runner.run(stack.aclose())

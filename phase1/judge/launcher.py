@@ -1,11 +1,16 @@
-"""Starting sandboxes: which interpreter, which isolation, one bubblewrap a program.
+"""Starting sandboxes, one bubblewrap a program, in a small process of its own.
 
-The judge starts one launcher process (this file as a script) and asks it over a socket for sandboxes. The launcher is
-small, so its forks are cheap however large the evaluator is; as root it makes the interpreter reachable for the
-unprivileged uid by a bind mount in a mount namespace of its own, so nothing is left behind; it drops the uid *before*
-bubblewrap, since root is exempt from RLIMIT_NPROC; and it kills every sandbox when the judge is gone, SIGKILL included.
+The judge starts one launcher and asks it over a socket for sandboxes. The launcher is small, so its forks are cheap
+however large the evaluator is. As root it makes the interpreter reachable for the unprivileged uid by a bind mount in a
+mount namespace of its own, so nothing is left behind; it drops the uid *before* bubblewrap, since root is exempt from
+RLIMIT_NPROC. It kills every sandbox when the judge is gone, however the judge ended.
 
-    python -I -S phase1/judge/launcher.py FD       # not for people: the judge runs it
+It runs isolated and without installed packages (`python -I -S`): this module, cgroup.py and seccomp.py import nothing
+but the standard library.
+
+Messages are JSON, one a packet. To the launcher: `{"op": "plan", "plan": Plan, "code": hex}` once, answered by
+`{"cgroup": version or null}`; `{"op": "start", "id", "memory"}` with the sandbox's end of its socket; `{"op": "kill",
+"id"}`. From it, when a sandbox ends: `{"id", "status", "oom", "stderr"}`.
 """
 
 from __future__ import annotations
@@ -20,10 +25,12 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
+
+from phase1.judge import cgroup, seccomp
 
 NOBODY = 65534
 ENVIRONMENT = {
@@ -32,12 +39,13 @@ ENVIRONMENT = {
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",  # the same program gets the same verdict every time
-    "MALLOC_ARENA_MAX": "1",  # an arena a thread takes 64 MiB of address space: threads would die at 15 under 1 GiB
+    "MALLOC_ARENA_MAX": "1",  # an arena a thread takes 64 MiB of address space: the 16th would not fit into 1 GiB
     "LD_BIND_NOW": "1",  # a symbol bound before the fork-server forks is not bound again in each test
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
+# What the interpreter in the sandbox runs: the modules of phase1/judge/inside/, compiled, from file descriptor 5.
 BOOT = """
 import builtins, marshal, os, sys
 for name, code in marshal.loads(os.pread(5, 1 << 20, 0)):
@@ -49,18 +57,46 @@ for name, code in marshal.loads(os.pread(5, 1 << 20, 0)):
     exec(code, module.__dict__)
 """
 TMP_BYTES, SHM_BYTES = 64 << 20, 16 << 20
-# Optional packages that contest programs use; each is shown to them where the judge's own environment has it.
-PROGRAM_PACKAGES = ("numpy", "scipy", "sortedcontainers")
 IDLE_CGROUPS = 64
 MOUNT_ROOTS = ("/mnt", "/media", "/srv", "/opt")
+CLONE_NEWNS = 0x00020000  # linux/sched.h
+MS_BIND, MS_PRIVATE_ALL = 0x1000, 0x4000 | 0x40000  # linux/mount.h: MS_BIND, and MS_REC | MS_PRIVATE
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
-# ----------------------------------------------------------------------------------------------------- system calls
+class Plan(NamedTuple):
+    """How to start every sandbox of a judge."""
+
+    bwrap: str | None  # path of bubblewrap; None: no isolation
+    features: list[str]  # the options that this bubblewrap knows
+    python: list[str]  # the interpreter and its flags
+    mounts: list[list[str]]  # (source, target) of what programs see beside /usr
+    proc: bool  # whether /proc can be mounted
+    seccomp: bool
+    cgroup: bool  # make a memory cgroup for each sandbox, where that can be done
+
+
+class _Running(NamedTuple):
+    """A sandbox that runs."""
+
+    id: int  # as the judge calls it
+    stderr: int  # file descriptor
+    group: cgroup.Cgroup | None
+
+
+class _Request(NamedTuple):
+    """A packet from the judge; an empty one when the judge is gone."""
+
+    data: bytes
+    files: list[int]
+
+
+# ------------------------------------------------------------------------------------------------ calls of the system
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def libc_call(name: str, *args: object) -> None:
-    """A libc function that returns 0 on success; OSError otherwise."""
+    """Call a function of the C library that returns 0 on success. Raises OSError otherwise."""
     if getattr(LIBC, name)(*args) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
 
@@ -93,150 +129,79 @@ def system_mounts() -> list[str]:
     return args
 
 
-def bwrap_argv(plan: dict) -> list[str]:
-    """The command line of one sandbox for a plan (`sandbox.LocalSandbox` makes it): interpreter, mounts, features."""
-    features = set(plan["features"])
-    args = [plan["bwrap"], "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
-    args += [
-        a
-        for a in ("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--as-pid-1", "--disable-userns")
-        if a in features
-    ]
-    args += [*system_mounts()]
-    for source, target in plan["mounts"]:
+def sandbox_argv(plan: Plan) -> list[str]:
+    """The command line of one sandbox."""
+    boot = [*plan.python, "-c", BOOT]
+    if not plan.bwrap:
+        return boot
+    args = [plan.bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    wanted = ("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--as-pid-1", "--disable-userns")
+    args += [option for option in wanted if option in plan.features]
+    args += system_mounts()
+    for source, target in plan.mounts:
         args += ["--ro-bind", source, target]
     args += ["--dir", "/dev"]
     for name in ("null", "zero", "full", "random", "urandom"):
         args += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-    if plan["proc"]:
+    if plan.proc:
         args += ["--proc", "/proc", "--symlink", "/proc/self/fd", "/dev/fd"]
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             args += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{name}"]
-    if "--size" in features:  # without a size a program could fill the machine's memory with files
+    if "--size" in plan.features:  # without a size a program could fill the machine's memory with files
         args += ["--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"]
     else:
         args += ["--dir", "/tmp"]
     args += ["--remount-ro", "/", "--chdir", "/tmp"]
-    if plan["filter"]:
+    if plan.seccomp:
         args += ["--seccomp", "6"]
-    return [*args, "--", *plan["python"], "-c", BOOT]
-
-
-# ------------------------------------------------------------------------------------------------------------ cgroups
-def own_cgroup() -> tuple[str, Path] | None:
-    """(version "1" or "2", directory) of a memory cgroup in which this process may make children; None elsewhere."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        mounts = [m.split() for m in Path("/proc/self/mounts").read_text().splitlines()]
-    except OSError:
-        return None
-    paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
-    for _, target, kind, options, *_ in mounts:
-        if kind == "cgroup" and "memory" in options.split(","):
-            path = next((p for c, p in paths.items() if "memory" in c.split(",")), None)
-            candidates = [] if path is None else [("1", Path(target + path)), ("1", Path(target))]
-        elif kind == "cgroup2" and "" in paths:
-            candidates = [("2", Path(target + paths[""])), ("2", Path(target))]
-        else:
-            continue
-        for version, folder in candidates:
-            if version == "2" and "memory" not in _read(folder / "cgroup.subtree_control").split():
-                # its children would have no memory controller, and turning it on is the administrator's choice
-                continue
-            trial = folder / f"phase1-judge-{os.getpid()}"
-            try:
-                trial.mkdir()
-                limit = trial / ("memory.limit_in_bytes" if version == "1" else "memory.max")
-                limit.write_text(str(1 << 30))
-                trial.rmdir()
-                return version, folder
-            except OSError:
-                with contextlib.suppress(OSError):
-                    trial.rmdir()
-    return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
-
-
-class Cgroup:
-    """A memory cgroup for one sandbox."""
-
-    def __init__(self, version: str, parent: Path, name: str, limit: int):
-        self.version, self.path, self.limit, self.seen = version, parent / name, limit, 0
-        self.path.mkdir(exist_ok=True)
-        if version == "1":
-            (self.path / "memory.limit_in_bytes").write_text(str(limit))
-            with contextlib.suppress(OSError):  # absent where swap accounting is off
-                (self.path / "memory.memsw.limit_in_bytes").write_text(str(limit))
-        else:
-            (self.path / "memory.max").write_text(str(limit))
-            with contextlib.suppress(OSError):
-                (self.path / "memory.swap.max").write_text("0")
-
-    def enter(self) -> None:
-        (self.path / "cgroup.procs").write_text(str(os.getpid()))
-
-    def out_of_memory(self) -> bool:
-        """Whether the kernel killed a process in it since the last call."""
-        words = _read(self.path / ("memory.oom_control" if self.version == "1" else "memory.events")).split()
-        kills = int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
-        before, self.seen = self.seen, kills
-        return kills > before
-
-    def remove(self) -> bool:
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
-        return not self.path.exists()
+    return [*args, "--", *boot]
 
 
 # ----------------------------------------------------------------------------------------------------------- launcher
 class Launcher:
-    """The launcher process's side: requests in, sandboxes out, until the judge's end of the socket closes."""
+    """Takes requests and starts sandboxes until the judge's end of the socket closes."""
 
     def __init__(self, channel: socket.socket):
         self.channel, self.parent = channel, os.getppid()
-        self.running: dict[int, tuple[int, int, Cgroup | None]] = {}  # pid -> (id, fd of its stderr, cgroup)
-        self.idle: list[Cgroup] = []  # making one takes longer than starting bubblewrap, so they are used again
-        self.plan: dict = {}
-        self.code = -1
-        self.filter: int | None = None  # descriptors of files that nobody can write to any more
+        self.running: dict[int, _Running] = {}  # by pid
+        self.idle: list[cgroup.Cgroup] = []  # making one takes longer than starting bubblewrap: they are used again
         self.drop = os.getuid() == 0
-        self.cgroup: tuple[str, Path] | None = None
+        # Set by the plan, which is the first request:
+        self.isolated = True
+        self.argv: list[str] = []
+        self.code = -1  # file descriptors of files that nobody can write to any more
+        self.filter: int | None = None
+        self.cgroups: cgroup.Parent | None = None
 
     def reach(self, mounts: list[list[str]]) -> list[list[str]]:
-        """Mounts whose sources uid 65534 can reach: as root, each is bound into a tmpfs of a private mount
-        namespace."""
+        """The same mounts with sources that uid 65534 can reach: as root, each source is bound into a tmpfs in a mount
+        namespace of the launcher's own."""
         if not self.drop or not mounts:
             return mounts
-        root = next(
-            (r for r in MOUNT_ROOTS if os.path.isdir(r) and not any(m[0].startswith(r + "/") for m in mounts)), None
-        )
-        if root is None:
+        sources = [source for source, _ in mounts]
+        free = [r for r in MOUNT_ROOTS if os.path.isdir(r) and not any(s.startswith(r + "/") for s in sources)]
+        if not free:
             return mounts
+        root = free[0]
         try:
-            libc_call("unshare", 0x00020000)  # CLONE_NEWNS
-            libc_call("mount", b"none", b"/", None, 0x4000 | 0x40000, None)  # MS_REC | MS_PRIVATE
+            libc_call("unshare", CLONE_NEWNS)
+            libc_call("mount", b"none", b"/", None, MS_PRIVATE_ALL, None)
             libc_call("mount", b"tmpfs", root.encode(), b"tmpfs", 0, b"mode=755,size=64k")
             reached = []
             for number, (source, target) in enumerate(mounts):
                 point = f"{root}/{number}"
                 os.mkdir(point, 0o755)
-                libc_call("mount", os.fsencode(source), point.encode(), None, 0x1000, None)  # MS_BIND
+                libc_call("mount", os.fsencode(source), point.encode(), None, MS_BIND, None)
                 reached.append([point, target])
             return reached
-        except OSError:  # no CAP_SYS_ADMIN: the probes will tell whether the interpreter can be reached without
+        except OSError:  # no CAP_SYS_ADMIN: whether the interpreter can be reached without shows when it is tried
             return mounts
 
     def serve(self) -> None:
-        libc_call("prctl", 36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what bubblewrap leaves behind is ours to wait for
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C is the judge's to handle; we end when it closes the socket
+        """Obey requests until the judge is gone; then end every sandbox and remove the cgroups."""
+        libc_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # to wait for what bubblewrap leaves behind
+        # Ctrl-C is for the judge to handle; the launcher ends when the judge closes the socket.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
@@ -251,17 +216,17 @@ class Launcher:
                 os.read(wake_r, 4096)
                 self.reap()
             if self.channel in ready:
-                data, fds = self.receive()
-                if not data:
+                request = self.receive()
+                if not request.data:
                     break
-                self.obey(json.loads(data), fds)
+                self.obey(request)
         while not self.reap():  # until no child is left
             self.kill_children(self.running)
             time.sleep(0.005)
         self.remove_cgroups()
 
     def kill_children(self, known: Iterable[int] = ()) -> None:
-        """SIGKILL the `known` children, and the orphans: a bubblewrap killed while starting leaves its PID 1 to us."""
+        """SIGKILL the `known` children, and orphans: a bubblewrap killed while starting leaves its PID 1 to us."""
         for name in os.listdir("/proc"):
             with contextlib.suppress(OSError, ValueError, IndexError):
                 pid = int(name)
@@ -269,47 +234,58 @@ class Launcher:
                 if parent == os.getpid() and (pid in known or pid not in self.running):
                     os.kill(pid, signal.SIGKILL)
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self) -> _Request:
         try:
             data, ancillary, _, _ = self.channel.recvmsg(1 << 20, socket.CMSG_SPACE(16))
         except ConnectionError:
-            return b"", []
+            return _Request(b"", [])
         fds = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        return data, list(fds)
+        return _Request(data, list(fds))
 
     def tell(self, **message: object) -> None:
         with contextlib.suppress(OSError):
             self.channel.sendall(json.dumps(message).encode())
 
-    def obey(self, request: dict, fds: list[int]) -> None:
-        if request["op"] == "plan":
-            self.plan = request["plan"]
-            self.code = sealed("code", bytes.fromhex(request["code"]))
-            program = bytes.fromhex(self.plan["filter"])
-            self.filter = sealed("seccomp", program) if program else None
-            self.plan["mounts"] = self.reach(self.plan["mounts"])
-            self.cgroup = own_cgroup() if self.plan["cgroup"] else None
-            self.argv = bwrap_argv(self.plan) if self.plan["bwrap"] else [*self.plan["python"], "-c", BOOT]
-            self.tell(cgroup=self.cgroup and self.cgroup[0])
-        elif request["op"] == "start":
-            self.start(request, fds[0])
-            os.close(fds[0])
-        elif request["op"] == "kill":
-            for pid, (number, *_) in self.running.items():
-                if number == request["id"]:
+    def obey(self, request: _Request) -> None:
+        """Do what one request asks for."""
+        message = json.loads(request.data)
+        if message["op"] == "plan":
+            self.prepare(Plan(**message["plan"]), bytes.fromhex(message["code"]))
+            self.tell(cgroup=self.cgroups and self.cgroups.version)
+        elif message["op"] == "start":
+            self.start(message["id"], message["memory"], request.files[0])
+            os.close(request.files[0])
+        elif message["op"] == "kill":
+            for pid, sandbox in self.running.items():
+                if sandbox.id == message["id"]:
                     os.kill(pid, signal.SIGKILL)
 
-    def start(self, request: dict, channel: int) -> None:
-        number = request["id"]
-        group = next((g for g in self.idle if g.limit == request["memory"]), None)
+    def prepare(self, plan: Plan, code: bytes) -> None:
+        """Do once what all sandboxes of a plan share. `code`: what runs inside, marshalled (BOOT)."""
+        self.code = sealed("code", code)
+        program = seccomp.seccomp_filter() if plan.seccomp else None
+        self.filter = sealed("seccomp", program) if program else None
+        self.cgroups = cgroup.find_parent() if plan.cgroup else None
+        self.isolated = plan.bwrap is not None
+        self.argv = sandbox_argv(plan._replace(mounts=self.reach(plan.mounts)))
+
+    def start(self, number: int, memory: int, channel: int) -> None:
+        """Start a sandbox.
+
+        Args:
+            number: by which the judge knows it.
+            memory: bytes that its cgroup may hold.
+            channel: file descriptor of its end of the socket to the judge.
+        """
+        group = next((g for g in self.idle if g.limit == memory), None)
         if group:
             self.idle.remove(group)
-        elif self.cgroup:
+        elif self.cgroups:
             with contextlib.suppress(OSError):  # then only the fork-server's samples bound all processes together
-                group = Cgroup(*self.cgroup, f"phase1-judge-{os.getpid()}-{number}", request["memory"])
+                group = cgroup.Cgroup(self.cgroups, f"phase1-judge-{os.getpid()}-{number}", memory)
         files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr", "report")]
         files.append(reopened(self.code))
         if self.filter is not None:
@@ -324,10 +300,10 @@ class Launcher:
                 os._exit(125)
         for fd in [*files[:2], *files[3:]]:
             os.close(fd)
-        self.running[pid] = (number, files[2], group)
+        self.running[pid] = _Running(number, files[2], group)
 
-    def become_sandbox(self, files: list[int], channel: int, group: Cgroup | None) -> None:
-        """In the forked child: descriptors to their numbers, cgroup, uid, exec."""
+    def become_sandbox(self, files: list[int], channel: int, group: cgroup.Cgroup | None) -> None:
+        """In the forked child: give the file descriptors their numbers, enter the cgroup, drop the uid, exec."""
         if group:
             group.enter()
         wanted = [*files[:3], channel, *files[3:]]
@@ -345,15 +321,15 @@ class Launcher:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-        libc_call("prctl", 1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, until bubblewrap sees to it itself
-        if not self.plan["bwrap"]:
+        libc_call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # until bubblewrap asks for it itself
+        if not self.isolated:
             os.setsid()
             os.chdir("/")
-        # The fork-server takes it out again: with a cgroup it limits resident memory, not address space.
+        # The fork-server removes PHASE1_CGROUP: with a cgroup it limits resident memory, not address space.
         os.execve(self.argv[0], self.argv, {**ENVIRONMENT, **({"PHASE1_CGROUP": "1"} if group else {})})
 
     def reap(self) -> bool:
-        """Tell the judge of the sandboxes that ended; whether no child is left."""
+        """Tell the judge of the sandboxes that ended. Returns whether no child is left."""
         killed = False
         while True:
             try:
@@ -364,14 +340,14 @@ class Launcher:
                 break
             if pid not in self.running:
                 continue  # an orphan
-            number, err, group = self.running.pop(pid)
-            words = os.pread(err, 400, 0).decode(errors="replace").strip()
-            os.close(err)
-            oom = group is not None and group.out_of_memory()
-            if group:
-                self.idle.append(group)
+            ended = self.running.pop(pid)
+            stderr = os.pread(ended.stderr, 400, 0).decode(errors="replace").strip()
+            os.close(ended.stderr)
+            oom = ended.group is not None and ended.group.out_of_memory()
+            if ended.group:
+                self.idle.append(ended.group)
             killed = killed or os.WIFSIGNALED(status)
-            self.tell(id=number, status=status, oom=oom, stderr=words)
+            self.tell(id=ended.id, status=status, oom=oom, stderr=stderr)
         if killed:
             self.kill_children()
         while len(self.idle) > IDLE_CGROUPS and self.idle[0].remove():
@@ -379,21 +355,18 @@ class Launcher:
         return False
 
     def remove_cgroups(self) -> None:
-        """The last act; a group is busy until the kernel has buried its processes."""
-        for _ in range(200):
+        """Remove them; a group is busy until the kernel no longer counts a process in it."""
+        for _ in range(200):  # two seconds
             self.idle = [g for g in self.idle if not g.remove()]
             if not self.idle:
                 break
             time.sleep(0.01)
 
 
-def main() -> None:
-    channel = socket.socket(fileno=int(sys.argv[1]))
+def main(fd: int) -> None:
+    """The launcher's process. `fd`: its end of the socket to the judge."""
+    channel = socket.socket(fileno=fd)
     channel.set_inheritable(False)
     gc.freeze()  # each sandbox starts as a fork of this process
     gc.disable()
     Launcher(channel).serve()
-
-
-if __name__ == "__main__":
-    main()

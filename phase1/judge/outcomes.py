@@ -1,46 +1,71 @@
-"""What the sandbox is asked and what it answers: tasks, test runs, and the reading of one from what the fork-server
-saw."""
+"""What a sandbox is asked and what it answers: tasks, how a test's process ended, and what that makes of its tests."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from pydantic import JsonValue
+from typing import NamedTuple, Protocol
 
 from phase1.contract.records import MODEL_ERRORS
-from phase1.judge.inside import fork_server
+from phase1.judge.inside import protocol
 
 PROCESSES = 64  # processes and threads of one sandbox
-MAX_TIMEOUTS = 3  # one after another; the rest of the tests then count as failed
-ATTEMPTS = 3  # of a test whose sandbox died without a word
+MAX_TIMEOUTS = 3  # one after another; the tests behind them are not run and count as failed
+ATTEMPTS = 3  # of a test whose sandbox was lost
 
 
 class CompileFailed(Exception):
-    """The program does not compile: syntax_error."""
+    """The program does not compile: syntax_error. The message is the compiler's."""
 
 
 class SandboxFailed(Exception):
-    """The judge itself failed, after retries: sandbox_error, never the model's."""
+    """The sandbox itself failed, after retries: sandbox_error, which is never counted as the model's failure."""
 
 
 @dataclass
 class Task:
-    """A program with its tests: stdin programs have `inputs`, assert tasks `tests` (source, ready to be executed)."""
+    """A program with its tests.
+
+    Attributes:
+        program: source text.
+        kind: `stdin` (a test is an input for the program) or `assert` (a test is code that calls the program).
+        count: number of tests.
+        limit: CPU seconds a test.
+        memory: bytes a test.
+        inputs: of a stdin task, a text a test.
+        longest_output: of a stdin task, the characters of the longest expected output.
+        setup: of an assert task, code that its tests need.
+        tests: of an assert task, source code ready to be executed.
+        entry_point: of an assert task, the name of the function that the tests call.
+        modules: of an assert task, the modules of the standard library that its tests name.
+    """
 
     program: str
-    kind: str  # stdin | assert
+    kind: str
     count: int
-    limit: float  # CPU seconds a test
-    memory: int  # bytes
+    limit: float
+    memory: int
     inputs: list[str] = field(default_factory=list)
-    longest_output: int = 0  # of the expected ones, characters
+    longest_output: int = 0
     setup: str = ""
     tests: list[str] = field(default_factory=list)
     entry_point: str = ""
     modules: list[str] = field(default_factory=list)
+
+
+class ProcessEnd(NamedTuple):
+    """How the process of a test ended, as the fork-server reports it (inside/protocol.py)."""
+
+    kind: int  # a kind of frame, a constant of protocol.py
+    code: int  # exit status or number of the signal
+    cpu: float  # s
+    wall: float  # s
+    peak_rss: int  # bytes
+    written: int  # bytes of stdout in all, of which `out` may be the beginning
+    out: bytes
+    err: bytes  # the end of stderr
+    report: bytes  # of an assert task
 
 
 @dataclass
@@ -56,49 +81,77 @@ class TestRun:
     stderr: bytes = b""
 
 
+@dataclass(frozen=True)
+class SandboxInfo:
+    """What a sandbox says of itself; its fields go into run.json."""
+
+    mode: str  # how programs are isolated, in words
+
+    @property
+    def missing(self) -> list[str]:
+        """Guarantees without which nothing should be judged and that do not hold, each with what was seen."""
+        return []
+
+    def lines(self) -> list[str]:
+        """The same for people: what `python -m phase1.judge --probe` prints."""
+        return [f"mode         {self.mode}"]
+
+
 class Sandbox(Protocol):
     """Something that runs programs: LocalSandbox on this machine, FusionSandbox on servers.
 
-    `info`: what it is and what it holds, for run.json. `lost`: runs that ended without a word of the program's; each
-    costs a second try, and 0 is the only good figure.
+    Attributes:
+        lost: runs that said nothing of the program and had to be repeated; 0 is the only good figure.
     """
 
-    info: dict[str, JsonValue]
     lost: int
 
+    @property
+    def info(self) -> SandboxInfo:
+        """What it is and what it guarantees; complete once `open` has returned."""
+
     async def open(self) -> None:
-        """Get ready. Raises BadInput where no program can be run."""
+        """Make ready to run tasks. Raises BadInput where programs cannot be run here as asked."""
 
     async def close(self) -> None:
-        """End every process that it started."""
+        """End what runs and wait until it is gone. Does nothing where `open` was not called or failed."""
 
-    def run(self, task: Task) -> AsyncGenerator[TestRun]:
-        """Run the tests in order, a TestRun each; fewer after MAX_TIMEOUTS timeouts in a row.
+    def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
+        """Run the tests of a task.
+
+        Yields:
+            A TestRun for each test, in order; fewer than `task.count` after MAX_TIMEOUTS timeouts one after another.
 
         Raises:
-            CompileFailed: the program does not compile.
-            SandboxFailed: the sandbox failed, after ATTEMPTS tries.
+            CompileFailed: before the first test, when the program does not compile.
+            SandboxFailed: when a test could not be run in ATTEMPTS attempts.
         """
-        ...
 
 
-def stdin_verdict(kind: int, code: int, too_long: bool, err: bytes, rss: int, task: Task) -> tuple[str, str]:
-    """(verdict, detail) of a stdin test; ("", "") where the output decides."""
-    if kind in (fork_server.CPU, fork_server.IDLE, fork_server.WALL):
-        return "timeout", _timeout_detail(kind, task)
-    if kind == fork_server.MEMORY:
-        return "runtime_error", over_memory(task.memory)
+class Outcome(NamedTuple):
+    """The verdict on one test and its reason, both empty where the output decides."""
+
+    verdict: str
+    detail: str
+
+
+def stdin_verdict(end: ProcessEnd, task: Task, too_long: bool = False) -> Outcome:
+    """What the end of a stdin test's process says of the test. `too_long`: it wrote more than the judge reads."""
+    if end.kind in (protocol.CPU, protocol.IDLE, protocol.WALL):
+        return Outcome("timeout", _timeout_detail(end.kind, task))
+    if end.kind == protocol.MEMORY:
+        return Outcome("runtime_error", over_memory(task.memory))
     if too_long:
-        return "runtime_error", "output_limit: the program wrote more than the judge reads"
-    if kind == fork_server.SIGNALLED:
-        return "runtime_error", _signal_name(code)
-    if code:
-        lines = [line for line in err.decode(errors="replace").splitlines() if line.strip()]
-        words = lines[-1].strip()[:300] if lines else f"exit code {code}"
-        return "runtime_error", words + (
-            f" ({PROCESSES} threads and processes are allowed)" if "can't start new thread" in words else ""
-        )
-    return "", ""
+        return Outcome("runtime_error", "output_limit: the program wrote more than the judge reads")
+    if end.kind == protocol.SIGNALLED:
+        return Outcome("runtime_error", _signal_name(end.code))
+    if end.code:
+        lines = [line for line in end.err.decode(errors="replace").splitlines() if line.strip()]
+        detail = lines[-1].strip()[:300] if lines else f"exit code {end.code}"
+        if "can't start new thread" in detail:
+            detail += f" ({PROCESSES} threads and processes are allowed)"
+        return Outcome("runtime_error", detail)
+    return Outcome("", "")
 
 
 def over_memory(limit: int) -> str:
@@ -107,8 +160,9 @@ def over_memory(limit: int) -> str:
 
 
 def _timeout_detail(kind: int, task: Task) -> str:
-    what = {fork_server.CPU: "CPU time", fork_server.IDLE: "waiting", fork_server.WALL: "wall time"}[kind]
-    return f"more than {task.limit:g} s of {what}" if kind != fork_server.WALL else "far more wall time than its limit"
+    if kind == protocol.WALL:
+        return "far more wall time than its limit"
+    return f"more than {task.limit:g} s of {'CPU time' if kind == protocol.CPU else 'waiting'}"
 
 
 def _signal_name(number: int) -> str:
@@ -118,18 +172,25 @@ def _signal_name(number: int) -> str:
         return f"killed by signal {number}"
 
 
-def assert_runs(
-    kind: int, code: int, report: bytes, marker: bytes, task: Task, first: int, wall: float, rss: int, err: bytes
-) -> list[TestRun]:
-    """The TestRuns of one process of an assert task, which ran tests from `first` on; see
-    inside/asserts.py, assert_child."""
+def assert_runs(end: ProcessEnd, task: Task, first: int, marker: bytes) -> list[TestRun]:
+    """The runs of one process of an assert task.
+
+    Args:
+        end: how the process ended; its `report` has a line for each test that it finished (`asserts.assert_child`).
+        first: number of the test that the process began with.
+        marker: the secret word that begins each line of the report that is not the program's own.
+
+    Returns:
+        A run for each test that the process finished, and one for the test that ended the process, if one did.
+    """
+    left = task.count - first
     runs: list[TestRun] = []
-    ended = False
-    for line in report.split(b"\n"):
+    complete = False
+    for line in end.report.split(b"\n"):
         if not line.startswith(marker + b" "):
             continue
         if line == marker + b" end":
-            ended = True
+            complete = True
             break
         try:
             _, number, word, seconds, *text = line.split(b" ", 4)
@@ -138,22 +199,23 @@ def assert_runs(
         except ValueError:  # cut off, or forged by a program that found the marker
             break
         if cpu > task.limit:
-            verdict, detail = "timeout", _timeout_detail(fork_server.CPU, task)
-        run = TestRun(verdict, detail, cpu, cpu, rss, b"", err)
+            verdict, detail = "timeout", _timeout_detail(protocol.CPU, task)
+        run = TestRun(verdict, detail, cpu, wall=cpu, peak_rss=end.peak_rss, stderr=end.err)
         if number == b"-1":  # the program itself failed, before any test
-            runs = [run] * (task.count - first)
-            ended = True
+            runs = [run] * left
+            complete = True
             break
         runs.append(run)
-    if not ended or len(runs) < task.count - first:
-        runs = runs[: task.count - first - 1]
-        verdict, detail = stdin_verdict(kind, code, False, err, rss, task)
-        if kind == fork_server.EXITED:
-            verdict, detail = "runtime_error", f"the program ended before its tests were done (exit code {code})"
-        runs.append(TestRun(verdict, detail, 0.0, 0.0, rss, b"", err))
-    runs = runs[: task.count - first]
-    if kind == fork_server.MEMORY:  # which of its tests took the memory is not known
-        runs = [TestRun("runtime_error", over_memory(task.memory), run.cpu, run.wall, rss, b"", err) for run in runs]
+    if not complete or len(runs) < left:
+        verdict, detail = stdin_verdict(end, task)
+        if end.kind == protocol.EXITED:
+            verdict, detail = "runtime_error", f"the program ended before its tests were done (exit code {end.code})"
+        del runs[left - 1 :]
+        runs.append(TestRun(verdict, detail, cpu=0.0, wall=0.0, peak_rss=end.peak_rss, stderr=end.err))
+    del runs[left:]
+    wall = end.wall / len(runs)
     for run in runs:
-        run.wall = wall / len(runs)
+        run.wall = wall
+        if end.kind == protocol.MEMORY:  # which of its tests took the memory is not known
+            run.verdict, run.detail = "runtime_error", over_memory(task.memory)
     return runs

@@ -1,8 +1,7 @@
-"""Start-up probes: each guarantee of the sandbox is *tried*, by a program that does its worst, and recorded true or
-false.
+"""Probes at the start: each guarantee of the sandbox is *tried*, by a program that does its worst.
 
-A version string proves nothing: a masked /proc, a kernel without user namespaces or a root that limits do not bind look
-the same from outside. `probe(sandbox)` takes well under a second; its result goes into run.json.
+A version number proves nothing: a masked /proc, a kernel without user namespaces and a root that limits do not bind
+look the same from outside. All probes together take well under a second; what they saw goes into run.json.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import tempfile
 from pathlib import Path
 
 from phase1.judge.launcher import ENVIRONMENT, SHM_BYTES, TMP_BYTES
-from phase1.judge.outcomes import PROCESSES, CompileFailed, SandboxFailed, Task
-from phase1.judge.sandbox import LocalSandbox
+from phase1.judge.outcomes import PROCESSES, CompileFailed, Sandbox, SandboxFailed, Task
 
 ESSENTIAL = ("file_system", "network", "processes", "tree_kill")  # without these nothing is judged unless --unsafe
 HIDDEN = ("/etc/passwd", "/etc/shadow", "/root", "/home", "/var", "/sys", "/run", "/proc/1/root", "/proc/kcore")
@@ -44,8 +42,10 @@ for path in {hidden}:
         pass
 for folder in "/", "/usr", "/usr/lib", "/dev", "/etc", "/proc", "/proc/sys/kernel", "/packages", {home!r}:
     try:
-        open(folder + "/phase1-probe", "w")
+        path = folder + "/phase1-probe-{secret}"
+        open(path, "w")
         print("wrote in", folder)
+        os.unlink(path)
     except OSError:
         pass
 for path in "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/1/oom_score_adj":
@@ -130,15 +130,23 @@ else:
 """,
     "disk": """
 import os
-written = 0
-for folder in "/tmp", "/dev/shm":
-    try:
-        for number in range(50):
-            with open(f"{{folder}}/{{number}}", "wb", 0) as f:
-                for _ in range(8):
-                    written += f.write(bytes(1 << 20))
-    except OSError:
-        pass
+written, made = 0, []
+try:
+    for folder in "/tmp", "/dev/shm":
+        try:
+            while written <= {disk}:
+                made.append(f"{{folder}}/phase1-probe-{secret}-{{len(made)}}")
+                with open(made[-1], "wb", 0) as f:
+                    for _ in range(8):
+                        written += f.write(bytes(1 << 20))
+        except OSError:
+            pass
+finally:
+    for path in made:  # without isolation they would stay on this machine
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
 if written > {disk}:
     print("wrote", written, "bytes")
 """,
@@ -170,8 +178,15 @@ for name in sorted(set(os.environ) - set({variables})):
 }
 
 
-async def probe(sandbox: LocalSandbox) -> dict[str, str]:
-    """Try every guarantee; returns {name: ""} where it holds and what was seen where it does not."""
+async def probe(sandbox: Sandbox, shown: list[str]) -> dict[str, str]:
+    """Try every guarantee of MEANING.
+
+    Args:
+        shown: folders that programs are meant to see beside /usr.
+
+    Returns:
+        {name: ""} for a guarantee that holds, {name: what was seen} for one that does not.
+    """
     secret = secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix="phase1-probe-") as folder, socket.socket() as tcp:
         os.chmod(folder, 0o755)
@@ -185,9 +200,9 @@ async def probe(sandbox: LocalSandbox) -> dict[str, str]:
             named.bind(f"{folder}/socket")
             named.listen()
             os.chmod(f"{folder}/socket", 0o777)
-            shown = [target for _, target in sandbox.plan["mounts"]]
             hidden = [p for p in (str(canary), *HIDDEN) if not any(target.startswith(p + "/") for target in shown)]
             known = {
+                "secret": secret,
                 "hidden": hidden,
                 "home": str(Path(__file__).resolve().parent),
                 "port": tcp.getsockname()[1],
@@ -204,11 +219,12 @@ async def probe(sandbox: LocalSandbox) -> dict[str, str]:
     return dict(zip(_PROGRAMS, seen, strict=True))
 
 
-async def _try(sandbox: LocalSandbox, name: str, program: str) -> str:
+async def _try(sandbox: Sandbox, name: str, program: str) -> str:
     inputs = ["start\n", "look\n"] if name == "tree_kill" else [""]
     memory = (128 if name.startswith("memory") else 512) << 20
+    task = Task(program, kind="stdin", count=len(inputs), limit=10.0, memory=memory, inputs=inputs)
     try:
-        runs = [run async for run in sandbox.run(Task(program, "stdin", len(inputs), 10.0, memory, inputs=inputs))]
+        runs = [run async for run in sandbox.run(task)]
     except (SandboxFailed, CompileFailed) as e:
         return f"the probe did not run: {e}"
     if name == "tree_kill" and runs[0].output != b"daemon started\n":

@@ -1,7 +1,7 @@
-"""The local sandbox: runs a task's tests in a bubblewrap a program and tells what each did; judging is not its
-business.
+"""The local sandbox: runs a task's tests in one bubblewrap a program, and tells what each test did.
 
-`LocalSandbox.open()` chooses interpreter and isolation by trying them, best first; `run(task)` yields a TestRun a test.
+`open()` chooses interpreter and isolation by trying them, best first; `run(task)` yields a TestRun a test. Expected
+outputs are not known here.
 """
 
 from __future__ import annotations
@@ -9,117 +9,127 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import importlib.metadata
-import importlib.util
 import itertools
 import json
-import marshal
 import os
 import secrets
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from pydantic import JsonValue
 
 from phase1.files import BadInput
-from phase1.judge.inside import asserts, ending, fork_server, stage
-from phase1.judge.launcher import PROGRAM_PACKAGES, TMP_BYTES
+from phase1.judge import interpreters
+from phase1.judge.box import Box, Died, Exit
+from phase1.judge.inside import protocol
+from phase1.judge.interpreters import Interpreter
+from phase1.judge.launcher import TMP_BYTES, Plan
 from phase1.judge.outcomes import (
     ATTEMPTS,
     MAX_TIMEOUTS,
     PROCESSES,
     CompileFailed,
     SandboxFailed,
+    SandboxInfo,
     Task,
     TestRun,
     assert_runs,
     over_memory,
     stdin_verdict,
 )
-from phase1.judge.seccomp import seccomp_filter
+from phase1.judge.probes import ESSENTIAL, MEANING, probe
 
 OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output is long
-FAMILY_SLACK = (
-    128 << 20
-)  # bytes that several processes may hold beyond the memory limit: each counts shared pages again
+# Bytes that several processes together may hold beyond the memory limit: each counts the pages they share again.
+FAMILY_SLACK = 128 << 20
 
-_RESULT = struct.Struct(fork_server.RESULT)
-_INSPECT = """
-import json, marshal, os, site, sys
-code = marshal.dumps([(name, compile(source, name, "exec")) for name, source in json.load(sys.stdin)])
-executable = os.path.realpath(sys.executable)
-print(json.dumps({"version": sys.version.split()[0], "executable": executable, "prefix": sys.base_prefix,
-                  "path": [p for p in sys.path if p], "site": site.getsitepackages(), "code": code.hex()}))
+# The launcher sees the standard library first, and this project behind it.
+_LAUNCHER = """
+import sys
+sys.path.append(sys.argv[1])
+from phase1.judge.launcher import main
+main(int(sys.argv[2]))
 """
-
-
-# What runs inside, in the order of its imports.
-_INSIDE = (
-    ("phase1.judge.inside.asserts", asserts),
-    ("phase1.judge.inside.ending", ending),
-    ("phase1.judge.inside.stage", stage),
-    ("__main__", fork_server),
-)
-
-
 _NUMBERS = itertools.count(1)  # of all sandboxes of this process: taken in one step, so that no two starts share one
 
 
-@dataclass
-class _Box:
-    """A running sandbox."""
+@dataclass(frozen=True)
+class InterpreterInfo:
+    """The interpreter that runs the programs."""
 
-    number: int
-    memory: int  # bytes its cgroup may hold
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    exited: asyncio.Future
-    ahead: bytes = b""  # read and not yet taken
+    path: str
+    version: str
 
 
-class _Died(Exception):
-    def __init__(self, exit_message: dict):
-        super().__init__(exit_message)
-        self.exit = exit_message
+@dataclass(frozen=True)
+class LocalInfo(SandboxInfo):
+    """What the local sandbox is here, and which of its guarantees were seen to hold."""
+
+    cgroup: str | None  # version of the memory cgroups, "1" or "2"; None where none can be made
+    proc: bool  # whether /proc is there
+    seccomp: bool  # whether system calls are filtered
+    interpreter: InterpreterInfo
+    packages: dict[str, str]  # shown to programs; name: version
+    probes: dict[str, bool] = field(default_factory=dict)  # guarantee: whether it holds
+    leaks: dict[str, str] = field(default_factory=dict)  # of those that do not: what was seen
+
+    @property
+    def missing(self) -> list[str]:
+        return [f"{name} ({self.leaks[name][:200]})" for name in ESSENTIAL if name in self.leaks]
+
+    def lines(self) -> list[str]:
+        packages = ", ".join(f"{name} {version}" for name, version in self.packages.items())
+        lines = [
+            *super().lines(),
+            f"interpreter  {self.interpreter.version} {self.interpreter.path}",
+            f"packages     {packages or 'none'}",
+            "",
+        ]
+        for name, held in self.probes.items():
+            seen = "" if held else f": {self.leaks[name]}"
+            lines.append(f"{name:16} {'holds' if held else 'FAILS'}  {MEANING[name]}{seen}")
+        return lines
 
 
 class LocalSandbox:
-    """Sandboxes on this machine, at most `workers` at a time."""
+    """Sandboxes on this machine.
+
+    Args:
+        workers: how many run at a time.
+        unsafe: where no isolation works, run programs without.
+    """
 
     def __init__(self, workers: int, unsafe: bool = False):
         self.workers, self.unsafe = workers, unsafe
         self.slots = asyncio.Semaphore(workers)
-        self.boxes: dict[int, _Box] = {}
-        self.spare: list[_Box] = []  # started and waiting for a task: starting is mostly waiting for the kernel
+        self.boxes: dict[int, Box] = {}
+        self.spare: list[Box] = []  # started and waiting for a task: starting is mostly waiting for the kernel
         self.lost = 0  # sandboxes that ended without a word; each costs its program a second try
-        self.info: dict[str, JsonValue] = {}
-        self.plan: dict[str, Any] = {}
-        self.process: subprocess.Popen | None = None
+        self.path: list[str] = []  # sys.path of the programs
+        self.process: subprocess.Popen[bytes] | None = None
+        self._info: LocalInfo | None = None
+
+    @property
+    def info(self) -> LocalInfo:
+        """What it is; there is none before `open`."""
+        assert self._info is not None
+        return self._info
 
     # ------------------------------------------------------------------------------------------- opening and closing
     async def open(self) -> None:
-        """Take the best isolation that runs a program here. BadInput where none does and `unsafe` was not given."""
+        """Take the best isolation that runs a program here, and try its guarantees. Raises BadInput where none does
+        and `unsafe` was not given."""
         bwrap = shutil.which("bwrap")
         problems = [] if bwrap else ["bubblewrap is not installed (apt-get install bubblewrap)"]
-        for executable in _interpreters():
-            python = _inspect(executable)
-            if python is None:
+        for executable in interpreters.candidates():
+            interpreter = interpreters.inspect(executable)
+            if interpreter is None:
                 continue
-            for proc, seccomp in ((True, True), (False, True), (True, False), (False, False)) if bwrap else ():
-                problem = await self._try(python, bwrap, proc, seccomp)
-                if problem is None:
-                    return
-                problems.append(problem)
-            if self.unsafe:
-                problem = await self._try(python, None, proc=False, seccomp=False)
-                if problem is None:
+            for plan in self._plans(bwrap):
+                if not (problem := await self._try(interpreter, plan)):
                     return
                 problems.append(problem)
         raise BadInput(
@@ -128,68 +138,73 @@ class LocalSandbox:
             "to do without"
         )
 
-    async def _try(self, python: dict, bwrap: str | None, proc: bool, seccomp: bool) -> str | None:
-        """Open with this plan and run a program; returns the problem, None if it works."""
-        mounts, packages = _mounts(python)
-        self.path = ["/tmp", *python["path"], *(["/packages"] if packages else []), *python["site"]]
-        if not bwrap:
-            self.path = [*python["path"], *python["site"]]
-        self.plan = {
-            "bwrap": bwrap,
-            "features": sorted(_features(bwrap)) if bwrap else [],
-            "python": [python["executable"], "-S", "-s", "-B"],
-            "mounts": mounts,
-            "proc": proc,
-            "filter": ((seccomp_filter() if seccomp else None) or b"").hex(),
-            "cgroup": bool(bwrap),
-        }
-        planned = await self._launch(python["code"])
-        task = Task("print(6 * 7)", "stdin", 1, 10.0, 512 << 20, inputs=[""])
+    def _plans(self, bwrap: str | None) -> list[Plan]:
+        """Plans to try, best first; interpreter and mounts are still to be filled in."""
+        plans = []
+        if bwrap:
+            base = Plan(bwrap, _features(bwrap), python=[], mounts=[], proc=True, seccomp=True, cgroup=True)
+            plans = [base, base._replace(proc=False), base._replace(seccomp=False)]
+            plans.append(base._replace(proc=False, seccomp=False))
+        if self.unsafe:
+            plans.append(Plan(None, features=[], python=[], mounts=[], proc=False, seccomp=False, cgroup=False))
+        return plans
+
+    async def _try(self, interpreter: Interpreter, plan: Plan) -> str:
+        """Open with this plan and run a program. Returns the problem, empty if it works."""
+        shown = interpreters.shown_to_programs(interpreter)
+        self.path = [*interpreter.path, *interpreter.site]
+        if plan.bwrap:
+            packages = ["/packages"] if shown.packages else []
+            self.path = ["/tmp", *interpreter.path, *packages, *interpreter.site]
+        plan = plan._replace(mounts=shown.mounts, python=[interpreter.executable, "-S", "-s", "-B"])
+        cgroup = await self._launch(plan, interpreter.code)
+        task = Task("print(6 * 7)", kind="stdin", count=1, limit=10.0, memory=512 << 20, inputs=[""])
         try:
-            runs = [run async for run in self.run(task)]
-            problem = (
-                None
-                if runs[0].output == b"42\n"
-                else f"{runs[0].detail} {runs[0].stderr.decode(errors='replace')[-200:]}"
-            )
+            [run] = [run async for run in self.run(task)]
+            said = f"{run.detail} {run.stderr.decode(errors='replace')[-200:]}"
+            problem = "" if run.output == b"42\n" else said
         except (SandboxFailed, CompileFailed) as e:
-            problem = str(e)
-        if problem is not None:
+            problem = str(e) or type(e).__name__
+        if problem:
             await self.close()
             return problem
-        mode = (
-            ("bubblewrap" + ("+cgroup" if planned["cgroup"] else "") + ("" if proc else " without /proc"))
-            if bwrap
-            else "rlimits only (unsafe)"
+        mode = "rlimits only (unsafe)"
+        if plan.bwrap:
+            mode = "bubblewrap" + ("+cgroup" if cgroup else "") + ("" if plan.proc else " without /proc")
+        seen = await probe(self, [target for _, target in shown.mounts])
+        self._info = LocalInfo(
+            mode=mode,
+            cgroup=cgroup,
+            proc=plan.proc,
+            seccomp=plan.seccomp,
+            interpreter=InterpreterInfo(interpreter.executable, interpreter.version),
+            packages=shown.packages,
+            probes={name: not leak for name, leak in seen.items()},
+            leaks={name: leak for name, leak in seen.items() if leak},
         )
-        self.info = {
-            "mode": mode,
-            "cgroup": planned["cgroup"],
-            "proc": proc,
-            "seccomp": seccomp,
-            "interpreter": {"path": python["executable"], "version": python["version"]},
-            "packages": packages,
-        }
-        return None
+        return ""
 
-    async def _launch(self, code: str) -> dict:
+    async def _launch(self, plan: Plan, code: str) -> str | None:
+        """Start the launcher with this plan. Returns the version of the memory cgroups that it can make."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launcher.py")), str(theirs.fileno())]
-            # A session of its own: a signal to the judge's group must not take the one who cleans up with it.
+            root = Path(__file__).resolve().parents[2]
+            command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(root), str(theirs.fileno())]
+            # A session of its own: a signal to the judge's group must not end the one process that cleans up.
             self.process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
         self.channel = ours
         ours.settimeout(20)
         try:
-            ours.sendall(json.dumps({"op": "plan", "plan": self.plan, "code": code}).encode())
+            ours.sendall(json.dumps({"op": "plan", "plan": plan._asdict(), "code": code}).encode())
             planned = json.loads(ours.recv(1 << 16) or b"{}")
-        except (OSError, ValueError) as e:
+            cgroup: str | None = planned["cgroup"]
+        except (OSError, ValueError, KeyError) as e:
             raise BadInput(f"the sandbox launcher did not start ({e})") from None
         ours.setblocking(False)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._hear)
-        return planned
+        return cgroup
 
     def _hear(self) -> None:
         """Messages of the launcher: a sandbox ended."""
@@ -202,15 +217,15 @@ class LocalSandbox:
         if not data:  # the launcher is gone, and every sandbox with it
             asyncio.get_running_loop().remove_reader(self.channel.fileno())
             for box in self.boxes.values():
-                if not box.exited.done():
-                    box.exited.set_result({"status": -1, "oom": False, "stderr": "the sandbox launcher died"})
+                box.ended(Exit(-1, False, "the sandbox launcher died"))
             self.boxes.clear()
             return
         message = json.loads(data)
-        if message["id"] in self.boxes and not (box := self.boxes.pop(message["id"])).exited.done():
-            box.exited.set_result(message)
+        if message["id"] in self.boxes:
+            self.boxes.pop(message["id"]).ended(Exit(message["status"], message["oom"], message["stderr"]))
 
-    async def _ask(self, request: dict, *fds: int) -> None:
+    async def _ask(self, request: dict[str, object], *fds: int) -> None:
+        """Send the launcher a request, with files."""
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         while True:
             try:
@@ -230,8 +245,7 @@ class LocalSandbox:
         self.channel.close()
         for box in list(self.boxes.values()):
             box.writer.close()
-            if not box.exited.done():
-                box.exited.set_result({"status": -1, "oom": False, "stderr": "the judge was closed"})
+            box.ended(Exit(-1, False, "the judge was closed"))
         self.boxes.clear()
         self.spare.clear()
         await asyncio.to_thread(self.process.wait)
@@ -239,10 +253,7 @@ class LocalSandbox:
 
     # ------------------------------------------------------------------------------------------------------- running
     async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
-        """Yield a TestRun a test, in order; fewer than `task.count` after MAX_TIMEOUTS timeouts one after another.
-
-        CompileFailed before the first; SandboxFailed when a test's sandbox died ATTEMPTS times without a word.
-        """
+        """As `Sandbox.run`."""
         async with self.slots:
             done = late = failures = 0
             while done < task.count and late < MAX_TIMEOUTS:
@@ -255,21 +266,22 @@ class LocalSandbox:
                             late = late + 1 if run.verdict == "timeout" else 0
                             yield run
                     finished = True
-                except _Died as e:
-                    if e.exit["oom"] and done < task.count:  # the kernel's choice was PID 1 itself
+                except Died as e:
+                    if e.exit.oom and done < task.count:  # the kernel's choice was PID 1 itself
                         done, late = done + 1, 0
-                        yield TestRun("runtime_error", over_memory(task.memory), 0.0, 0.0, task.memory)
+                        yield TestRun(
+                            "runtime_error", over_memory(task.memory), cpu=0.0, wall=0.0, peak_rss=task.memory
+                        )
                         continue
                     self.lost += 1
                     failures += 1
                     if failures == ATTEMPTS:
-                        raise SandboxFailed(f"the sandbox died: {e.exit['stderr'] or e.exit['status']}") from None
+                        raise SandboxFailed(f"the sandbox died: {e.exit.stderr or e.exit.status}") from None
                 finally:
                     await self._stop(box, finished)
 
-    async def _take(self, task: Task) -> _Box:
-        """A sandbox for this task, if possible one that was started while the last task ran; and the next one's
-        start."""
+    async def _take(self, task: Task) -> Box:
+        """A sandbox for this task, if possible one that was started while the last task ran. Starts the next one."""
         memory = task.memory + FAMILY_SLACK + 2 * TMP_BYTES + self._output_cap(task)
         self.spare = [b for b in self.spare if not b.exited.done()]
         box = next((b for b in self.spare if b.memory == memory), None)
@@ -283,22 +295,22 @@ class LocalSandbox:
         self.spare.append(spare)
         return box
 
-    async def _start(self, memory: int) -> _Box:
+    async def _start(self, memory: int) -> Box:
         number = next(_NUMBERS)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         for end in (ours, theirs):  # big tests in fewer turns
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         try:
-            exited = asyncio.get_running_loop().create_future()
+            exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-            box = self.boxes[number] = _Box(number, memory, reader, writer, exited)
+            box = self.boxes[number] = Box(number, memory, reader, writer, exited)
             await self._ask({"op": "start", "id": box.number, "memory": memory}, theirs.fileno())
         finally:
             theirs.close()
         return box
 
-    async def _stop(self, box: _Box, finished: bool) -> None:
+    async def _stop(self, box: Box, finished: bool) -> None:
         box.writer.close()  # PID 1 ends when it sees this; its namespace ends with it
         if not finished and not box.exited.done():
             with contextlib.suppress(SandboxFailed):
@@ -308,13 +320,21 @@ class LocalSandbox:
     def _output_cap(task: Task) -> int:
         return max(OUTPUT_CAP, 4 * task.longest_output + (1 << 20))
 
-    async def _tests(self, box: _Box, task: Task, first: int, late: int) -> AsyncGenerator[TestRun, None]:
-        """Feed one sandbox from test `first` on and yield what comes back; _Died when it ends without having said
-        so."""
+    async def _tests(self, box: Box, task: Task, first: int, late: int) -> AsyncGenerator[TestRun, None]:
+        """Feed one sandbox from test `first` on and yield what comes back.
+
+        Args:
+            first: number of the first test to run.
+            late: timeouts one after another just before it.
+
+        Raises:
+            Died: when the sandbox ends before it said that it is done.
+        """
         cap = self._output_cap(task)
         longest_input = max((len(text) for text in task.inputs), default=0) * 4
         marker = secrets.token_hex(16).encode()
         wall = 10 * task.limit + 10
+        file_size = max(cap + 4096, longest_input, TMP_BYTES)
         job = {
             "program": task.program,
             "kind": task.kind,
@@ -328,7 +348,7 @@ class LocalSandbox:
             "wall_blind": 4 * task.limit + 5,
             "memory": task.memory,
             "memory_family": task.memory + FAMILY_SLACK,
-            "file_size": max(cap + 4096, longest_input, TMP_BYTES),
+            "file_size": file_size,
             "processes": PROCESSES,
             "output_cap": cap,
             "max_timeouts": MAX_TIMEOUTS,
@@ -338,34 +358,32 @@ class LocalSandbox:
             "modules": task.modules,
             "marker": marker,
         }
-        feeding = asyncio.create_task(self._feed(box, job, task.inputs[first:]))
+        feeding = asyncio.create_task(box.feed(job, task.inputs[first:]))
         patience = (wall + 30) * (1 if task.kind == "stdin" else task.count)
         try:
             done, compiled = first, False
             while True:
-                kind, code, cpu, wall, rss, total, out, err, report = await self._frame(box, patience)
-                if kind == fork_server.COMPILED:
+                end = await box.frame(patience)
+                if end.kind == protocol.COMPILED:
                     compiled = True
-                    if code:
-                        raise CompileFailed(err.decode(errors="replace"))
-                elif kind == fork_server.DONE:
-                    if code:
-                        raise SandboxFailed(err.decode(errors="replace"))
+                    if end.code:
+                        raise CompileFailed(end.err.decode(errors="replace"))
+                elif end.kind == protocol.DONE:
+                    if end.code:
+                        raise SandboxFailed(end.err.decode(errors="replace"))
                     return
-                elif kind == fork_server.DIRTY:
+                elif end.kind == protocol.DIRTY:
                     return
                 elif task.kind == "stdin":
-                    verdict, detail = stdin_verdict(
-                        kind, code, total > cap or total >= job["file_size"], err, rss, task
-                    )
-                    yield TestRun(verdict, detail, cpu, wall, rss, out, err)
+                    verdict, detail = stdin_verdict(end, task, too_long=end.written > cap or end.written >= file_size)
+                    yield TestRun(verdict, detail, end.cpu, end.wall, end.peak_rss, end.out, end.err)
                     done += 1
                 else:
-                    for run in assert_runs(kind, code, report, marker, task, done, wall, rss, err):
+                    for run in assert_runs(end, task, done, marker):
                         done += 1
                         yield run
-        except _Died as e:
-            status = e.exit["status"]
+        except Died as e:
+            status = e.exit.status
             if not compiled and status > 0 and os.waitstatus_to_exitcode(status) in (139, 134, 132):
                 raise CompileFailed("the compiler crashed on this program") from None
             raise
@@ -374,103 +392,8 @@ class LocalSandbox:
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await feeding
 
-    async def _feed(self, box: _Box, job: dict, inputs: list[str]) -> None:
-        """Write job and inputs at the pace at which the sandbox takes them, so that big tests never pile up."""
-        data = marshal.dumps(job, 2)
-        ready = [len(data).to_bytes(4, "little"), data]
-        held = len(data)
-        with contextlib.suppress(ConnectionError):
-            for text in inputs:
-                data = text.encode("utf-8", "surrogatepass")
-                ready += len(data).to_bytes(8, "little"), data
-                held += len(data)
-                if held > 1 << 16:
-                    box.writer.write(b"".join(ready))  # not writelines, which spins on an empty input in 3.12.1
-                    await box.writer.drain()
-                    ready, held = [], 0
-            box.writer.write(b"".join(ready))
-            await box.writer.drain()
 
-    async def _frame(self, box: _Box, patience: float) -> tuple:
-        """The next frame: kind, code, cpu, wall, rss, bytes of stdout, stdout, stderr, report."""
-        try:
-            if len(box.ahead) < _RESULT.size:
-                box.ahead += await self._read(box, _RESULT.size - len(box.ahead), patience)
-            head = _RESULT.unpack_from(box.ahead)
-            size = _RESULT.size + sum(head[6:])
-            if len(box.ahead) < size:
-                box.ahead += await self._read(box, size - len(box.ahead), patience)
-            frame, box.ahead = box.ahead[_RESULT.size : size], box.ahead[size:]
-            out, err = head[6], head[6] + head[7]
-            return (*head[:2], head[2] / 1e6, head[3] / 1e6, *head[4:6], frame[:out], frame[out:err], frame[err:])
-        except TimeoutError:
-            raise _Died({"status": -1, "oom": False, "stderr": f"no answer for {patience:.0f} s"}) from None
-        except ConnectionError:
-            try:
-                async with asyncio.timeout(10):
-                    raise _Died(await asyncio.shield(box.exited)) from None
-            except TimeoutError:
-                raise _Died({"status": -1, "oom": False, "stderr": "it closed its socket"}) from None
-
-    @staticmethod
-    async def _read(box: _Box, least: int, patience: float) -> bytes:
-        """At least `least` bytes, and what else is there: one turn of the loop for many small frames."""
-        parts = []
-        async with asyncio.timeout(patience):
-            while least > 0:
-                part = await box.reader.read(1 << 20)
-                if not part:
-                    raise ConnectionError
-                parts.append(part)
-                least -= len(part)
-        return b"".join(parts)
-
-
-# ------------------------------------------------------------------------------------------------ interpreter and
-# mounts
-def _interpreters() -> list[str]:
-    """Interpreters to try, best first: the judge's own, then the system's."""
-    names = [os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"]
-    return list(dict.fromkeys(n for n in names if os.access(n, os.X_OK)))
-
-
-def _inspect(executable: str) -> dict | None:
-    """Version, paths and the fork-server compiled for this interpreter; None where it cannot do it."""
-    sources = [(name, Path(str(module.__file__)).read_text(encoding="utf-8")) for name, module in _INSIDE]
-    try:
-        answer = subprocess.run(
-            [executable, "-I", "-S", "-c", _INSPECT],
-            input=json.dumps(sources),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return json.loads(answer.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-
-
-def _features(bwrap: str) -> set[str]:
-    text = subprocess.run([bwrap, "--help"], capture_output=True, text=True, timeout=20)
-    return {word for word in (text.stdout + text.stderr).split() if word.startswith("--")}
-
-
-def _mounts(python: dict) -> tuple[list[list[str]], dict[str, str]]:
-    """(source, target) of what programs see beside /usr, and the packages shown with their versions."""
-    mounts = []
-    prefix = os.path.realpath(python["prefix"])
-    if not prefix.startswith("/usr"):
-        mounts.append([prefix, prefix])
-    packages = {}
-    same = python["version"].rsplit(".", 1)[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"
-    for name in PROGRAM_PACKAGES if same else ():
-        spec = importlib.util.find_spec(name)
-        if spec is None or not spec.submodule_search_locations:
-            continue
-        folder = os.path.realpath(spec.submodule_search_locations[0])
-        packages[name] = importlib.metadata.version(name)
-        for path in (folder, folder + ".libs"):
-            if os.path.isdir(path):
-                mounts.append([path, f"/packages/{os.path.basename(path)}"])
-    return mounts, packages
+def _features(bwrap: str) -> list[str]:
+    """The options that this bubblewrap knows."""
+    shown = subprocess.run([bwrap, "--help"], capture_output=True, text=True, timeout=20)
+    return sorted({word for word in (shown.stdout + shown.stderr).split() if word.startswith("--")})

@@ -2,15 +2,17 @@
 servers.
 
 What was seen on a real server, and what is done about it:
+
 - Python has no compile step there, a syntax error is exit code 1: programs are compiled here first, without running
-them.
+  them.
 - stdout is cut at 219,264 bytes with status Success, and 1 MB of it is called TimeLimitExceeded: an output, or an
   expected one, of 200 kB or more is the judge's failure, not the model's.
 - memory_limit_MB above 0 makes threads and `import numpy` fail: it is never sent, the server's own limit holds.
 - `sys.exit(0)` before the asserts is Success: assert tasks carry the local sandbox's end marker and guards.
-- One blocking loop: 21 runs/s a server whatever the concurrency, so several URLs share one queue.
+- A server handles one run after another, 21 a second whatever the concurrency: several URLs share one queue.
 - 500, SandboxError, a cut answer, a dropped connection: tried again, elsewhere if possible, then `sandbox_error`.
-Time limits are the server's, wall clock; a loaded server makes timeouts that the local sandbox would not.
+
+Time limits are the server's, in wall clock: a loaded server gives timeouts that the local sandbox would not.
 """
 
 from __future__ import annotations
@@ -22,24 +24,29 @@ import random
 import secrets
 import sys
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
-from pydantic import JsonValue
 
 from phase1.files import BadInput
-from phase1.judge.inside import asserts, fork_server
+from phase1.judge.inside import asserts, protocol
 from phase1.judge.outcomes import (
     ATTEMPTS,
     MAX_TIMEOUTS,
     CompileFailed,
+    ProcessEnd,
     SandboxFailed,
+    SandboxInfo,
     Task,
     TestRun,
     assert_runs,
     stdin_verdict,
 )
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 MAX_OUTPUT = 200_000  # bytes; beyond it the server's answer cannot be trusted
 TRIES = ATTEMPTS + 2  # of one request, over all servers
@@ -55,16 +62,52 @@ try:
 except BaseException as e:
     print(f"{type(e).__name__}: {e}"[:300].encode("ascii", "backslashreplace").decode())
 """
+# An assert task on a server: the source of inside/asserts.py and the job for its `run_remote`. Annotations are not
+# evaluated: the server's Python may be too old for the types in them.
 _ASSERTS = """
-import base64, builtins
+import __future__, ast, base64, builtins
 scope = {{"__builtins__": dict(vars(builtins)), "__name__": "asserts"}}
-exec(compile(base64.b64decode({source!r}), "asserts", "exec"), scope)
-scope["run_remote"](__import__("ast").literal_eval(base64.b64decode({job!r}).decode("utf-8", "surrogatepass")))
+flags = __future__.annotations.compiler_flag
+exec(compile(base64.b64decode({source!r}), "asserts", "exec", flags), scope)
+scope["run_remote"](ast.literal_eval(base64.b64decode({job!r}).decode("utf-8", "surrogatepass")))
 """
 
 
+@dataclass(frozen=True)
+class ServersInfo(SandboxInfo):
+    """The servers that were given, and how many of them run programs."""
+
+    sandbox_urls: list[str]
+    healthy: int
+
+    def lines(self) -> list[str]:
+        return [
+            f"mode         {self.mode}: {self.healthy} of {len(self.sandbox_urls)} servers run programs; what they "
+            "isolate cannot be tried from here"
+        ]
+
+
+class _Result(NamedTuple):
+    """The run_result of a server's answer."""
+
+    late: bool  # TimeLimitExceeded
+    return_code: int
+    execution_time: float  # s
+    stdout: bytes
+    stderr: bytes
+
+
 class FusionSandbox:
-    """Any number of SandboxFusion servers behind one queue; `workers` programs at a time."""
+    """Any number of SandboxFusion servers behind one queue.
+
+    Args:
+        urls: of the servers, with or without `/run_code`.
+        workers: programs at a time, over all servers; at least two a server.
+        back_off: seconds before the second try of a request.
+
+    Raises:
+        BadInput: when there is no URL.
+    """
 
     def __init__(self, urls: tuple[str, ...], workers: int, back_off: float = BACK_OFF):
         if not urls:
@@ -75,27 +118,28 @@ class FusionSandbox:
         self.in_flight = dict.fromkeys(self.urls, 0)
         self.down = dict.fromkeys(self.urls, 0.0)  # loop time until which a server is left alone
         self.lost = 0  # answers that said nothing of the program; each costs a further request
-        self.info: dict[str, JsonValue] = {"mode": "sandbox_fusion", "sandbox_urls": list(urls)}
+        self.info = ServersInfo("sandbox_fusion", list(urls), healthy=0)
+        self.session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Health check: at least one server must run a program. BadInput when none does."""
+        """Health check. Raises BadInput when no server runs a program."""
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         body = self._body("print(6 * 7)", "", 10)
         answers = await asyncio.gather(*(self._post(url, body, 10) for url in self.urls), return_exceptions=True)
-        problems = {
-            u: str(e) or type(e).__name__ if isinstance(e, BaseException) else ""
-            for u, e in zip(self.urls, answers, strict=True)
-        }
-        if all(problems.values()):
-            url, problem = next(iter(problems.items()))
-            raise BadInput(f"no SandboxFusion server answers: {url}: {problem}; start one or mend --sandbox_url")
-        self.info["healthy"] = sum(not p for p in problems.values())
+        problems = [str(e) or type(e).__name__ for e in answers if isinstance(e, BaseException)]
+        if len(problems) == len(self.urls):
+            raise BadInput(
+                f"no SandboxFusion server answers: {self.urls[0]}: {problems[0]}; start one or correct --sandbox_url"
+            )
+        self.info = replace(self.info, healthy=len(self.urls) - len(problems))
 
     async def close(self) -> None:
-        await self.session.close()
+        """Close the connections."""
+        if self.session is not None:
+            await self.session.close()
 
-    async def run(self, task: Task) -> AsyncGenerator[TestRun]:
-        """As LocalSandbox.run."""
+    async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
+        """As `Sandbox.run`."""
         async with self.slots:
             await self._compile(task.program)
             if task.longest_output >= MAX_OUTPUT:
@@ -104,17 +148,16 @@ class FusionSandbox:
                 )
             done = late = 0
             while done < task.count and late < MAX_TIMEOUTS:
-                for run in await (
-                    self._run_stdin(task, done) if task.kind == "stdin" else self._run_asserts(task, done)
-                ):
+                run_tests = self._run_stdin if task.kind == "stdin" else self._run_asserts
+                for run in await run_tests(task, done):
                     done += 1
                     late = late + 1 if run.verdict == "timeout" else 0
                     yield run
 
     async def _run_stdin(self, task: Task, number: int) -> list[TestRun]:
-        kind, code, wall, out, err = await self._execute(task.program, task.inputs[number], task.limit)
-        verdict, detail = stdin_verdict(kind, code, False, err, 0, task)
-        return [TestRun(verdict, detail, wall, wall, 0, out, err)]
+        end = await self._execute(task.program, task.inputs[number], task.limit)
+        verdict, detail = stdin_verdict(end, task)
+        return [TestRun(verdict, detail, end.cpu, end.wall, end.peak_rss, end.out, end.err)]
 
     async def _run_asserts(self, task: Task, first: int) -> list[TestRun]:
         marker = secrets.token_hex(16).encode()
@@ -135,12 +178,12 @@ class FusionSandbox:
                 raise SandboxFailed(f"the tests do not compile: {e}") from None
         module = base64.b64encode(Path(asserts.__file__).read_bytes())
         code = _ASSERTS.format(source=module, job=base64.b64encode(repr(job).encode("utf-8", "surrogatepass")))
-        kind, status, wall, out, err = await self._execute(code, "", task.limit)
-        return assert_runs(kind, status, out, marker, task, first, wall, 0, err)
+        end = await self._execute(code, "", task.limit)
+        return assert_runs(end._replace(report=end.out), task, first, marker)
 
     # ------------------------------------------------------------------------------------------------------ requests
     async def _compile(self, program: str) -> None:
-        """CompileFailed if this Python cannot compile the program; in a process of its own, which nothing is run in."""
+        """Compile the program in a process of its own, without running it. Raises CompileFailed where that fails."""
         command = [sys.executable, "-I", "-S", "-W", "ignore", "-c", _COMPILE]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
@@ -151,7 +194,8 @@ class FusionSandbox:
             raise CompileFailed(out.decode().strip() or "the compiler crashed on this program")
 
     @staticmethod
-    def _body(code: str, stdin: str, limit: float) -> dict[str, Any]:
+    def _body(code: str, stdin: str, limit: float) -> dict[str, object]:
+        """The request for one run. `limit`: seconds."""
         return {
             "code": code,
             "language": "python",
@@ -163,8 +207,9 @@ class FusionSandbox:
             "fetch_files": [],
         }
 
-    async def _execute(self, code: str, stdin: str, limit: float) -> tuple[int, int, float, bytes, bytes]:
-        """(kind as the fork-server's, exit code or signal, wall s, stdout, stderr); SandboxFailed after TRIES."""
+    async def _execute(self, code: str, stdin: str, limit: float) -> ProcessEnd:
+        """One run on one of the servers. The server does not tell CPU time or memory. Raises SandboxFailed after TRIES
+        tries, or where the server cannot be trusted with so long an output."""
         body, problem, tried = self._body(code, stdin, limit), "", None
         for attempt in range(TRIES):
             if attempt:
@@ -184,19 +229,23 @@ class FusionSandbox:
                 self.in_flight[url] -= 1
         else:
             raise SandboxFailed(f"no answer after {TRIES} tries: {problem}")
-        out, err = (
-            result["stdout"].encode("utf-8", "surrogatepass"),
-            result["stderr"].encode("utf-8", "surrogatepass")[-fork_server.ERR_TAIL :],
-        )
-        if len(out) >= MAX_OUTPUT:
+        if len(result.stdout) >= MAX_OUTPUT:
             raise SandboxFailed("an output of 200 kB or more, which this server cuts or calls a timeout; judge locally")
-        wall, status = float(result["execution_time"]), int(result["return_code"])
-        if result["status"] == "TimeLimitExceeded":
-            return fork_server.WALL, 0, wall, out, err
-        return (
-            (fork_server.SIGNALLED, -status, wall, out, err)
-            if status < 0
-            else (fork_server.EXITED, status, wall, out, err)
+        kind, code_or_signal = protocol.EXITED, result.return_code
+        if result.late:
+            kind, code_or_signal = protocol.WALL, 0
+        elif result.return_code < 0:
+            kind, code_or_signal = protocol.SIGNALLED, -result.return_code
+        return ProcessEnd(
+            kind=kind,
+            code=code_or_signal,
+            cpu=result.execution_time,
+            wall=result.execution_time,
+            peak_rss=0,
+            written=len(result.stdout),
+            out=result.stdout,
+            err=result.stderr[-protocol.ERR_TAIL :],
+            report=b"",
         )
 
     def _choose(self, avoid: str | None) -> str:
@@ -204,22 +253,35 @@ class FusionSandbox:
         now = asyncio.get_running_loop().time()
         return min(self.urls, key=lambda url: (self.down[url] > now, url == avoid, self.in_flight[url]))
 
-    async def _post(self, url: str, body: dict, limit: float) -> dict[str, Any]:
-        """The run_result of one request, checked field by field; ValueError or ClientError where the server failed."""
+    async def _post(self, url: str, body: dict[str, object], limit: float) -> _Result:
+        """One request. Raises ValueError or aiohttp.ClientError where the server failed."""
+        assert self.session is not None
         async with self.session.post(url, json=body, timeout=aiohttp.ClientTimeout(total=limit + GRACE)) as response:
             if response.status != 200:
                 raise ValueError(f"HTTP {response.status}")
-            answer = await response.json(content_type=None)
-        if not isinstance(answer, dict) or answer.get("status") not in ("Success", "Failed"):
-            status = answer.get("status") if isinstance(answer, dict) else type(answer).__name__
-            raise ValueError(f"status {status}: {str(answer.get('message'))[:200] if isinstance(answer, dict) else ''}")
-        result = answer.get("run_result")
-        if not isinstance(result, dict) or result.get("status") not in ("Finished", "TimeLimitExceeded"):
-            raise ValueError(f"run_result {result.get('status') if isinstance(result, dict) else result}")
-        result = {"execution_time": 0.0, **{k: v for k, v in result.items() if v is not None}}
-        result.setdefault("stdout", "")
-        result.setdefault("stderr", "")
-        if result["status"] == "Finished" and not isinstance(result.get("return_code"), int):
-            raise ValueError("run_result has no return_code")
-        result.setdefault("return_code", 0)
-        return result
+            return _read_answer(await response.json(content_type=None))
+
+
+def _read_answer(answer: JsonValue) -> _Result:
+    """A server's answer, checked field by field. Raises ValueError where it is none of a run."""
+    if not isinstance(answer, dict):
+        raise ValueError(f"status {type(answer).__name__}")
+    if answer.get("status") not in ("Success", "Failed"):
+        raise ValueError(f"status {answer.get('status')}: {str(answer.get('message'))[:200]}")
+    result = answer.get("run_result")
+    if not isinstance(result, dict):
+        raise ValueError(f"run_result {result}")
+    status, code, seconds = (result.get(key) for key in ("status", "return_code", "execution_time"))
+    if status not in ("Finished", "TimeLimitExceeded"):
+        raise ValueError(f"run_result {status}")
+    late = status == "TimeLimitExceeded"
+    if not late and not isinstance(code, int):
+        raise ValueError("run_result has no return_code")
+    out, err = (str(result.get(key) or "").encode("utf-8", "surrogatepass") for key in ("stdout", "stderr"))
+    return _Result(
+        late=late,
+        return_code=code if isinstance(code, int) else 0,
+        execution_time=float(seconds) if isinstance(seconds, int | float) else 0.0,
+        stdout=out,
+        stderr=err,
+    )

@@ -1,4 +1,4 @@
-"""From a program and its problem's tests to a task, and from what the sandbox saw to a verdict (contract 6)."""
+"""From a program and its problem's tests to a task, and from what its tests did to a verdict (contract 6)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import contextlib
 import sys
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -21,11 +22,18 @@ HEAD = 2048  # bytes of input, output and expected output kept of the first fail
 
 @dataclass
 class Verdict:
-    """What the judge says of a program. `judge_time`: wall seconds spent executing its tests.
+    """What the judge says of a program.
 
-    `test_verdicts` has an entry a test, in order: a MODEL_ERRORS word, or `not_run` behind three timeouts in a row
-    (which counts as failed). `first_failed_case`: index, verdict, detail, cpu, wall (s), peak_rss (bytes), input,
-    expected, output (the first 2 kB of each), stderr (the last 2 kB).
+    Attributes:
+        error_type: `success`, or the worst of its tests' errors, or why there are none (docs/judge.md, "Verdicts").
+        accepted: whether every test passed.
+        pass_ratio: tests passed over tests in all.
+        judge_time: wall seconds spent executing its tests.
+        detail: the reason in words, where there is one.
+        test_verdicts: an entry a test, in order: a word of MODEL_ERRORS, or `not_run` behind three timeouts one after
+            another, which counts as failed.
+        first_failed_case: index, verdict, detail, cpu and wall (seconds), peak_rss (bytes), input, expected and output
+            (the first 2 kB of each), stderr (the last 2 kB).
     """
 
     error_type: str
@@ -42,39 +50,48 @@ class Verdict:
 
 # -------------------------------------------------------------------------------------------------------- the tests
 def make_task(program: str, cases: TestCases, config: JudgeConfig) -> Task:
-    """The task for a program and its problem's `test_cases` (contract 4)."""
+    """The task for a program and its problem's `test_cases` (contract 4).
+
+    Raises:
+        BadInput: when `cases` breaks the contract.
+    """
     if problem := wrong_in(cases):
         raise BadInput(problem)
     limit = float(cases.get("time_limit") or config.run_timeout)
     memory = int((cases.get("memory_limit_mb") or config.memory_limit_mb) * (1 << 20))
     if cases["type"] == "codecontests":
         tests = cases["tests"]
-        longest = max(len(t["output"]) for t in tests)
         return Task(
-            program, "stdin", len(tests), limit, memory, inputs=[t["input"] for t in tests], longest_output=longest
+            program=program,
+            kind="stdin",
+            count=len(tests),
+            limit=limit,
+            memory=memory,
+            inputs=[t["input"] for t in tests],
+            longest_output=max(len(t["output"]) for t in tests),
         )
     entry = cases["entry_point"]
     if cases["type"] == "humaneval":
         sources, setup = [f"{cases['test_code']}\n\ncheck({entry})\n"], ""
     else:
         sources, setup = list(cases["test_list"]), cases.get("test_setup_code") or ""
-    guarded, modules = zip(*map(_guard, sources), strict=True)
-    names = sorted(set().union(*modules))
+    guarded = [_guard(source) for source in sources]
     return Task(
-        program,
-        "assert",
-        len(sources),
-        limit,
-        memory,
+        program=program,
+        kind="assert",
+        count=len(sources),
+        limit=limit,
+        memory=memory,
         setup=setup,
-        tests=list(guarded),
+        tests=[test.code for test in guarded],
         entry_point=entry,
-        modules=names,
+        modules=sorted({name for test in guarded for name in test.modules}),
     )
 
 
 class _Guard(ast.NodeTransformer):
-    """Wrap both sides of every comparison of the test code in `__plain__`, which refuses what compares as it likes."""
+    """Wrap both sides of every comparison of the test code in `__plain__`, which refuses a value whose class decides
+    its own comparisons (phase1/judge/inside/asserts.py)."""
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
@@ -86,25 +103,38 @@ class _Guard(ast.NodeTransformer):
         return node
 
 
-def _guard(source: str) -> tuple[str, set[str]]:
-    """(test code with guarded comparisons, modules of the standard library that it names). Unparsable code stays as it
-    is."""
+class _Guarded(NamedTuple):
+    """Test code with guarded comparisons."""
+
+    code: str
+    modules: set[str]  # of the standard library, that the code names
+
+
+def _guard(source: str) -> _Guarded:
+    """Guard the comparisons of test code. Code that cannot be parsed stays as it is: its compilation in the sandbox
+    will say what is wrong, as the judge's failure."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
-        return source, set()  # its compilation in the sandbox will say what is wrong, as the judge's failure
+        return _Guarded(source, set())
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
-    return ast.unparse(ast.fix_missing_locations(_Guard().visit(tree))), names & sys.stdlib_module_names
+    guarded = ast.fix_missing_locations(_Guard().visit(tree))
+    return _Guarded(ast.unparse(guarded), names & sys.stdlib_module_names)
 
 
 # ---------------------------------------------------------------------------------------------------------- verdicts
 async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) -> Verdict:
-    """Run a task and put its tests together: worst error first, all or nothing for `accepted` (contract 6)."""
+    """Run a task and judge its tests: the worst error counts, and `accepted` is all or nothing (contract 6).
+
+    Args:
+        cases: the `test_cases` that `task` was made of; they hold the expected outputs.
+        mode: the rule for outputs, one of `phase1.judge.compare.MODES`.
+    """
     verdict = Verdict("success", tests_total=task.count)
     expected = [t["output"] for t in cases["tests"]] if task.kind == "stdin" else []
     worst = len(MODEL_ERRORS)

@@ -150,7 +150,7 @@ def reference_passes(interpreter: str, answer: Answer, cases: dict[str, Any]) ->
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=120,
             cwd=folder,
             env=ENVIRONMENT,
         )

@@ -20,18 +20,19 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from phase1.judge import sandbox
 from phase1.judge.config import JudgeConfig
-from phase1.judge.inside.fork_server import EXITED, SIGNALLED
+from phase1.judge.inside.protocol import EXITED, SIGNALLED
+from phase1.judge.interpreters import PROGRAM_PACKAGES
 from phase1.judge.judge import Judge, open_judge
-from phase1.judge.launcher import ENVIRONMENT, PROGRAM_PACKAGES
-from phase1.judge.outcomes import Task, TestRun
+from phase1.judge.launcher import ENVIRONMENT
+from phase1.judge.outcomes import Outcome as TestOutcome
+from phase1.judge.outcomes import ProcessEnd, Task, TestRun
 from phase1.judge.verdict import Verdict
 from tests.judge.conformance_programs import Program
 
-PATIENCE = 30  # s a reference may take
+PATIENCE = 120  # s a reference may take
 REPEATS = 2  # of each program in the judge
 CONFIG = JudgeConfig(workers=2, run_timeout=10.0, compare="exact")
 COMPILE_ERRORS = ("SyntaxError", "IndentationError", "TabError")
@@ -201,9 +202,9 @@ async def open_judged(config: JudgeConfig = CONFIG) -> AsyncGenerator[Judged, No
     async with open_judge(config) as judge:
         judged = Judged(judge)
 
-        def watched(kind: int, code: int, *rest: Any) -> tuple[str, str]:
-            judged.recorder.saw(kind, code, rest[-1])
-            return original(kind, code, *rest)
+        def watched(end: ProcessEnd, task: Task, too_long: bool = False) -> TestOutcome:
+            judged.recorder.saw(end.kind, end.code, task)
+            return original(end, task, too_long)
 
         sandbox.stdin_verdict = watched
         try:

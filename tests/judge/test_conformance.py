@@ -63,11 +63,13 @@ def test_all_combinations():
     check(list(combinations()))
 
 
+@pytest.mark.slow
 def test_programs_written_by_hand(style_differences):
     found = [d.describe() for d in style_differences if explained(d) is None]
     assert not found, f"{len(found)} programs:\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", EXPLAINED, ids=lambda e: e.name)
 def test_explained_differences_are_there(style_differences, entry):
     """Each pattern of the entry has a program that differs in what it says, and in nothing else."""

@@ -1,15 +1,16 @@
 """Verdicts of the local judge: precedence, limits under any load, fidelity to a plain interpreter."""
 
-import os
+import ast
 import re
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
 from phase1.files import BadInput
 from phase1.judge.config import JudgeConfig
+from phase1.judge.inside.fork_server import BIG
 from phase1.judge.judge import judge_all
 from phase1.judge.outcomes import Task
 from tests.judge.running_judge import RunningJudge, stdin
@@ -46,7 +47,7 @@ else: print(w)
     ],
 )
 def test_worst_error_counts_and_every_test_runs(judge, words, error_type, passed, run):
-    verdict = judge(BEHAVE, stdin(*((w + "\n", w + "\n") for w in words)))
+    verdict = judge(BEHAVE, stdin(*((w + "\n", w + "\n") for w in words), time_limit=0.3))
     assert (verdict.error_type, verdict.tests_passed, verdict.tests_run, verdict.tests_total) == (
         error_type,
         passed,
@@ -153,8 +154,6 @@ def test_a_small_memory_limit_is_the_programs_and_not_the_judges(judge, megabyte
 
 @pytest.mark.parametrize("size", [-1, 0, 1])
 def test_outputs_about_the_size_at_which_they_are_sent_otherwise(judge, size):
-    from phase1.judge.inside.fork_server import BIG
-
     echo = "import sys\nsys.stdout.write(sys.stdin.read())\nsys.stderr.write('e' * 100)\nsys.exit(0)"
     text = "y" * (BIG + size)
     assert judge(echo, stdin((text, text), ("", ""), (text, text), ("z", "z"))).accepted
@@ -167,9 +166,8 @@ def test_a_limit_that_is_none_is_bad_input(judge, value):
 
 
 def test_a_sleeper_is_a_timeout(judge):
-    started = time.monotonic()
-    assert judge("import time; time.sleep(100)", stdin(("", ""))).error_type == "timeout"
-    assert time.monotonic() - started < 60
+    verdict = judge("import time; time.sleep(100)", stdin(("", ""), time_limit=0.3))
+    assert (verdict.error_type, verdict.detail) == ("timeout", "more than 0.3 s of waiting")
 
 
 def test_threads_have_room_under_a_gigabyte(judge):
@@ -190,19 +188,15 @@ def test_numpy_is_there_where_the_judge_has_it(judge):
 
 @pytest.mark.slow
 def test_verdicts_do_not_depend_on_the_load():
-    """Many programs at 30 to 60% of their limit, and some beyond it: the same verdicts with 8 busy loops beside
-    them."""
-    before = os.times().children_user
-    subprocess.run([sys.executable, "-c", "n = 0\nfor _ in range(10_000_000):\n    n += 1"], check=True)
-    per_second = 10_000_000 / (os.times().children_user - before)
+    """Programs that use up to 60% of their CPU time, and some that use more than all of it: the same verdicts with 8
+    busy loops beside them."""
 
     def items():
-        for i in range(200):
-            share = 3.0 if i % 50 == 7 else (0.3, 0.4, 0.5, 0.6)[i // 4 % 4] if i % 4 == 0 else 0.02
-            loops = int(share * 0.5 * per_second)
+        for i in range(24):
+            share = 30.0 if i % 12 == 7 else (0.3, 0.4, 0.5, 0.6)[i // 4 % 4] if i % 4 == 0 else 0.02
             yield (
                 str(i),
-                f"n = 0\nfor _ in range({loops}):\n    n += 1\nprint({i} if {i} % 7 else 0)",
+                f"import time\nwhile time.process_time() < {share * 0.5}: pass\nprint({i} if {i} % 7 else 0)",
                 stdin(("", str(i)), time_limit=0.5),
             )
 
@@ -341,8 +335,25 @@ def test_what_is_imported_once_is_fresh_in_each_test(judge, module):
 
 
 async def _outputs(judge, program, count):
-    task = Task(program, "stdin", count, 5.0, 256 << 20, inputs=[""] * count)
+    task = Task(program, kind="stdin", count=count, limit=5.0, memory=256 << 20, inputs=[""] * count)
     return [run.output async for run in judge.judge.backend.run(task)]
+
+
+def test_what_runs_inside_brings_a_program_no_modules_that_it_did_not_ask_for(judge):
+    """Each module in memory is copied at each fork; the types of phase1/judge/inside/ are for a checker alone."""
+    names = ("typing", "__future__", "collections", "struct", "contextlib", "re", "phase1.judge.inside.asserts")
+    program = f"import sys\nprint([name for name in {names} if name in sys.modules])"
+    assert judge(program, stdin(("", "[]"))).accepted
+
+
+def test_what_runs_inside_imports_its_neighbours_and_the_standard_library_only():
+    for path in (Path(__file__).resolve().parents[2] / "phase1/judge/inside").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                top = name.split(".")[0]
+                assert top in sys.stdlib_module_names or name.startswith("phase1.judge.inside."), f"{path}: {name}"
 
 
 def test_output_that_is_not_utf8_is_judged_as_bytes(judge):

@@ -1,10 +1,13 @@
 """Assert tasks: each assert counts, no shortcut passes, every published reference solution does."""
 
+import itertools
+
 import pytest
 
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import judge_all
 from tests import public_problems
+from tests.judge.main_guards import GUARDS
 from tests.judge.running_judge import RunningJudge, asserts
 
 
@@ -50,7 +53,8 @@ def test_humaneval_is_all_or_nothing(judge):
     ],
 )
 def test_an_assert_that_ends_the_process_does_not_take_the_others_with_it(judge, program, verdicts):
-    assert judge(program, asserts("assert f(1) == 1", "assert f(2) == 2", "assert f(3) == 3")).test_verdicts == verdicts
+    cases = {**asserts("assert f(1) == 1", "assert f(2) == 2", "assert f(3) == 3"), "time_limit": 0.5}
+    assert judge(program, cases).test_verdicts == verdicts
 
 
 @pytest.mark.parametrize(
@@ -199,31 +203,33 @@ def test_honest_results_of_many_types_are_plain_enough(judge, result):
     assert judge(program, asserts("x = f()\nassert x == x")).accepted
 
 
+# Beside the cheats, what never answers.
+FAILING = [
+    "def {e}(*a, **k):\n    return None\n",
+    *(
+        CHEATS[name]
+        for name in ("sys.exit", "os._exit", "always equal", "patched builtins", "replaced check", "fake SyntaxError")
+    ),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["humaneval", "mbpp"])
-def test_every_reference_solution_passes_and_none_does_not(shared_data, name):
+def test_every_published_reference_passes_and_what_fails_does_not(shared_data, name):
+    """Each problem with its reference, behind which stands a main guard; each of HumanEval, and every fourth of MBPP,
+    with a failing program as well. Guards and failing programs take turns, for each costs a sandbox: all of them with
+    every problem would take ten minutes."""
     problems = getattr(public_problems, name)(shared_data)
     assert len(problems) == {"humaneval": 164, "mbpp": 974}[name]
-    items = [(f"{p.problem_id} right", p.program(p.canonical_solution), p.test_cases) for p in problems]
-    items += [
-        (f"{p.problem_id} none", f"def {p.test_cases['entry_point']}(*a, **k):\n    return None\n", p.test_cases)
-        for p in problems
-    ]
-    wrong = [
-        (key, v.error_type, v.detail)
-        for key, v in judge_all(items, JudgeConfig())
-        if v.accepted is not key.endswith("right")
-    ]
-    assert wrong == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "cheat", ["sys.exit", "os._exit", "always equal", "patched builtins", "replaced check", "fake SyntaxError"]
-)
-def test_no_cheat_passes_a_single_published_problem(shared_data, cheat):
-    problems = public_problems.humaneval(shared_data) + public_problems.mbpp(shared_data)
-    items = [(p.problem_id, CHEATS[cheat].replace("{e}", p.test_cases["entry_point"]), p.test_cases) for p in problems]
+    guards = ["", *GUARDS.values()]
+    items, turn = [], itertools.cycle(FAILING)
+    for number, p in enumerate(problems):
+        right = p.program(p.canonical_solution) + "\n" + guards[number % len(guards)]
+        items.append((f"{p.problem_id} right", right, p.test_cases))
+        if name == "humaneval" or number % 4 == 0:
+            wrong = next(turn).replace("{e}", p.test_cases["entry_point"])
+            items.append((f"{p.problem_id} wrong", wrong, p.test_cases))
     verdicts = list(judge_all(items, JudgeConfig()))
-    assert [k for k, v in verdicts if v.accepted] == []
-    assert {v.error_type for _, v in verdicts} <= {"wrong_answer", "runtime_error"}
+    odd = [(key, v.error_type, v.detail) for key, v in verdicts if v.accepted is not key.endswith("right")]
+    assert odd == [] and len(verdicts) == len(items)
+    assert {v.error_type for _, v in verdicts} <= {"success", "wrong_answer", "runtime_error"}

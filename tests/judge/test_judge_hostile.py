@@ -56,7 +56,7 @@ def _run_as(who: str, folder: Path) -> dict:
         command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", AS_USER]
         if subprocess.run([*command[:4], "true"], capture_output=True).returncode:
             pytest.skip("root without the right to mount cannot become an ordinary user here")
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

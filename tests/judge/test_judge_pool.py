@@ -1,5 +1,6 @@
 """The pool of sandboxes and the command: each program once, bounded memory, nothing left behind, files in and out."""
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from phase1.files import BadInput
-from phase1.judge.config import JudgeConfig
+from phase1.files import BadInput, run_script
+from phase1.judge.__main__ import main, print_probes
+from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
 from phase1.judge.judge import judge_all
+from phase1.judge.probes import MEANING
 from tests.judge.hostile_driver import descendants
 from tests.judge.running_judge import RunningJudge, stdin
 
@@ -61,7 +64,7 @@ def test_judge_all_takes_items_as_it_goes():
     taken = []
 
     def items():
-        for i in range(40):
+        for i in range(20):
             taken.append(i)
             yield str(i), f"print({i})", stdin(("", str(i)))
 
@@ -70,7 +73,7 @@ def test_judge_all_takes_items_as_it_goes():
         seen += 1
         assert verdict.accepted
         assert len(taken) <= seen + 4
-    assert seen == 40
+    assert seen == 20
 
 
 def test_unknown_kinds_and_modes_are_bad_input(judge):
@@ -96,19 +99,19 @@ def test_sandboxes_get_files_of_their_own_however_many_run():
         "print({v.error_type for _, v in judge_all([(str(i), f'print(input()) # {i}', cases) for i in range(6)], "
         "JudgeConfig(workers=2))})"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.stdout == "{'success'}\n", done.stderr
 
 
 @pytest.mark.slow
-def test_three_hundred_big_tests_in_bounded_memory(tmp_path):
-    """1.5 GB of inputs and outputs pass through; the judge holds them once, as its caller does, and little more."""
+def test_sixty_big_tests_in_bounded_memory(tmp_path):
+    """660 MB of inputs and outputs pass through; the judge holds them once, as its caller does, and little more."""
     script = tmp_path / "big.py"
     script.write_text(
         f"import resource, sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "from phase1.judge.judge import JudgeConfig, judge_all\n"
         "text = '123456789 ' * 500_000\ncases = {'type': 'codecontests', 'tests': [{'input': text, 'output': "
-        "text}] * 300}\n"
+        "text}] * 60}\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "[(_, verdict)] = judge_all([('a', 'import sys\\nsys.stdout.write(sys.stdin.read())', cases)], "
         "JudgeConfig(workers=1))\n"
@@ -117,7 +120,7 @@ def test_three_hundred_big_tests_in_bounded_memory(tmp_path):
     passed, grown = map(
         int, subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout.split()
     )
-    assert passed == 300
+    assert passed == 60
     assert grown < 200  # MiB
 
 
@@ -152,7 +155,7 @@ def test_nothing_outlives_the_judging_process(tmp_path, number, whom):
         [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
     process.stdout.readline()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(family := descendants(process.pid)) < 20:  # launcher, two sandboxes with eight processes each
         if time.monotonic() > deadline:
             process.kill()
@@ -164,7 +167,7 @@ def test_nothing_outlives_the_judging_process(tmp_path, number, whom):
             started[pid] = Path(f"/proc/{pid}/stat").read_bytes().split()[21]
     launchers = {family[0]}  # the judging process has one child
     whom(process.pid, number)
-    process.wait(30)
+    process.wait(300)
 
     def alive():
         left = []
@@ -175,14 +178,14 @@ def test_nothing_outlives_the_judging_process(tmp_path, number, whom):
                     left.append(pid)
         return left
 
-    def wait_until(condition, seconds):
-        deadline = time.monotonic() + seconds
+    def wait_until(condition):
+        deadline = time.monotonic() + 120
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.02)
         return condition()
 
-    assert wait_until(lambda: set(alive()) <= launchers, 2)
-    assert wait_until(lambda: not alive(), 10)  # the launcher stays to remove its cgroups
+    assert wait_until(lambda: set(alive()) <= launchers)
+    assert wait_until(lambda: not alive())  # the launcher stays to remove its cgroups
     assert [*Path("/sys/fs/cgroup").glob(f"**/phase1-judge-{family[0]}-*")] == []
 
 
@@ -192,10 +195,10 @@ sys.path.insert(0, ROOT)
 from tests.judge.hostile_driver import descendants
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: whatever is orphaned becomes our child
 worst = 0.0
-for number in range(16):
+for number in range(10):
     process = subprocess.Popen([sys.executable, sys.argv[1]], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     process.stdout.readline()
-    time.sleep(number * 0.04)
+    time.sleep(number * 0.06)
     process.kill()
     process.wait()
     killed = time.monotonic()
@@ -205,9 +208,9 @@ for number in range(16):
                 pass
         except ChildProcessError:
             break
-        if time.monotonic() - killed > 5:
+        if time.monotonic() - killed > 120:
             subprocess.run(["ps", "-o", "pid,args", *map(str, descendants(os.getpid()))], stdout=sys.stderr)
-            sys.exit(f"left behind by a kill {number * 0.04:.2f} s after the start")
+            sys.exit(f"left behind by a kill {number * 0.06:.2f} s after the start")
         time.sleep(0.01)
     worst = max(worst, time.monotonic() - killed)
 print(worst)
@@ -246,38 +249,43 @@ def files(tmp_path):
         {"problem_id": "a", "completion": "Sure!\n<code>\nprint(2)\n</code>"},
         {"problem_id": "b", "completion": "<code>\n    return x + 1\n</code>"},
         {"problem_id": "b", "completion": ""},
+        {"problem_id": "a", "completion": "", "finish_reason": "error", "error": "HTTP 500"},
     ]
     for name, rows in (("raw", raw), ("solutions", solutions)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return tmp_path
 
 
-def _command(folder, *flags):
-    command = [
-        sys.executable,
-        "-m",
-        "phase1.judge",
-        "--raw",
-        folder / "raw.jsonl",
-        "--solutions",
-        folder / "solutions.jsonl",
-        "--out",
-        folder / "out.jsonl",
-        *flags,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+@pytest.fixture
+def command(files, monkeypatch, capsys):
+    """The command in this process: (exit code, what it said on stderr)."""
+
+    def run(*flags):
+        usual = ["--raw", files / "raw.jsonl", "--solutions", files / "solutions.jsonl", "--out", files / "out.jsonl"]
+        monkeypatch.setattr(sys, "argv", ["phase1.judge", *map(str, [*usual, *flags])])  # later flags win
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as left:
+                run_script(main)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return left.value.code, capsys.readouterr().err
+
+    return run
 
 
-def test_the_command_judges_a_file_of_solutions(files):
-    done = _command(files, "--workers", "1", "--run_timeout", "5")
-    assert done.returncode == 0, done.stderr
+def test_the_command_judges_a_file_of_solutions(files, command):
+    code, said = command("--workers", "1", "--run_timeout", "5")
+    assert code == 0, said
     rows = [json.loads(line) for line in (files / "out.jsonl").read_text().splitlines()]
     assert [(r["problem_id"], r["error_type"], r["pass_ratio"]) for r in rows] == [
         ("a", "success", 1.0),
         ("a", "wrong_answer", 0.5),
         ("b", "success", 1.0),
         ("b", "empty_output", 0.0),
+        ("a", "api_error", 0.0),  # an answer that was never generated is not the model's
     ]
+    assert (rows[-1]["detail"], rows[-1]["accepted"]) == ("HTTP 500", False)
     stamp = json.loads((files / "out.jsonl.run.json").read_text())
     assert stamp["accepted"] == 2 and stamp["stamp"]["arguments"]["run_timeout"] == 5.0
 
@@ -285,107 +293,96 @@ def test_the_command_judges_a_file_of_solutions(files):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"problem_id": "zzz", "code": ""}', "solutions.jsonl:5: problem_id 'zzz' is not in"),
-        ('{"problem_id": "a"}', "solutions.jsonl:5: needs `code` or `completion`"),
-        ("{", "solutions.jsonl:5: not a JSON object"),
-        ('{"problem_id": ["a"], "code": ""}', "solutions.jsonl:5: problem_id ['a'] is not in"),
+        ('{"problem_id": "zzz", "code": ""}', "solutions.jsonl:6: problem_id 'zzz' is not in"),
+        ('{"problem_id": "a"}', "solutions.jsonl:6: needs `code` or `completion`"),
+        ("{", "solutions.jsonl:6: not a JSON object"),
+        ('{"problem_id": ["a"], "code": ""}', "solutions.jsonl:6: problem_id ['a'] is not in"),
     ],
 )
-def test_a_bad_line_is_named_and_nothing_written(files, line, message):
+def test_a_bad_line_is_named_and_nothing_written(files, command, line, message):
     with open(files / "solutions.jsonl", "a") as f:
         f.write(line + "\n")
-    done = _command(files)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    code, said = command()
+    assert code == 2 and message in said and said.count("\n") == 1
     assert not (files / "out.jsonl").exists()
 
 
 @pytest.mark.parametrize("out", ["folder", "no_such/../folder", "/proc/none/out.jsonl"])
-def test_a_place_that_cannot_be_written_to_is_refused_before_judging(files, out):
+def test_a_place_that_cannot_be_written_to_is_refused_before_judging(files, command, out):
     (files / "folder").mkdir()
-    done = _command(
-        files, "--out", files / out, "--raw", files / "none.jsonl"
-    )  # later flags win; the raw file would be looked at next
-    assert (
-        done.returncode == 2
-        and done.stderr.count("\n") == 1
-        and "none.jsonl" not in done.stderr.replace("/proc/none", "")
-    )
+    code, said = command("--out", files / out, "--raw", files / "none.jsonl")  # the raw file would be looked at next
+    assert code == 2 and said.count("\n") == 1 and "none.jsonl" not in said.replace("/proc/none", "")
 
 
-def test_no_solutions_are_bad_input(files):
+def test_no_solutions_are_bad_input(files, command):
     (files / "solutions.jsonl").write_text("\n")
-    done = _command(files)
-    assert done.returncode == 2 and "holds no solution" in done.stderr and not (files / "out.jsonl").exists()
-
-
-def test_an_answer_that_was_never_generated_is_not_the_models(files):
-    with open(files / "solutions.jsonl", "a") as f:
-        f.write(json.dumps({"problem_id": "a", "completion": "", "finish_reason": "error", "error": "HTTP 500"}) + "\n")
-    assert _command(files, "--workers", "1").returncode == 0
-    last = json.loads((files / "out.jsonl").read_text().splitlines()[-1])
-    assert (last["error_type"], last["detail"], last["accepted"]) == ("api_error", "HTTP 500", False)
+    code, said = command()
+    assert code == 2 and "holds no solution" in said and not (files / "out.jsonl").exists()
 
 
 @pytest.mark.parametrize(
-    "flag", [("--run_timeout", "nan"), ("--run_timeout", "inf"), ("--memory_limit_mb", "0"), ("--workers", "-1")]
+    "flag",
+    [
+        ("--run_timeout", "nan"),
+        ("--run_timeout", "inf"),
+        ("--memory_limit_mb", "0"),
+        ("--workers", "-1"),
+        ("--reserve_cores", "-1"),
+    ],
 )
-def test_a_flag_that_is_no_limit_is_refused(files, flag):
-    done = _command(files, *flag)
-    assert done.returncode == 2 and "must be positive" in done.stderr and done.stderr.count("\n") == 1
+def test_a_flag_that_is_no_limit_is_refused(command, flag):
+    code, said = command(*flag)
+    assert code == 2 and "must be positive" in said and said.count("\n") == 1
 
 
-def test_sigterm_leaves_no_file(tmp_path):
-    """Also while the probes run, which need a few."""
-    for delay in (0.2, 0.5, 0.8):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "phase1.judge", "--probe"],
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(tmp_path)},
-            stdout=subprocess.DEVNULL,
-        )
-        time.sleep(delay)
-        process.terminate()
-        assert process.wait(30) in (-signal.SIGTERM, 0, 143)
-        assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("flags", "parallel"),
+    [([], 4), (["--reserve_cores", "3"], 1), (["--reserve_cores", "9"], 1), (["--workers", "7"], 7)],
+)
+def test_cores_are_left_to_others(monkeypatch, flags, parallel):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    parser = argparse.ArgumentParser()
+    add_judge_arguments(parser)
+    assert config_from(parser.parse_args(flags)).parallel == parallel
 
 
-def test_probe_prints_every_guarantee():
-    done = subprocess.run([sys.executable, "-m", "phase1.judge", "--probe"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for name in (
-        "file_system",
-        "network",
-        "processes",
-        "tree_kill",
-        "memory_process",
-        "memory_all",
-        "disk",
-        "user_namespaces",
-    ):
-        assert f"{name} " in done.stdout
-    assert "FAILS" not in done.stdout
-
-
-def test_without_bubblewrap_nothing_is_judged_unless_unsafe(tmp_path):
-    environment = {**os.environ, "PATH": str(tmp_path)}
-    command = [sys.executable, "-m", "phase1.judge", "--probe"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 1 and "file_system" in done.stdout and "FAILS" in done.stdout
-    program = (
-        "from phase1.judge.judge import *\nfrom phase1.files import run_script\ncases = {'type': 'codecontests', "
-        "'tests': [{'input': '', 'output': '1'}] * 2}\n"
+@pytest.mark.parametrize("when", ["at once", "while the probes run"])
+def test_sigterm_leaves_no_file(tmp_path, when):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "phase1.judge", "--probe"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
     )
-    program += (
-        "run_script(lambda: print([v.error_type for _, v in judge_all([('a', 'print(1)', cases)], "
-        "JudgeConfig(unsafe=UNSAFE))]))"
-    )
-    for unsafe, code in ((False, 2), (True, 0)):
-        done = subprocess.run(
-            [sys.executable, "-c", program.replace("UNSAFE", str(unsafe))],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=environment,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-    assert "['success']" in done.stdout
+    while when != "at once" and not list(tmp_path.iterdir()) and process.poll() is None:
+        time.sleep(0.01)  # the probes need a few files
+    process.terminate()
+    assert process.wait(300) in (-signal.SIGTERM, 0, 143)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_probe_prints_every_guarantee(capsys):
+    assert asyncio.run(print_probes(JudgeConfig())) == 0
+    shown = capsys.readouterr().out
+    for name in MEANING:
+        assert f"{name} " in shown
+    assert "FAILS" not in shown
+
+
+def left_in_temporary_folders():
+    return {path for folder in ("/tmp", "/dev/shm", "/") for path in Path(folder).glob("phase1-probe-*")}
+
+
+def test_without_bubblewrap_nothing_is_judged_unless_unsafe(files, command, tmp_path, monkeypatch, capsys):
+    """The probes of the isolation fail and are told; nothing that they wrote stays on this machine."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    before = left_in_temporary_folders()
+    assert asyncio.run(print_probes(JudgeConfig())) == 1
+    shown = capsys.readouterr().out
+    assert "rlimits only (unsafe)" in shown and "file_system      FAILS" in shown
+    code, said = command()
+    assert code == 2 and "bubblewrap is not installed" in said and not (files / "out.jsonl").exists()
+    code, said = command("--unsafe", "--workers", "1")
+    assert code == 0, said
+    assert json.loads((files / "out.jsonl.run.json").read_text())["accepted"] == 2
+    assert left_in_temporary_folders() <= before

@@ -109,11 +109,11 @@ def test_the_sandbox_ends_with_the_process():
         "print(*subprocess.check_output(['ps', '-o', 'pid=', '--ppid', str(__import__('os').getpid())], "
         "text=True).split())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0 and done.stdout.startswith("1.0\n"), done.stderr
     children = done.stdout.splitlines()[1].split()
     assert children
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while time.monotonic() < end and (left := [p for p in children if Path("/proc", p).exists()]):
         time.sleep(0.1)
     assert not left

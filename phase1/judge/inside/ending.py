@@ -1,12 +1,12 @@
 """How a program ends, inside the sandbox: in the interpreter's own order, for plain `python3` is the reference.
 
-One of the files that run inside the sandbox; it imports nothing of ours. CPython ends a script so (pythonrun.c,
-pylifecycle.c): flush stderr and stdout; print the traceback; join threads; run atexit; flush again, where a stream
-without a true `closed` counts as open, and a flush that fails makes the exit status 120; collect garbage; give
-`sys.stdout` back; drop `__main__`, which runs `__del__` and closes files; flush once more.
+It imports the standard library only. CPython ends a script in this order (pythonrun.c, pylifecycle.c): flush stderr and
+stdout; print the traceback; join threads; run atexit; flush again, where a stream without a true `closed` counts as
+open, and a flush that fails makes the exit status 120; collect garbage; give `sys.stdout` back; drop `__main__`, which
+runs `__del__` and closes files; flush once more.
 
-Ending a whole interpreter takes eight times as long as a test's process, so `end` does these steps itself, leaves out
-those that nothing of the program's could notice, and hands over to the interpreter where it cannot do them.
+Ending a whole interpreter takes eight times as long as a test's process. So `end` does these steps itself, leaves out
+those that the program cannot notice, and leaves the rest to the interpreter where it cannot do them.
 """
 
 import _signal
@@ -18,22 +18,28 @@ import os
 import sys
 from _io import BufferedRandom, BufferedReader, BufferedWriter, BytesIO, FileIO, StringIO, TextIOWrapper
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from typing import Any, NoReturn
+
 WRITERS = (TextIOWrapper, BufferedWriter, BufferedRandom)
 
 
-def _cell():
+def _cell() -> object:
     """A cell: what a closure keeps a variable in."""
     x = 0
     cells = (lambda: x).__closure__ or ()
     return cells[0]
 
 
-# They need nothing at the end, though those of the second line have a `__del__`.
+# Types whose objects need nothing at the end, though those of the second line have a `__del__`.
 QUIET = frozenset(
     map(type, ((), [], {}, set(), frozenset(), sys, len, lambda: 0, map(len, ()), iter([]), iter(()), _cell()))
 )
 QUIET |= {BytesIO, StringIO, FileIO, BufferedReader}
-STDOUT, STDERR = sys.stdout, sys.stderr
+STDOUT: "Any" = sys.stdout
+STDERR: "Any" = sys.stderr
 IS_CLASS = 1 << 31  # Py_TPFLAGS_TYPE_SUBCLASS
 HAS_GC = 1 << 14  # Py_TPFLAGS_HAVE_GC: without it instances do not show among the collector's objects
 # What the interpreter sets to None before it drops the modules.
@@ -61,11 +67,11 @@ _exit, _collect, _get_objects, _run_exitfuncs, _threads = (
 _callbacks, _unfreeze = atexit._ncallbacks, gc.unfreeze
 
 
-async def _coroutine():
+async def _coroutine() -> None:
     pass
 
 
-async def _async_generator():
+async def _async_generator() -> "AsyncGenerator[None, None]":
     yield
 
 
@@ -76,7 +82,7 @@ GENERATOR = type(_ for _ in ())
 SUSPENDED = frozenset([GENERATOR, type(_suspended), type(_async_generator())])
 
 
-def exit_status(error):
+def exit_status(error: SystemExit) -> int:
     """The exit status of SystemExit, as the interpreter gives it."""
     code = error.code
     if code is None:
@@ -89,9 +95,9 @@ def exit_status(error):
     return 1
 
 
-def show(error):
-    """Print an uncaught exception as the interpreter does; returns the exit status (an excepthook may raise
-    SystemExit)."""
+def show(error: BaseException) -> int:
+    """Print an uncaught exception as the interpreter does. Returns the exit status, which an excepthook may choose by
+    raising SystemExit."""
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     if sys.version_info >= (3, 12):
         sys.last_exc = error
@@ -110,16 +116,16 @@ def show(error):
     return 1
 
 
-def flush_quietly(name):
-    """The flush right behind a script: errors are forgotten."""
+def flush_quietly(name: str) -> None:
+    """Flush a stream of `sys`, as right behind a script: errors are ignored."""
     try:  # noqa: SIM105 contextlib is a module more in every fork
         getattr(sys, name).flush()
     except BaseException:
         pass
 
 
-def flush_streams():
-    """The flush of the interpreter's end; False where one failed."""
+def flush_streams() -> bool:
+    """Flush stdout and stderr, as at the interpreter's end. Returns False where one failed."""
     good = True
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name, None)
@@ -138,25 +144,28 @@ def flush_streams():
     return good
 
 
-def report_unraisable(error, thing):
-    """What the interpreter says of an exception that it can hand to nobody, in short."""
+def report_unraisable(error: BaseException, thing: object) -> None:
+    """Print, in short, what the interpreter prints of an exception that nobody can catch."""
     try:  # noqa: SIM105 as above
         sys.stderr.write(f"Exception ignored in: {thing!r}\n{type(error).__name__}: {error}\n")
     except BaseException:
         pass
 
 
-def waits(generator):
-    """Whether a generator stands in the middle of code with a `finally`, an `except` or a `with` (from 3.12 on all look
-    so)."""
-    return generator.gi_frame is not None and generator.gi_code.co_exceptiontable
+def waits(generator: "Any") -> bool:
+    """Whether a generator is suspended in code with a `finally`, an `except` or a `with`; from 3.12 on every suspended
+    one seems to be."""
+    return generator.gi_frame is not None and len(generator.gi_code.co_exceptiontable) > 0
 
 
-def something_to_finalize(callbacks):
+def something_to_finalize(callbacks: bool) -> bool:
     """Whether anything that the test made could still do something: `__del__`, a file to flush, a `finally` that waits.
 
-    `callbacks`: weak references that call something count too. The fork-server's own objects are frozen and do not
-    show. A metaclass of the program's may raise anything: then yes.
+    The fork-server's own objects are frozen and do not show. True as well where looking raises an exception, as a
+    metaclass of the program's can make it.
+
+    Args:
+        callbacks: count weak references that call something.
     """
     try:
         things = _get_objects()
@@ -171,7 +180,7 @@ def something_to_finalize(callbacks):
                     return True
             elif hasattr(kind, "__del__"):
                 return True
-            classes = classes or kind is _weakref.ref or kind.__flags__ & IS_CLASS
+            classes = classes or kind is _weakref.ref or kind.__flags__ & IS_CLASS != 0
         for thing in things if classes else ():  # a class brings a weak reference with it
             if type(thing) is _weakref.ref:
                 if callbacks and thing.__callback__ is not None:
@@ -183,19 +192,23 @@ def something_to_finalize(callbacks):
     return False
 
 
-def end(ended, main, frozen):
-    """Do what the interpreter does after a script; returns the exit status, or raises for the interpreter to do the
+def end(ended: list[BaseException], main: list[dict[str, object]], frozen: bool) -> int:
+    """Do what the interpreter does after a script. Returns the exit status, or raises, for the interpreter to do the
     rest.
 
-    `ended`: a list with the exception that ended the script, if one did. `main`: a list with the globals of `__main__`.
-    Both are emptied, since whoever holds these keeps the program's objects alive. `frozen`: the program may have hidden
-    objects from the collector (gc.freeze), so that only the interpreter knows.
+    Both lists are emptied, since whoever holds what is in them keeps the program's objects alive.
+
+    Args:
+        ended: the exception that ended the script, if one did.
+        main: the globals of `__main__`.
+        frozen: the program may have hidden objects from the collector (gc.freeze), so that only the interpreter knows.
     """
-    streams, modules = sys.__dict__, sys.modules
+    stream: Callable[[str], Any] = sys.__dict__.get
+    modules = sys.modules
     if (
         not (ended or frozen or "threading" in modules or _callbacks())
-        and streams.get("stdout") is STDOUT
-        and streams.get("stderr") is STDERR
+        and stream("stdout") is STDOUT
+        and stream("stderr") is STDERR
     ):
         try:  # as most programs end: there is one thing to flush
             STDOUT.flush()
@@ -229,13 +242,13 @@ def end(ended, main, frozen):
     # A daemon thread stops where the interpreter begins to end. A flush that fails, fails there again and is reported.
     if interrupted or frozen or (threading is not None and _threads()) or not flush_streams():
         leave_to_interpreter(status, interrupted)
-    if streams.get("stdout") is not STDOUT or something_to_finalize(callbacks=True):
+    if stream("stdout") is not STDOUT or something_to_finalize(callbacks=True):
         return finalize(main, status)
     return status
 
 
-def finalize(main, status):
-    """Drop all that the program made; returns the exit status, or raises where some of it is held by other modules."""
+def finalize(main: list[dict[str, object]], status: int) -> int:
+    """Drop all that the program made. Returns the exit status, or raises where other modules hold some of it."""
     for number in range(1, _signal.NSIG):  # a handler would hold on to the program's globals
         if callable(_signal.getsignal(number)):
             _signal.signal(number, _signal.SIG_DFL)
@@ -259,8 +272,8 @@ def finalize(main, status):
     return status
 
 
-def leave_to_interpreter(status, interrupted):
-    """Unwind to the interpreter's own end."""
+def leave_to_interpreter(status: int, interrupted: bool) -> "NoReturn":
+    """Unwind to the interpreter's own end. `interrupted`: the process shall end by SIGINT."""
     global STDOUT, STDERR
     STDOUT = STDERR = None  # or these would outlive the interpreter, and what they still hold with them
     _unfreeze()  # what hangs on a module that was frozen is its to collect, too

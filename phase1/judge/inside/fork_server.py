@@ -1,15 +1,13 @@
 """What runs inside the sandbox: a fork-server that compiles a program once and forks once a test.
 
-It is PID 1 of its pid namespace, so `kill(-1)` after a test reaches every process the test left behind, however it was
-detached. What a test costs beyond its own work is the fork: page tables copied, then every page copied that it or the
-fork-server writes to. So this file imports little and calls little between two forks, and rehearses a test beforehand.
+It is PID 1 of its pid namespace, so `kill(-1)` after a test reaches every process that the test left behind, however it
+was detached. What a test costs beyond its own work is the fork: page tables are copied, then every page that the test
+or the fork-server writes to. So this file imports little, calls little between two forks, and rehearses a test first.
 
-File descriptors it is started with: 0, 1, 2 files in memory that serve every test as stdin, stdout and stderr, 3 the
-judge's socket, 4 a file in memory for the reports of assert tasks. Nothing it knows is secret: the expected outputs
-stay outside. Nor can a test read its memory: neither is dumpable, so /proc/PID/mem, maps and fd are closed to others.
-
-Protocol, little-endian. In: u32 length, a marshalled dict (`serve` names the keys), then for each stdin test u64
-length and the bytes. Out: frames of RESULT with three byte strings (stdout, tail of stderr, report).
+File descriptors that it is started with: 0, 1 and 2, files in memory that serve every test as stdin, stdout and stderr;
+3, the socket to the judge (protocol.py); 4, a file in memory for the reports of assert tasks. Nothing it knows is
+secret: the expected outputs stay outside. Nor can a test read its memory: neither is dumpable, so /proc/PID/mem, maps
+and fd are closed to others.
 """
 
 import _signal
@@ -24,6 +22,21 @@ from _thread import allocate_lock
 
 from phase1.judge.inside.asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
 from phase1.judge.inside.ending import end
+from phase1.judge.inside.processes import ALONE, SIGKILL, become_supervisor, bury, family, wait_for
+from phase1.judge.inside.protocol import (
+    COMPILED,
+    CPU,
+    DIRTY,
+    DONE,
+    ERR_TAIL,
+    EXITED,
+    IDLE,
+    MEMORY,
+    SIGNALLED,
+    SOCKET,
+    WALL,
+    Stream,
+)
 from phase1.judge.inside.stage import (
     PROGRAM_FILE,
     count_recursion_from,
@@ -35,34 +48,28 @@ from phase1.judge.inside.stage import (
     write_file,
 )
 
-SOCKET = 3
-# kind, code, cpu us, wall us, peak RSS bytes, bytes of stdout in all, lengths of the three byte strings
-RESULT = "<BIQQQQIII"
-COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE = range(9)
-ERR_TAIL = 2048
-ROOM = 64 << 20  # bytes
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+    from typing import NoReturn
+
+    from phase1.judge.inside.asserts import Job
+
+ROOM = 64 << 20  # bytes of address space that the fork-server has beyond a test's limit
 BIG = 1 << 18  # bytes; a longer output passes through no memory of this process, which the next test would inherit
-SIGCHLD, SIGKILL = _signal.SIGCHLD, _signal.SIGKILL
 FINALLY = 8  # more of them may be nested so deeply that compiling takes for ever
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGESIZE")
-ALONE = (
-    os.getpid() == 1
-)  # in a pid namespace of our own; otherwise only process groups and /proc stand between us and others
 
 _close, _exit, _fork, _monotonic = os.close, os._exit, os.fork, time.monotonic
 _setrlimit = resource.setrlimit
-_sigmask, _sigtimedwait = _signal.pthread_sigmask, _signal.sigtimedwait
-_bytes = int.to_bytes
-_wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
+_sigmask = _signal.pthread_sigmask
 _lseek, _pread, _pwrite, _ftruncate = os.lseek, os.pread, os.pwrite, os.ftruncate
 
 
-# ------------------------------------------------------------------------------------------------- inside a test's
-# process
-def run_stdin(code, main, frozen):
+# --------------------------------------------------------------------------------------------- in a test's process
+def run_stdin(code: "CodeType", main: list[dict[str, object]], frozen: bool) -> "NoReturn":
     """Run a stdin program to its end; never returns. `main` and `frozen`: as ending.end takes them."""
-    ended = []
+    ended: list[BaseException] = []
     try:
         exec(code, main[0])
     except BaseException as e:
@@ -71,232 +78,9 @@ def run_stdin(code, main, frozen):
 
 
 # -------------------------------------------------------------------------------------------------------------- PID 1
-def libc_function(name):
-    """A function of libc as one of integers, without the cost of ctypes; None where `_ctypes` was not built."""
-    try:
-        import _ctypes
-
-        address, call = _ctypes.dlsym(_ctypes.dlopen(None, 0), name), _ctypes.call_function
-        return lambda *args: call(address, args)
-    except (ImportError, OSError, AttributeError):
-        return None
-
-
-def waitpid_quietly(pid, _, options):
-    """The C function: 0 while all live, -1 where there is no child."""
-    try:
-        return _waitpid(pid, options)[0]
-    except ChildProcessError:
-        return -1
-
-
-class Stream:
-    """Buffered reading from and writing to the judge's socket. Its end is ours: without the judge nothing may run."""
-
-    def __init__(self):
-        self.ahead, self.out = b"", []
-        self.held, self.sent = 0, 0.0
-
-    def read(self, size):
-        parts = []
-        while size:
-            if not self.ahead:
-                self.flush()
-                self.ahead = os.read(SOCKET, 1 << 16)
-                if not self.ahead:
-                    _exit(0)
-            part, self.ahead = self.ahead[:size], self.ahead[size:]
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-    def read_to_stdin(self, size):
-        """Put `size` bytes of input into the file that is the test's stdin."""
-        part, self.ahead = self.ahead[:size], self.ahead[size:]
-        done = 0
-        while True:
-            while part:
-                wrote = _pwrite(0, part, done)
-                part, done = part[wrote:], done + wrote
-            if done == size:
-                break
-            self.flush()
-            part = os.read(SOCKET, min(size - done, 1 << 20))
-            if not part:
-                _exit(0)
-        _ftruncate(0, size)  # the test before may have had more, or written to it
-        _lseek(0, 0, 0)
-
-    def send(self, kind, code=0, cpu=0.0, wall=0.0, rss=0, total=0, out=b"", err=b"", report=b"", file=0):
-        """A frame. `file`: bytes of stdout to send straight from its file, instead of `out`."""
-        self.out += (
-            _bytes(kind, 1, "little"),
-            _bytes(code, 4, "little"),
-            _bytes(int(cpu * 1e6), 8, "little"),
-            _bytes(int(wall * 1e6), 8, "little"),
-            _bytes(rss, 8, "little"),
-            _bytes(total, 8, "little"),
-            _bytes(len(out) + file, 4, "little"),
-            _bytes(len(err), 4, "little"),
-            _bytes(len(report), 4, "little"),
-            out,
-        )
-        if file:
-            self.flush()
-            sent = 0
-            while sent < file:
-                sent += os.sendfile(SOCKET, 1, sent, file - sent)
-        self.out += err, report
-        self.held += len(out) + 64
-        # A frame a test would wake the judge a thousand times a second; late frames would stall it.
-        if self.held > 32768 or _monotonic() - self.sent > 0.02:
-            self.flush()
-
-    def flush(self):
-        if not self.out:
-            return
-        data = memoryview(b"".join(self.out))
-        self.out, self.held, self.sent = [], 0, _monotonic()
-        while data:
-            data = data[os.write(SOCKET, data) :]
-
-    def finish(self):
-        """Send what is left, then take in what the judge is still writing until it hangs up: to close on it would cost
-        frames."""
-        self.flush()
-        while os.read(SOCKET, 1 << 20):
-            pass
-        _exit(0)
-
-
-def family():
-    """(CPU seconds, resident bytes, whether any thread wants the CPU) over every process but this one; None without
-    /proc."""
-    ticks = pages = 0
-    busy = False
-    try:
-        names = (
-            [n for n in os.listdir("/proc") if n.isdigit() and n != "1"] if ALONE else [str(p) for p in descendants()]
-        )
-    except OSError:
-        return None
-    for name in names:
-        try:
-            fields = stat_fields(f"/proc/{name}/stat")
-            ticks += sum(map(int, fields[11:15]))
-            pages += int(fields[21])
-            busy = busy or fields[0] in b"RD"
-            if not busy and int(fields[17]) > 1:
-                busy = any(
-                    stat_fields(f"/proc/{name}/task/{t}/stat")[0] in b"RD" for t in os.listdir(f"/proc/{name}/task")
-                )
-        except (OSError, IndexError):
-            continue
-    return (ticks / TICK, pages * PAGE, busy) if names else None
-
-
-def stat_fields(path):
-    """The fields of a /proc stat file from the state on (the command's name before it may hold anything)."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        data = os.read(fd, 4096)
-    finally:
-        os.close(fd)
-    return data[data.rindex(b")") + 2 :].split()
-
-
-def descendants():
-    """Process ids below this one; only where there is no pid namespace (--unsafe)."""
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                parents.setdefault(int(stat_fields(f"/proc/{name}/stat")[1]), []).append(int(name))
-            except (OSError, IndexError):
-                continue
-    found, todo = [], [os.getpid()]
-    while todo:
-        below = parents.get(todo.pop(), [])
-        found += below
-        todo += below
-    return found
-
-
-def kill_all():
-    """SIGKILL every process of the test."""
-    for pid in [-1] if ALONE else descendants():
-        try:  # noqa: SIM105
-            os.kill(pid, SIGKILL)
-        except OSError:
-            pass
-
-
-def wait_for(pid, job):
-    """Wait for a test's process while holding its family to the limits; returns (kind, code, cpu s, rusage).
-
-    CPU time decides, as the scheduler counts it; RLIMIT_CPU counts ticks, which a busy machine can double, and is there
-    only for want of /proc. The idle limit is for sleepers and counts only moments at which no thread of the test wants
-    the CPU, so a busy machine cannot turn a slow program into a timeout; the wall limit is far out, for what escapes
-    both. Each test of an assert task has the limits to itself: a new report starts them afresh.
-    """
-    started = seen = _monotonic()
-    idle = cpu = base = 0.0
-    reported, pause, verdict = 0, 0.02, None
-    while True:
-        _sigtimedwait(CHILD_ENDED, pause)
-        done, status, usage = _wait4(-1, WNOHANG)
-        while done and done != pid:  # an orphan of the test's
-            done, status, usage = _wait4(-1, WNOHANG)
-        if done:
-            break
-        now = _monotonic()
-        if now - seen < pause:
-            continue
-        pause = min(0.1, pause * 1.5)
-        step, seen = min(now - seen, 0.2), now
-        look = family()
-        size = os.fstat(REPORT).st_size if job["kind"] == "assert" else 0
-        if look is None:
-            over = WALL if now - started > job["wall_blind"] else None
-        else:
-            cpu = max(cpu, look[0])
-            idle += 0.0 if look[2] else step
-            if size != reported:
-                reported, base, idle = size, cpu, 0.0
-            over = (
-                CPU
-                if cpu - base > job["cpu"]
-                else MEMORY
-                if look[1] > job["memory_family"]
-                else IDLE
-                if idle > job["idle"]
-                else WALL
-                if now - started > job["wall"]
-                else None
-            )
-        if over is not None and verdict is None:
-            verdict = over
-            kill_all()
-            pause = 0.02
-    cpu = max(cpu, usage.ru_utime + usage.ru_stime)
-    if verdict is not None:
-        return verdict, 0, cpu, usage
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return CPU if number == SIGKILL and cpu > job["cpu"] else SIGNALLED, number, cpu, usage
-    return EXITED, os.WEXITSTATUS(status), cpu, usage
-
-
-def bury():
-    """Kill and reap what a test left. Without a child no process is left at all: every orphan becomes our child."""
-    while (done := any_child(-1, 0, WNOHANG)) != -1:
-        if not done:
-            kill_all()
-            any_child(-1, 0, 0)
-
-
-def take(fd, cap, last=False):
-    """(bytes that a file holds, its content); empties it. Over `cap` only the first ERR_TAIL bytes, or the last."""
+def take(fd: int, cap: int, last: bool = False) -> tuple[int, bytes]:
+    """Empty a file. Returns (bytes that it held, its content): of more than `cap` bytes only the first ERR_TAIL, or the
+    last."""
     size = _lseek(fd, 0, 2)
     data = b""
     if size:
@@ -307,8 +91,8 @@ def take(fd, cap, last=False):
     return size, data
 
 
-def clean():
-    """Empty /tmp and /dev/shm. False when a new sandbox is the surer way."""
+def clean() -> bool:
+    """Empty /tmp and /dev/shm. Returns False where that is not simple, so that a new sandbox is safer."""
     for folder in ("/tmp", "/dev/shm") if ALONE else ():
         try:
             names = os.listdir(folder)
@@ -323,31 +107,38 @@ def clean():
     return True
 
 
-def serve():
+def serve() -> None:
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
-    sys.modules.pop("phase1.judge.inside.asserts", None)  # a program has no business to see it
-    global any_child
-    any_child = (
-        libc_function("waitpid") or waitpid_quietly
-    )  # the exception that says "none" would cost more than the call
-    prctl = libc_function("prctl")
-    if prctl:
-        prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE 0: no ptrace, no /proc/1/mem, for the tests share our uid
-        if not ALONE:
-            prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    for name in ("asserts", "processes", "protocol"):  # a program has no business to see them
+        sys.modules.pop(f"phase1.judge.inside.{name}", None)
+    become_supervisor()
     stream = Stream()
-    # A PID 1 is deaf to its children's signals but for those it handles; SIGINT has Python's handler, for the children.
-    _sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
     os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
     # Where a cgroup bounds this sandbox, resident memory counts, and address space that nobody touches is free.
     resident = os.environ.pop("PHASE1_CGROUP", None) is not None
-    job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
-    # Keys: program, kind (stdin | assert), count, cpu, idle, wall, wall_blind (s), memory, memory_family, file_size
-    # (bytes),
-    # processes, output_cap (bytes), max_timeouts, path (list), first (test), late (timeouts just before it); for assert
-    # tasks
-    # setup, tests, entry_point, modules, marker.
+    job: Job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
     sys.path[:] = job["path"]
+    limit_resources(job, resident)
+    code = compiled(stream, job, resident)
+    rehearse()  # before anything is imported that an end of the process, which it plays too, would leave its mark on
+    if job["kind"] == "assert":
+        try:
+            run = prepare_asserts(job, code)
+        except TestsBroken as e:
+            stream.send(DONE, 1, err=str(e).encode())
+            stream.finish()
+    else:
+        run = None
+        os.close(REPORT)
+        set_the_stage(job["program"])
+        preload(code)
+    run_tests(stream, job, resident, code, run)
+    stream.send(DONE)
+    stream.finish()
+
+
+def limit_resources(job: "Job", resident: bool) -> None:
+    """Set the limits that this process shares with the tests. `resident`: resident memory is limited, by a cgroup."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"],) * 2)
@@ -355,6 +146,10 @@ def serve():
         resource.setrlimit(resource.RLIMIT_NPROC, (job["processes"],) * 2)
     if not resident:  # room of its own for this process, so that a small limit fails the program and not its judge
         resource.setrlimit(resource.RLIMIT_AS, (job["memory"] + ROOM,) * 2)
+
+
+def compiled(stream: Stream, job: "Job", resident: bool) -> "CodeType":
+    """Compile the program and tell the judge; does not return where that fails."""
     if job["program"].count("finally") > FINALLY and (kind := compile_apart(job, resident)) is not None:
         stream.send(COMPILED, 0)
         for _ in range(job["first"], job["count"]):
@@ -365,38 +160,32 @@ def serve():
     stream.send(COMPILED, int(code is None), err=problem.encode("utf-8", "backslashreplace"))
     if code is None:
         stream.finish()
-    rehearse()  # before anything is imported that an end of the process, which it plays too, would leave its mark on
-    if job["kind"] == "assert":
-        try:
-            run = prepare_asserts(job, code)
-        except TestsBroken as e:
-            stream.send(DONE, 1, err=str(e).encode())
-            stream.finish()
-    else:
-        os.close(REPORT)
-        set_the_stage(job["program"])
-        preload(code)
-        count_recursion_from(frames_below() + 1)  # and run_stdin's
+    return code
 
+
+def run_tests(
+    stream: Stream, job: "Job", resident: bool, code: "CodeType", run_assert: "Callable[[int], None] | None"
+) -> None:
+    """Fork once a test, wait, report. `run_assert`: the main function of an assert task's process; None for stdin."""
     number, late, count, limit = job["first"], job["late"], job["count"], (job["memory"],) * 2
     blind = family() is None and not os.path.isdir("/proc/1")
-    own_file = (
-        source_bytes(job["program"]) if job["kind"] == "stdin" and ALONE and reads_itself(job["program"]) else None
-    )
+    own_file = source_bytes(job["program"]) if run_assert is None and ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
+    if run_assert is None:
+        count_recursion_from(frames_below() + 1)  # and run_stdin's
     gc.freeze()
     gc.disable()  # a collection here would write to every object, and so copy what the tests share
     # Behind the freeze: the collector must see these globals, or it could not end what refers to them and back.
-    main = [new_main("__main__", PROGRAM_FILE, loader)] if job["kind"] == "stdin" else []
+    main = [new_main("__main__", PROGRAM_FILE, loader)] if run_assert is None else []
     while number < count:
-        if job["kind"] == "stdin":
+        if run_assert is None:
             stream.read_to_stdin(int.from_bytes(stream.read(8), "little"))
             if own_file is not None:
                 write_file(PROGRAM_FILE, own_file)
         if _monotonic() - stream.sent > 0.02:
             stream.flush()
-        shares = count - number if job["kind"] == "assert" else 1
+        shares = count - number if run_assert is not None else 1
         seconds = int(2 * job["cpu"] * shares) + 2
         started = _monotonic()
         pid = _fork()
@@ -410,9 +199,9 @@ def serve():
             gc.enable()
             if not resident:
                 _setrlimit(resource.RLIMIT_AS, limit)
-            if main:
+            if run_assert is None:
                 run_stdin(code, main, frozen)
-            run(number)
+            run_assert(number)
             _exit(1)
         kind, status, cpu, usage = wait_for(pid, job)
         wall = _monotonic() - started
@@ -426,12 +215,12 @@ def serve():
             big = 0
         total, out = (big, b"") if big else take(1, job["output_cap"])
         err = take(2, ERR_TAIL, last=True)[1]
-        report = take(REPORT, 1 << 20)[1] if job["kind"] == "assert" else b""
+        report = take(REPORT, 1 << 20)[1] if run_assert is not None else b""
         stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report, big)
         if big:
             take(1, 0)
         before, number = number, number + 1
-        if job["kind"] == "assert":
+        if run_assert is not None:
             number = next_assert(report, job["marker"], before, count)
         late = 0 if kind not in (CPU, IDLE, WALL) else late + 1 if number == before + 1 else 1
         if late >= job["max_timeouts"]:
@@ -439,15 +228,20 @@ def serve():
         if not clean():
             stream.send(DIRTY)
             break
-    stream.send(DONE)
-    stream.finish()
 
 
-def compile_apart(job, resident):
-    """Try a compilation that may explode in a process of its own, under a test's limits; returns None if it holds, else
-    a kind.
+def compile_apart(job: "Job", resident: bool) -> int | None:
+    """Try a compilation that may explode, in a process of its own and under a test's limits.
 
-    Each `finally` that stands in another doubles the code: 19 of them take plain python3 six seconds and 1.5 GB.
+    Each `finally` inside another one doubles the code: 19 of them take plain python3 six seconds and 1.5 GB. Data
+    preparation and the SandboxFusion adapter also compile in processes of their own. This one stays apart from theirs,
+    because it is part of what lives in the sandbox, and its limits are those of the test.
+
+    Args:
+        resident: resident memory is limited, by a cgroup, and not address space.
+
+    Returns:
+        None if the program can be compiled, or fails to in the usual way; else how the process ended, as `wait_for`.
     """
     pid = _fork()
     if pid == 0:
@@ -465,7 +259,7 @@ def compile_apart(job, resident):
     return None if (kind, status) == (EXITED, 0) else kind
 
 
-def rehearsal():
+def rehearsal() -> None:
     """A program as they come; only its code is used."""
     print(int(input()), *map(int, input().split()), sep=" ")
     for line in sys.stdin:
@@ -473,8 +267,9 @@ def rehearsal():
     sys.stdin.readline(), sys.stdin.read(), sys.stdin.buffer.read()
 
 
-def rehearse():
-    """Do once what every test does: what this fills (buffers, caches of attributes) is no page to copy in each test."""
+def rehearse() -> None:
+    """Do once what every test does: the memory that this fills (buffers, caches of attributes) need not be copied in
+    each test."""
     _pwrite(0, b"0\n1 2\nx\n", 0)
     exec(rehearsal.__code__, {"__builtins__": builtins, "sys": sys})
     gc.freeze()  # nothing of ours is the program's

@@ -1,6 +1,6 @@
-"""What a stdin program finds when it starts, inside the sandbox: the stage that plain `python3 main.py` would set.
+"""What a stdin program finds when it starts, inside the sandbox: what `python3 main.py` would set up for it.
 
-One of the files that run inside the sandbox; it imports nothing of ours.
+It imports the standard library only.
 """
 
 import _sitebuiltins
@@ -8,6 +8,11 @@ import builtins
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+# Standard modules that are imported once for all tests of a program that names them.
 USUAL = frozenset(
     [
         "array",
@@ -47,9 +52,9 @@ READS_ITSELF = frozenset(
 OF_SITE = ("copyright", "credits", "license", "help", "builtins")
 
 
-def set_the_stage(program):
-    """Arguments, and the builtins that `site` brings: the interpreter was started without it, which is twice as
-    fast."""
+def set_the_stage(program: str) -> None:
+    """Set the arguments, and the builtins that `site` brings: the interpreter was started without `site`, which is
+    twice as fast."""
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     if any(word in program for word in OF_SITE):  # a millisecond that few programs need
@@ -60,19 +65,19 @@ def set_the_stage(program):
     sys.argv, sys.orig_argv = [PROGRAM_NAME], ["python3", PROGRAM_NAME]
 
 
-def source_bytes(program):
-    """The program as the file that plain python3 would run: a byte-order mark, a coding line and line ends mean the
-    same."""
+def source_bytes(program: str) -> bytes:
+    """The program as the file that plain python3 would run, so that a byte-order mark, a coding line and line ends mean
+    the same."""
     return program.encode("utf-8", "surrogatepass")
 
 
-def reads_itself(program):
-    """Whether a program has a word that lets one find its own text."""
+def reads_itself(program: str) -> bool:
+    """Whether a program has a word by which it may read its own text."""
     return any(word in program for word in READS_ITSELF)
 
 
-def write_file(path, data):
-    """Write a file anew, whoever made what is there."""
+def write_file(path: str, data: bytes) -> None:
+    """Write a file, in place of whatever a program left there."""
     try:  # noqa: SIM105 contextlib is a module more in every fork
         os.unlink(path)
     except OSError:
@@ -82,34 +87,35 @@ def write_file(path, data):
     os.close(fd)
 
 
-def frames_below():
-    """How deep the caller stands, as the interpreter counts recursion: until 3.11 the `exec` that runs a program counts
+def frames_below() -> int:
+    """The depth of the caller, as the interpreter counts recursion; until 3.11 it counts the `exec` that runs a program
     as well."""
-    frame, depth = sys._getframe(1), 0
+    frame: FrameType | None = sys._getframe(1)
+    depth = 0
     while frame is not None:
         frame, depth = frame.f_back, depth + 1
     return depth + (2 if sys.version_info < (3, 12) else 0)
 
 
-def count_recursion_from(below):
-    """Let the recursion limit count from the program's first frame, as in plain python3."""
+def count_recursion_from(below: int) -> None:
+    """Let the recursion limit count from the program's first frame, as in plain python3. `below`: frames under it."""
     get, change, most = sys.getrecursionlimit, sys.setrecursionlimit, 2**31 - 1
 
-    def getrecursionlimit():
+    def getrecursionlimit() -> int:
         return get() - below
 
-    def setrecursionlimit(limit, /):
+    def setrecursionlimit(limit: int, /) -> None:
         change(min(limit + below, most) if 1 <= limit <= most else limit)
 
     change(get() + below)
     sys.getrecursionlimit, sys.setrecursionlimit = getrecursionlimit, setrecursionlimit
 
 
-def preload(code):
-    """Import what the program imports of the usual modules, here and not in each test: none of them keeps state a test
-    could see."""
+def preload(code: "CodeType") -> None:
+    """Import what the program imports of the USUAL modules, once and not in each test. None of them keeps state that a
+    test could see."""
     for name in USUAL.intersection(code.co_names):
-        try:  # noqa: SIM105 as above
+        try:  # noqa: SIM105 contextlib is a module more in every fork
             __import__(name)
         except BaseException:  # a memory limit may be too small for it; the program will see
             pass
