@@ -16,7 +16,7 @@ from tests.judge.conformance_run import differences
 from tests.judge.conformance_styles import styles
 from tests.judge.running_judge import RunningJudge
 
-STEP = 25  # of the combinations that the fast test takes
+STEP = 50  # of the combinations that the fast test takes
 
 
 def check(programs):
