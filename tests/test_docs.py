@@ -142,6 +142,7 @@ def test_every_command_has_its_page_and_every_page_its_command():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", PAGES)
 def test_every_flag_of_a_command_stands_in_the_page_of_its_stage(command):
     assert flags(command), "no flag found in its --help"

@@ -44,6 +44,7 @@ def test_a_program_that_ends_the_compiler_leaves_the_errors_before_it(monkeypatc
     assert compile_apart(["x = 1", "y = 2", "die", "z = 3"]) == ([None, None], death)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_hangs_is_ended(monkeypatch, tmp_path):
     hanging = tmp_path / "compiler.py"
     hanging.write_text("import time\nprint('null', flush=True)\ntime.sleep(1000)\n")

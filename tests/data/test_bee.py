@@ -120,6 +120,7 @@ def test_mixed_line_ends_are_one_and_an_escape_in_a_string_is_none():
     assert (parse_record(row).statement, parse_record(row).solution) == ("One.\nTwo.\nThree.\nFour.", code.rstrip())
 
 
+@pytest.mark.slow
 def test_records_with_crlf_give_the_rows_duplicates_and_contamination_of_plain_ones(tmp_path, monkeypatch):
     (tmp_path / "manifests").mkdir()
     (tmp_path / "manifests" / "some_manifest.jsonl").write_text('{"problem_id": "Codeforces/2004/A"}\n')

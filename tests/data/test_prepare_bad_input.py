@@ -103,6 +103,7 @@ def test_flags_out_of_range_are_refused_before_anything_is_read(tmp_path, monkey
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_one_record(tmp_path, monkeypatch):
     """Some interpreters overflow their C stack on deep code; here compiling one solution kills the process for sure."""
 
@@ -162,6 +163,7 @@ def children(pid: int) -> list[int]:
     return [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_worker_and_no_file_for_long(tmp_path, monkeypatch, number):
     source, out, script = tmp_path / "bee.jsonl", tmp_path / "out", tmp_path / "waiting.py"
@@ -220,6 +222,7 @@ def test_where_one_file_cannot_be_written_all_of_the_run_before_stay(tmp_path, m
 
 
 # ------------------------------------------------------------------------------------------------------ long records
+@pytest.mark.slow
 def test_a_line_of_100_mb_is_one_reject_and_never_in_memory(tmp_path, monkeypatch):
     source = tmp_path / "bee.jsonl"
     with open(source, "wb") as f:
@@ -334,6 +337,7 @@ def test_without_write_permission_the_directory_is_named(tmp_path, kind, message
     assert "Traceback" not in done.stderr and done.stdout == "sft_train.parquet\nbefore\n"
 
 
+@pytest.mark.slow
 @bwrap
 @pytest.mark.parametrize("size", [200_000, 900_000])
 def test_a_full_disk_is_told_and_leaves_the_files_of_the_run_before(tmp_path, size):

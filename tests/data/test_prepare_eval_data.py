@@ -81,6 +81,7 @@ def code_contests(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @real_data
 def test_real_humaneval_and_mbpp_have_the_contract_sizes_and_load(tmp_path):
     done = prepare(
@@ -195,6 +196,7 @@ def test_right_solutions_of_the_codecontests_sample_pass_and_wrong_ones_do_not(t
     }
 
 
+@pytest.mark.slow
 @real_data
 def test_the_codecontests_sample_goes_through_with_its_tests_unchanged(tmp_path):
     (tmp_path / "cc").mkdir()
@@ -222,6 +224,7 @@ def test_the_codecontests_sample_goes_through_with_its_tests_unchanged(tmp_path)
     assert flagged == {"Codeforces/1025/B", "Codeforces/1157/C2"}
 
 
+@pytest.mark.slow
 def test_five_hundred_are_drawn_from_codeforces_train_without_duplicates_or_untested(code_contests, tmp_path):
     sets = ["codecontests_valid", "codecontests_valid_big", "codecontests_test"]
     done = prepare("--output_dir", tmp_path / "a", "--datasets", *sets, "--code_contests_dir", code_contests)
@@ -237,6 +240,7 @@ def test_five_hundred_are_drawn_from_codeforces_train_without_duplicates_or_unte
     assert set(first.test_cases) == {"type", "tests"}  # EVAL@1's limits, not the source's
 
 
+@pytest.mark.slow
 def test_the_draw_depends_on_the_seed_and_not_on_the_files(code_contests, tmp_path):
     def drawn(folder, seed):
         out = tmp_path / f"{folder.name}{seed}"
@@ -252,6 +256,7 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_files(code_contests, tmp_pa
     assert drawn(code_contests, 42) == drawn(other, 42) != drawn(code_contests, 43)
 
 
+@pytest.mark.slow
 def test_a_problem_of_another_set_is_never_drawn(code_contests, tmp_path):
     rows = [
         public_row(1000 + i, statement=f"Multiply by {i + 1} and A.") for i in range(117)
@@ -317,6 +322,7 @@ def test_a_test_type_that_the_judge_cannot_run_is_refused_by_name(tmp_path, monk
     assert written(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     (tmp_path / "out/raw/.codecontests_test_raw.jsonl.x.tmp").mkdir(parents=True)
     write_split(tmp_path / "cc/test.jsonl", [public_row(1)])
@@ -334,6 +340,7 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_multi_answer_problems_leave_the_manifest_only_when_asked(tmp_path):
     rows = [public_row(i) for i in range(1, 4)] + [
         public_row(9, statement="If there are several answers, print any of them.")
@@ -359,6 +366,7 @@ def test_the_data_sets_library_gives_what_the_files_give(code_contests, tmp_path
     assert found == [codecontests_record(row) for _, row in reader.rows(code_contests)] and len(found) == 117
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setup", "expected"),
     [
@@ -402,6 +410,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, setup, expected)
     assert not (tmp_path / "out").exists() or written(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap makes the small disk; apt-get install bubblewrap")
 def test_a_full_disk_is_told_and_nothing_is_written(code_contests, tmp_path):
     out = tmp_path / "out"
@@ -429,6 +438,7 @@ def test_a_full_disk_is_told_and_nothing_is_written(code_contests, tmp_path):
     ), done.stderr
 
 
+@pytest.mark.slow
 def test_a_bad_second_set_leaves_the_first_set_of_an_earlier_run_untouched(code_contests, tmp_path):
     common = ["--output_dir", tmp_path / "out", "--code_contests_dir", code_contests]
     assert prepare(*common, "--datasets", "codecontests_valid").returncode == 0

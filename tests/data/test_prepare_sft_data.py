@@ -171,6 +171,7 @@ def test_the_schema_is_exactly_a_list_of_role_and_content(tmp_path, monkeypatch)
     assert pq.read_table(tmp_path / "out" / "sft_val.parquet").num_rows == 1  # one row on each side, whatever the ratio
 
 
+@pytest.mark.slow
 def test_bytes_depend_on_input_and_seed_alone(tmp_path, monkeypatch):
     records = [record(i % 700, "x = {i}\nprint(x)" + "\n" * (i // 700)) for i in range(900)]
     source = tmp_path / "bee.jsonl"
@@ -184,6 +185,7 @@ def test_bytes_depend_on_input_and_seed_alone(tmp_path, monkeypatch):
     assert digest("c", "--seed", "43") != first
 
 
+@pytest.mark.slow
 def test_gzip_and_parquet_give_the_rows_of_plain_lines(tmp_path, monkeypatch):
     records = [record(i) for i in range(6)]
     plain, zipped, parquet = tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz", tmp_path / "c.parquet"

@@ -28,6 +28,7 @@ def test_the_generator_gives_the_committed_bytes(tmp_path):
     assert made == {p.relative_to(SAMPLES): p.read_bytes() for p in SAMPLES.rglob("*.jsonl")}
 
 
+@pytest.mark.slow
 def test_the_base_model_gives_equal_bytes_for_equal_seeds(base_model, tmp_path):
     subprocess.run(
         [sys.executable, SAMPLES / "build_model.py", "--output_dir", tmp_path / "again"],

@@ -76,6 +76,7 @@ def command(tmp_path: Path, *flags) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_solutions_are_run_on_examples_and_failures_are_dropped(tmp_path):
     any_answer = CODEFORCES.replace("Their sum.", "Any number. If there are several answers, print any of them.")
     records = [
@@ -105,6 +106,7 @@ def test_solutions_are_run_on_examples_and_failures_are_dropped(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_known_tests_go_before_examples_and_codecontests_own_files_are_read(tmp_path):
     only_examples = "a, b = map(int, input().split())\nprint(3 if a == 1 else 11)"  # right on the examples alone
     tests = {
@@ -132,6 +134,7 @@ def test_known_tests_go_before_examples_and_codecontests_own_files_are_read(tmp_
     assert prepare(tmp_path, records, *flags, "--verify_tests", "1")["reasons"] == {3: "verify_wrong_answer"}
 
 
+@pytest.mark.slow
 def test_a_failed_solution_takes_no_place_of_the_shortest(tmp_path):
     records = [add(1, WRONG), add(1, RIGHT), add(2, RIGHT)]
     assert prepare(tmp_path, records, "--verify_solutions", "--keep", "shortest")["reasons"] == {
@@ -139,6 +142,7 @@ def test_a_failed_solution_takes_no_place_of_the_shortest(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_second_run_judges_only_what_is_new(tmp_path):
     records = [add(1, RIGHT), add(2, WRONG), add(3, f"{RIGHT}  # again")]
     prepare(tmp_path, records, "--verify_solutions")
@@ -175,6 +179,7 @@ run_script(prepare_sft_data.run)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     records = [add(i, f"{RIGHT}\nx = {i}") for i in range(6)]
     (tmp_path / "bee.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -204,6 +209,7 @@ def test_a_damaged_cache_is_named_with_its_line(tmp_path):
         VerdictCache(tmp_path / "cache.jsonl", JudgeConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

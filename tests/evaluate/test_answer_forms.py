@@ -60,6 +60,7 @@ def records():
     return {e: judged(e, [text for text, _, _ in ANSWERS]) for e in ("contract", "reader")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extraction", ["contract", "reader"])
 def test_both_programs_are_judged_and_one_is_measured(records, extraction):
     for record, (_, contract, reader) in zip(records[extraction], ANSWERS, strict=True):
@@ -228,6 +229,7 @@ def test_two_extractions_are_not_comparable(phases, records, tmp_path):
     assert "judge.extraction differs" in (tmp_path / "out" / "comparison_table.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_and_the_reward_take_the_program_that_they_are_told_to(tmp_path):
     text, cases = ANSWERS[1][0], stdin(("5\n", "25"))
     (tmp_path / "raw.jsonl").write_text(

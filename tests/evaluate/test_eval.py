@@ -113,6 +113,7 @@ def test_a_second_evaluator_waits_for_the_first_and_does_no_problem_twice(base_m
     assert len(rows(tmp_path, "results")) == len(rows(tmp_path, "completions")) == 8
 
 
+@pytest.mark.slow
 def test_who_does_not_wait_for_another_evaluator_is_refused(base_model, tmp_path):
     with only_one(tmp_path / "lock"):
         done = evaluate(base_model, tmp_path, "--datasets", "mbpp_reg", "--limit", 1, "--lock_wait", 0)
@@ -289,6 +290,7 @@ def test_wandb_is_started_as_the_flags_say(evaluated, tmp_path, monkeypatch, fla
     assert fake.started == started
 
 
+@pytest.mark.slow
 def test_without_a_project_wandb_is_not_touched(evaluated, tmp_path, monkeypatch):
     fake = FakeWandb(True)
     monkeypatch.setitem(sys.modules, "wandb", fake)

@@ -198,6 +198,7 @@ async def client_of(servers: list[Server], model: Path, said: list[str]):
         yield Client(http, [Endpoint(s.url, s) for s in servers], ClientSettings(), setup, display)
 
 
+@pytest.mark.slow
 def test_one_of_our_own_servers_that_dies_before_its_first_answer_is_taken_out(base_model, stub, tmp_path):
     """Between /health and the first question lie seconds, in which a server may run out of memory."""
     sound, ended = stub(), subprocess.Popen(["false"])

@@ -48,6 +48,7 @@ def test_the_users_own_settings_of_vllm_stay(tmp_path, monkeypatch):
     assert own["OMP_NUM_THREADS"] == "7" and own["PYTHONPATH"] == "/ours" and "PYTHONPATH" not in other
 
 
+@pytest.mark.slow
 def test_a_proxy_of_the_cluster_is_not_asked_for_our_own_servers(stub, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -114,6 +115,7 @@ def test_a_server_that_does_not_answer_in_time_is_given_up(base_model, tmp_path)
     assert done.returncode == 2 and "the vLLM server on the CPU did not answer within 1 s" in done.stderr, done.said
 
 
+@pytest.mark.slow
 def test_the_keeper_takes_everything_with_it():
     """A server with a child in a session of its own, whose parent is SIGKILLed: nothing of it is left."""
     server = (

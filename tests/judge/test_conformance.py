@@ -33,6 +33,7 @@ def style_differences():
 
 
 # --------------------------------------------------------------------------------------------------- what is compared
+@pytest.mark.slow
 def test_the_combinations_are_enough():
     names = [p.name for p in combinations()]
     assert len(set(names)) == len({p.code for p in combinations()}) == len(names) >= 1500
@@ -54,6 +55,7 @@ def test_combinations_compile():
 
 
 # ---------------------------------------------------------------------------------------------------- stdin programs
+@pytest.mark.slow
 def test_some_combinations():
     check([p for p in combinations()[::STEP] if not p.packages])
 
@@ -86,6 +88,7 @@ def judge():
     running.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [conformance_asserts.human_eval, conformance_asserts.mbpp])
 @pytest.mark.parametrize("answer", conformance_asserts.ANSWERS, ids=lambda a: a.name)
 def test_assert_tasks_as_human_eval_runs_them(judge, answer, task):

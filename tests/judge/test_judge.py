@@ -129,6 +129,7 @@ def test_first_failed_case_tells_all_there_is(judge):
 
 
 # ------------------------------------------------------------------------------------------------------------- limits
+@pytest.mark.slow
 def test_a_problem_has_its_own_limits(judge):
     spin = "import time\nwhile time.process_time() < 1.4: pass\nprint('done')"
     assert judge(spin, stdin(("", "done"))).error_type == "timeout"
@@ -143,6 +144,7 @@ def test_a_limit_below_a_second_holds(judge):
     assert judge(spin, stdin(("", "done"), time_limit=0.25)).error_type == "timeout"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("megabytes", [24, 64, 128])
 def test_a_small_memory_limit_is_the_programs_and_not_the_judges(judge, megabytes):
     """Outputs larger than the limit pass, one after another, and leave the next test the memory it had."""

@@ -165,6 +165,7 @@ def test_classes_of_an_assert_task_find_their_module(judge, code):
 
 
 # ----------------------------------------------------------------------------------------------------- lost sandboxes
+@pytest.mark.slow
 def test_starts_that_interleave_get_numbers_of_their_own(monkeypatch):
     """The end of one program killed another's sandbox where two had the same number."""
     numbers = []

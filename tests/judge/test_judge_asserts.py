@@ -36,6 +36,7 @@ def test_humaneval_is_all_or_nothing(judge):
     assert (verdict.error_type, verdict.pass_ratio, verdict.tests_total) == ("wrong_answer", 0.0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "verdicts"),
     [

@@ -32,6 +32,7 @@ def judge():
 
 
 # ----------------------------------------------------------------------------------------------------------- the pool
+@pytest.mark.slow
 def test_identical_programs_are_judged_once(judge):
     cases = stdin(("", "1"))
     runs, real = [], judge.judge.backend.run
@@ -60,6 +61,7 @@ def test_verdicts_are_remembered_up_to_a_bound(judge, monkeypatch):
     assert len(judge.judge.judged) == max(before, 5)
 
 
+@pytest.mark.slow
 def test_judge_all_takes_items_as_it_goes():
     taken = []
 
@@ -83,6 +85,7 @@ def test_unknown_kinds_and_modes_are_bad_input(judge):
         list(judge_all([], JudgeConfig(compare="fuzzy")))
 
 
+@pytest.mark.slow
 def test_sandboxes_get_files_of_their_own_however_many_run():
     """The launcher holds a file for each running sandbox; this one holds from the start what fifty workers make it
     hold."""
@@ -144,6 +147,7 @@ LONG = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "whom"),
     [(signal.SIGKILL, os.kill), (signal.SIGTERM, os.kill), (signal.SIGINT, os.kill), (signal.SIGKILL, os.killpg)],
@@ -374,6 +378,7 @@ def left_in_temporary_folders():
     return {p for folder in ("/tmp", "/dev/shm", "/") for p in Path(folder).glob("phase1-probe-*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_without_bubblewrap_nothing_is_judged_unless_unsafe(files, command, tmp_path, monkeypatch, capsys):
     """The probes of the isolation fail and are told; nothing that they wrote stays on this machine."""
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -101,6 +101,7 @@ def test_humaneval_without_its_prompt_is_an_error_and_not_a_zero():
         compute_score("humaneval", answer("pass"), p.test_cases)
 
 
+@pytest.mark.slow
 def test_the_sandbox_ends_with_the_process():
     code = (
         "import sys, subprocess; from phase1.reward import compute_score, _open;"
@@ -119,6 +120,7 @@ def test_the_sandbox_ends_with_the_process():
     assert not left
 
 
+@pytest.mark.slow
 def test_a_forked_child_opens_its_own_judge():
     from phase1.reward import compute_score
 

@@ -23,6 +23,7 @@ def damage_run(directory: Path, change: dict) -> None:
     (directory / "run.json").write_text(json.dumps(run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, named",
     [

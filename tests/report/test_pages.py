@@ -54,6 +54,7 @@ def hostile(tmp_path_factory) -> Path:
     return root / "out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.html", "qa.html"])
 def test_hostile_programs_prompts_and_names_appear_escaped(hostile, name):
     page = (hostile / name).read_text(encoding="utf-8")  # strict: no lone surrogate in it
@@ -98,6 +99,7 @@ def test_shown_makes_the_invisible_visible(text, expected):
 
 
 # ------------------------------------------------------------------------------------------------------- the pages
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_page_but_for_the_time(evaluations, tmp_path):
     pages = []
     for _ in range(2):
@@ -106,6 +108,7 @@ def test_the_same_inputs_give_the_same_page_but_for_the_time(evaluations, tmp_pa
     assert pages[0] == pages[1]
 
 
+@pytest.mark.slow
 def test_the_curves_over_the_checkpoints_hold_a_point_a_complete_evaluation(evaluations, tmp_path):
     """As run_eval_checkpoints.sh leaves them beside the final evaluation: one is still at work, one has a torn
     summary."""
@@ -137,6 +140,7 @@ def test_the_curves_over_the_checkpoints_hold_a_point_a_complete_evaluation(eval
     assert elsewhere.returncode == 0 and "Over the checkpoints, valid" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_script_runs_by_itself_also_where_the_terminal_is_ascii(evaluations, tmp_path):
     command = [
         sys.executable,

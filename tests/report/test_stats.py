@@ -31,6 +31,7 @@ def random_tables(n: int, seed: int = 0) -> list[tuple[int, int, int]]:
 TABLES = random_tables(1000)
 
 
+@pytest.mark.slow
 def test_wilson_equals_scipys_on_1000_random_tables():
     for gained, _, n in TABLES:
         ci = st.binomtest(gained, n).proportion_ci(method="wilson")
@@ -93,6 +94,7 @@ def test_published_example_of_paired_rates():
     assert [round(x, 3) for x in stats.tango_interval(1, 7, 21)] == [-0.517, -0.026]
 
 
+@pytest.mark.slow
 def test_the_unpaired_test_is_the_pooled_chi_square_and_newcombes_interval_comes_from_two_wilsons():
     rng = np.random.default_rng(1)
     for _ in range(1000):
@@ -234,6 +236,7 @@ def test_degenerate_numbers_give_finite_answers_without_a_warning(before, after)
         assert 0 < stats.paired_rate([b > 0.5 for b in before], [a > 0.5 for a in after], 0.02).p <= 1
 
 
+@pytest.mark.slow
 def test_size_of_the_mcnemar_decisions_is_at_most_5_percent_for_117_problems_at_every_discordance():
     """Exact, by summing over all outcomes: the chance to call two equal models different."""
     n = 117

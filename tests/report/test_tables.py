@@ -39,6 +39,7 @@ def reports(golden, tmp_path_factory) -> dict[bool, Path]:
     return {True: golden, False: bare / "report"}
 
 
+@pytest.mark.slow
 def test_the_golden_inputs_give_the_golden_table(golden):
     assert (golden / "comparison_table.md").read_text() == (GOLDEN / "comparison_table.md").read_text()
 

@@ -15,6 +15,7 @@ from tests.train.sft_runs import job_of, pretend_gpus, run_sft, words, write_row
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_the_command_at_defaults_is_the_specs_token_for_token(tmp_path, patched_verl):
     # Slowly listed: a reader that leaves at the first line ends nvidia-smi by SIGPIPE, which once made DEVICE=cpu of
     # eight GPUs.
@@ -114,6 +115,7 @@ def test_smoke_is_ten_steps_of_four_rows_in_one_process_saved_every_five(env):
     assert next(w for w in got if w.startswith("trainer.default_local_dir=")).endswith("/smoke_test")
 
 
+@pytest.mark.slow
 def test_several_nodes_meet_at_the_master_address(env):
     got = words(env | {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1", "NPROC": "1"})
     assert {"--nnodes=2", "--node_rank=1", "--master_addr=10.0.0.1", "--master_port=29500"} <= set(
@@ -188,6 +190,7 @@ def test_what_it_cannot_stop_on_is_refused(env):
         )
 
 
+@pytest.mark.slow
 def test_wandb_without_a_login_logs_offline_and_says_so(env):
     done = run_sft(env | {"LOGGER": "console,wandb", "HOME": env["OUTPUT_DIR"]}, "--dry_run")
     assert "WANDB_MODE=offline" in shlex.split(done.stdout) and "offline" in done.stderr

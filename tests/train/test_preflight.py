@@ -240,6 +240,7 @@ def test_every_check_has_a_case_that_fails_or_warns():
     assert {check for check, *_ in CASES + ENGINE_CASES + STARTS} | elsewhere == set(CHECKS)
 
 
+@pytest.mark.slow
 def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
     shape = {
         "hidden_size": 896,
@@ -264,6 +265,7 @@ def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
     assert "the peak of NVIDIA Voodoo2 is not in the table" in run_sft(env, "--dry_run").stderr
 
 
+@pytest.mark.slow
 def test_rows_in_another_form_than_the_evaluations_are_warned_about(env):
     said = run_sft(env, "--dry_run").stderr
     assert "warn  messages  64 of 64 rows without the evaluation's system prompt, 64 answers without <code>" in said
@@ -272,6 +274,7 @@ def test_rows_in_another_form_than_the_evaluations_are_warned_about(env):
     assert "pass  messages" in run_sft(env, "--dry_run").stderr
 
 
+@pytest.mark.slow
 def test_rows_that_are_cut_are_counted_and_those_left_without_an_answer(env, tmp_path):
     def words(*counts):
         return [{"role": r, "content": "w " * n} for r, n in zip(("system", "user", "assistant"), counts, strict=True)]

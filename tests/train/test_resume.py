@@ -58,6 +58,7 @@ def test_a_named_checkpoint_is_gone_on_from_unless_resuming_is_off(env, tmp_path
             resume_point(job)
 
 
+@pytest.mark.slow
 def test_a_finished_job_trains_nothing_and_exits_0(env):
     make_checkpoint(env["CKPT_DIR"], 16)  # 64 rows / 8 x 2 epochs
     tracker(env).write_text("16")

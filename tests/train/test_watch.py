@@ -64,6 +64,7 @@ def watch(folder: Path, text: str, *args: str, screen: str = "/dev/stdout") -> s
     )
 
 
+@pytest.mark.slow
 def test_log_metrics_health_and_plot_are_written(tmp_path):
     text = (
         "hello\nstep:1 - train/loss:2.0 - train/grad_norm:1.0 - train/global_tokens:500\nstep:2 - train/loss:nan - "
@@ -79,6 +80,7 @@ def test_log_metrics_health_and_plot_are_written(tmp_path):
     assert (tmp_path / "train_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_log_and_not_the_training(tmp_path):
     (tmp_path / "log").symlink_to("/dev/full")
     text = "hello\nstep:1 - train/loss:2.0 - train/grad_norm:1.0\nbye\n"
@@ -89,12 +91,14 @@ def test_a_full_disk_costs_the_log_and_not_the_training(tmp_path):
     assert json.loads((tmp_path / "train_metrics.jsonl").read_text())["step"] == 1
 
 
+@pytest.mark.slow
 def test_a_screen_that_went_away_costs_neither_log_nor_training(tmp_path):
     text = "hello\n" * 5000 + "step:1 - train/loss:2.0 - train/grad_norm:1.0\n"
     watch(tmp_path, text, screen="/dev/full")
     assert (tmp_path / "log").read_text() == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("args", "stopped"), [((), False), (("--stop_on", "nan"), True)])
 def test_the_run_is_ended_at_the_first_nan_only_if_asked(tmp_path, args, stopped):
     done = watch(tmp_path, "step:1 - train/loss:nan - train/grad_norm:1.0\n", *args)
