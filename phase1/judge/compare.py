@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import re
 
-MODES = ("tokens", "verl", "sandboxfusion", "exact")
 TOLERANCE = 1e-6
 # A token without point or exponent is an integer and compares as text: beyond 2**53 a double cannot tell neighbours
 # apart.
@@ -74,3 +73,4 @@ def _exact(expected: bytes, actual: bytes) -> bool:
 
 
 _RULES = {"tokens": _tokens, "verl": _verl, "sandboxfusion": _sandboxfusion, "exact": _exact}
+MODES = tuple(_RULES)

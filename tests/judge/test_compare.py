@@ -5,7 +5,8 @@ import pytest
 from phase1.judge.compare import MODES, same_output
 
 AC, WA = True, False
-# name: (expected, actual, tokens, verl, sandboxfusion, exact)
+COLUMNS = ("tokens", "verl", "sandboxfusion", "exact")
+# name: (expected, actual, and the verdict of each of COLUMNS)
 TABLE = {
     "same": ("1 2\n3\n", "1 2\n3\n", AC, AC, AC, AC),
     "no newline at the end": ("1\n", "1", AC, AC, AC, WA),
@@ -29,10 +30,10 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize(("name", "mode"), [(n, m) for n in TABLE for m in MODES])
+@pytest.mark.parametrize(("name", "mode"), [(n, m) for n in TABLE for m in COLUMNS])
 def test_table(name, mode):
     expected, actual, *accepted = TABLE[name]
-    assert same_output(expected.encode(), actual.encode(), mode) is accepted[MODES.index(mode)]
+    assert same_output(expected.encode(), actual.encode(), mode) is accepted[COLUMNS.index(mode)]
 
 
 @pytest.mark.parametrize(
