@@ -131,7 +131,7 @@ def main() -> int:
     plots = figures(evidence, list(checkpoints.values()))
     pages = {
         "comparison_table.md": markdown(data, evidence.rows),
-        "report.html": report_html(data, evidence.rows, v, evidence.flips, plots),
+        "report.html": report_html(context=data, rows=evidence.rows, verdict=v, flips=evidence.flips, figures=plots),
         "summary.txt": summary,
     }
     if args.qa_html:

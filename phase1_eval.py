@@ -177,7 +177,7 @@ def main() -> int:
         else:
             run = folder.begin_session(target.output_dir, run, stamp_of(args))
             note(args, target)
-            run = work_off(target.output_dir, run, problems, judge, answering)
+            run = work_off(output_dir=target.output_dir, run=run, problems=problems, judge=judge, answering=answering)
         return conclude(args, target, run)
 
 

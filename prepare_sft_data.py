@@ -103,7 +103,13 @@ def main() -> int:
         os.replace(rejects.path, out["sft_rejects.jsonl"])
     print_report(report, args.output_dir)
     if args.preview:
-        preview(args.output_dir / "sft_train.parquet", args.model, args.max_length, args.preview, Console())
+        preview(
+            parquet=args.output_dir / "sft_train.parquet",
+            model=args.model,
+            max_length=args.max_length,
+            count=args.preview,
+            console=Console(),
+        )
     return 0
 
 

@@ -75,7 +75,9 @@ def main() -> int:
     from phase1.handoff.run_folders import run_folders
 
     output = Path(args.output_dir)
-    handoff = Handoff(found.model, found.base, found.evaluation, found.best, settings(args))
+    handoff = Handoff(
+        model=found.model, base=found.base, evaluation=found.evaluation, best=found.best, settings=settings(args)
+    )
     results = run_checks(handoff)
     failed = any(c.status == "fail" for c in results)
     show(results, handoff.model)

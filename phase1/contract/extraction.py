@@ -166,7 +166,7 @@ def take(completion: str, extraction: str) -> Taken:
     [(beside, beside_code)] = programs.items()
     if beside_code == code:
         return Taken(code, form, reading.rule)
-    return Taken(code, form, reading.rule, beside, beside_code)
+    return Taken(code=code, form=form, rule=reading.rule, beside=beside, beside_code=beside_code)
 
 
 def _tidy(code: str, rule: str) -> Reading:

@@ -34,7 +34,13 @@ class Identity:
     @classmethod
     def of(cls, run: EvaluationRun) -> Identity:
         """The identity that a run.json records; what an older file leaves out has the value that it had then."""
-        return cls(run.model, run.prompts_sha256, run.sampling, run.judge_settings, run.datasets)
+        return cls(
+            model=run.model,
+            prompts_sha256=run.prompts_sha256,
+            sampling=run.sampling,
+            judge=run.judge_settings,
+            datasets=run.datasets,
+        )
 
     def fields(self) -> dict[str, Any]:
         """The fields by name, as run.json has them."""

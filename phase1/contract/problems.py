@@ -161,7 +161,13 @@ def check_raw_row(where: str, row: dict[str, JsonValue], dataset: str) -> Proble
         raise BadInput(f"{where}: needs problem_id and prompt (strings) and test_cases (an object)")
     if problem := wrong_in(cases):
         raise BadInput(f"{where}: {problem}")
-    return Problem(dataset, problem_id, prompt, cases, row.get("canonical_solution"))
+    return Problem(
+        dataset=dataset,
+        problem_id=problem_id,
+        prompt=prompt,
+        test_cases=cases,
+        canonical_solution=row.get("canonical_solution"),
+    )
 
 
 def wrong_in(cases: dict[str, JsonValue]) -> str:

@@ -127,7 +127,14 @@ class _Walk:
         called: bool = False,
     ) -> None:
         """Note a use that ends in `error` under Python 3, unless a handler around it catches that."""
-        use = _Use(what, getattr(node, "lineno", 0), name, self.scope, frozenset(kinds), attribute)
+        use = _Use(
+            what=what,
+            line=getattr(node, "lineno", 0),
+            name=name,
+            scope=self.scope,
+            kinds=frozenset(kinds),
+            attribute=attribute,
+        )
         for guard in reversed(self.guards):
             if error in guard.errors:
                 if use.kinds or not (name and self.scope.find(name)) and attribute not in self.attributes:

@@ -114,7 +114,7 @@ class VllmGenerator:
     @contextlib.asynccontextmanager
     async def open(self, requests: list[Request], setup: Setup, progress: Progress) -> AsyncIterator[Generation]:
         async with self._endpoints(progress) as endpoints, self._http(len(endpoints)) as http:
-            client = Client(http, endpoints, self.client, setup, progress)
+            client = Client(http=http, endpoints=endpoints, settings=self.client, setup=setup, progress=progress)
             checked = await client.check(requests[0])
             versions = sorted({server.vllm for server in checked.values() if server.vllm})
             record = BackendRecord(

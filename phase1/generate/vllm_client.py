@@ -170,7 +170,9 @@ class Client:
         name, limit = self.settings.served_model_name, self.setup.context_limit
         try:
             async with asyncio.timeout(patience):
-                e.model = await check_model(self.http, e.url, self.setup.model_path, limit, name)
+                e.model = await check_model(
+                    http=self.http, url=e.url, model_path=self.setup.model_path, limit=limit, name=name
+                )
                 penalty_seen = await check_sampling(self.http, e.url, self._body(e, probe))
                 version = await server_version(self.http, e.url)
         except TimeoutError:

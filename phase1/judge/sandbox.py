@@ -304,7 +304,7 @@ class LocalSandbox:
         try:
             exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
             reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-            box = self.boxes[number] = Box(number, memory, reader, writer, exited)
+            box = self.boxes[number] = Box(number=number, memory=memory, reader=reader, writer=writer, exited=exited)
             await self._ask({"op": "start", "id": box.number, "memory": memory}, theirs.fileno())
         finally:
             theirs.close()
@@ -376,7 +376,15 @@ class LocalSandbox:
                     return
                 elif task.kind == "stdin":
                     verdict, detail = stdin_verdict(end, task, too_long=end.written > cap or end.written >= file_size)
-                    yield TestRun(verdict, detail, end.cpu, end.wall, end.peak_rss, end.out, end.err)
+                    yield TestRun(
+                        verdict=verdict,
+                        detail=detail,
+                        cpu=end.cpu,
+                        wall=end.wall,
+                        peak_rss=end.peak_rss,
+                        output=end.out,
+                        stderr=end.err,
+                    )
                     done += 1
                 else:
                     for run in assert_runs(end, task, done, marker):

@@ -157,7 +157,17 @@ class FusionSandbox:
     async def _run_stdin(self, task: Task, number: int) -> list[TestRun]:
         end = await self._execute(task.program, task.inputs[number], task.limit)
         verdict, detail = stdin_verdict(end, task)
-        return [TestRun(verdict, detail, end.cpu, end.wall, end.peak_rss, end.out, end.err)]
+        return [
+            TestRun(
+                verdict=verdict,
+                detail=detail,
+                cpu=end.cpu,
+                wall=end.wall,
+                peak_rss=end.peak_rss,
+                output=end.out,
+                stderr=end.err,
+            )
+        ]
 
     async def _run_asserts(self, task: Task, first: int) -> list[TestRun]:
         marker = secrets.token_hex(16).encode()

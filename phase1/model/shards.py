@@ -230,7 +230,7 @@ def _sharded(name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Ca
         )
     locals_ = [p for p in locals_ if p.numel()]  # more ranks than rows: some hold nothing
     chunks = (lambda: _rows(locals_)) if dim == 0 else (lambda: _columns(locals_, shape, dim))
-    return Source(name, shape, dtype, str(paths[0]), chunks)
+    return Source(name=name, shape=shape, dtype=dtype, where=str(paths[0]), chunks=chunks)
 
 
 def _written_by(tensor: torch.Tensor) -> int | None:

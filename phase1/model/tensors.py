@@ -63,7 +63,7 @@ def read_safetensors(directory: Path) -> dict[str, Source]:
             if (dtype := DTYPES.get(entry.dtype)) is None:
                 raise BadInput(f"{path}: {name} has dtype {entry.dtype}, which cannot be read here; take a BF16 model")
             chunks = functools.partial(_read_range, path, entry.start, entry.stop, dtype)
-            found[name] = Source(name, entry.shape, dtype, str(path), chunks)
+            found[name] = Source(name=name, shape=entry.shape, dtype=dtype, where=str(path), chunks=chunks)
     return found
 
 

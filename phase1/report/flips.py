@@ -38,7 +38,13 @@ def flips(a: DatasetResult, b: DatasetResult) -> Flips:
     fixed = [(x, y) for x, y in pairs if y.accepted and not x.accepted]
     broken.sort(key=lambda p: (rank.get(p[1].error_type, -1), p[1].problem_id))
     fixed.sort(key=lambda p: (rank.get(p[0].error_type, -1), p[0].problem_id))
-    return Flips(a.dataset, len(pairs), broken, fixed, Counter((x.error_type, y.error_type) for x, y in pairs))
+    return Flips(
+        dataset=a.dataset,
+        pairs=len(pairs),
+        broken=broken,
+        fixed=fixed,
+        transitions=Counter((x.error_type, y.error_type) for x, y in pairs),
+    )
 
 
 def all_flips(phase0: Side, phase1: Side) -> list[Flips]:

@@ -121,7 +121,9 @@ def read_side(label: str, files: Sequence[str | Path]) -> Side:
                     f"{label}: {dataset} stands in several files; taken from {path}, the newest, not from {older}"
                 )
             records = _records(path.parent / "results" / f"{dataset}.jsonl")
-            side.datasets[dataset] = DatasetResult(dataset, path, values, records, run)
+            side.datasets[dataset] = DatasetResult(
+                dataset=dataset, source=path, values=values, records=records, run=run
+            )
     if not side.datasets:
         raise BadInput(f"{', '.join(map(str, files))}: holds no data set; give the metrics.json of an evaluation")
     return side

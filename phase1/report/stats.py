@@ -119,13 +119,13 @@ def paired_rate(
     if margin is not None:
         tost = max(st.norm.sf(tango_z(gained, lost, n, -margin)), st.norm.cdf(tango_z(gained, lost, n, margin)))
     return Comparison(
-        "McNemar mid-p, Tango interval",
-        True,
-        n,
-        (gained - lost) / n,
-        low,
-        high,
-        mid,
+        method="McNemar mid-p, Tango interval",
+        paired=True,
+        n=n,
+        change=(gained - lost) / n,
+        low=low,
+        high=high,
+        p=mid,
         tost_p=_float(tost),
         margin=margin,
         detail={"gained": gained, "lost": lost, "mcnemar_exact_p": exact, "mcnemar_mid_p": mid},
@@ -143,7 +143,7 @@ def paired_mean(
     """
     d = np.asarray(after, float) - np.asarray(before, float)
     moved = d[d != 0]  # pairs that do not differ have no label to swap; leaving them out changes no p
-    interval = _bootstrap((d,), np.mean, alpha, resamples, seed)
+    interval = _bootstrap(data=(d,), statistic=np.mean, alpha=alpha, resamples=resamples, seed=seed)
     p = 1.0 if len(moved) < 2 else _permutation((moved,), lambda v, axis=-1: np.sum(v, axis=axis), resamples, seed)
     return Comparison(
         "paired permutation, bootstrap interval",
@@ -172,7 +172,7 @@ def paired_percentile(
     def difference(u: np.ndarray, v: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.percentile(v, q, axis=axis) - np.percentile(u, q, axis=axis)
 
-    interval = _bootstrap((x, y), difference, alpha, resamples, seed)
+    interval = _bootstrap(data=(x, y), statistic=difference, alpha=alpha, resamples=resamples, seed=seed)
     return Comparison(
         "bootstrap interval",
         True,
@@ -207,7 +207,7 @@ def paired_cost(
         )  # else a swap of equal pairs is a rounding error away from what was seen, not a tie with it
 
     pairs = (np.arange(n), np.arange(n) + n)
-    interval = _bootstrap(pairs, difference, alpha, resamples, seed)
+    interval = _bootstrap(data=pairs, statistic=difference, alpha=alpha, resamples=resamples, seed=seed)
     p = _permutation(pairs, difference, resamples, seed)
     return Comparison(
         "paired permutation, bootstrap interval",
@@ -272,13 +272,13 @@ def unpaired_rate(
         below, above = (score_z(count0, n0, count1, n1, delta) for delta in (-margin, margin))
         tost = float(max(st.norm.sf(below), st.norm.cdf(above)))
     return Comparison(
-        "unpaired score test, Newcombe interval",
-        False,
-        min(n0, n1),
-        count1 / n1 - count0 / n0,
-        float(low),
-        float(high),
-        1.0 if p is None else p,
+        method="unpaired score test, Newcombe interval",
+        paired=False,
+        n=min(n0, n1),
+        change=count1 / n1 - count0 / n0,
+        low=float(low),
+        high=float(high),
+        p=1.0 if p is None else p,
         tost_p=tost,
         margin=margin,
     )

@@ -157,7 +157,13 @@ def fill_rows(phase0: Side, phase1: Side, seed: int = stats.SEED, resamples: int
     apart. A comparison without a p is in neither and gets no answer.
     """
     rows = [
-        _fill(spec, phase0.datasets.get(spec.dataset), phase1.datasets.get(spec.dataset), seed, resamples)
+        _fill(
+            spec=spec,
+            a=phase0.datasets.get(spec.dataset),
+            b=phase1.datasets.get(spec.dataset),
+            seed=seed,
+            resamples=resamples,
+        )
         for spec in SEED_ROWS
     ]
     stats.holm([r.comparison for r in rows if r.spec.table != "cost"])

@@ -132,7 +132,7 @@ def serve() -> None:
         os.close(REPORT)
         set_the_stage(job["program"])
         preload(code)
-    run_tests(stream, job, resident, code, run)
+    run_tests(stream=stream, job=job, resident=resident, code=code, run_assert=run)
     stream.send(DONE)
     stream.finish()
 
