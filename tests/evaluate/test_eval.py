@@ -145,7 +145,7 @@ def test_a_prompt_over_the_limit_is_counted_apart_and_does_not_hang_the_run(base
 def test_killed_at_any_moment_it_goes_on_and_does_no_finished_problem_twice(base_model, tmp_path):
     sets = ["--datasets", "codecontests_valid", "mbpp_reg", "--limit", 20]
     words = eval_command("--model_path", base_model, "--output_dir", tmp_path, *SMALL, *sets)
-    for wanted in (1, 9, 22):  # records on disk at which the whole process is killed
+    for wanted in (1, 22):  # records on disk at which the whole process is killed
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and len(rows(tmp_path, "results")) < wanted:
             time.sleep(0.02)
@@ -161,7 +161,7 @@ def test_killed_at_any_moment_it_goes_on_and_does_no_finished_problem_twice(base
         assert len(counts) == 40 and set(counts.values()) == {1}, kind
     before = {r["problem_id"] for r in finished}
     assert [r for r in rows(tmp_path, "results") if r["problem_id"] in before] == finished
-    assert len(read_json(tmp_path / "run.json")["sessions"]) == 4
+    assert len(read_json(tmp_path / "run.json")["sessions"]) == 3
 
 
 @pytest.mark.slow

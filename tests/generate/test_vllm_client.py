@@ -88,7 +88,7 @@ def test_killed_at_random_moments_nothing_finished_is_asked_or_judged_again(
     server = stub("--answers", answers, "--seconds", 0.5, "--places", 2)
     out, moments = tmp_path / "out", random.Random(20)
     had = []  # (time of the kill, prompts whose completion was on disk then)
-    for _ in range(5):
+    for _ in range(3):
         before = len(rows(out, "completions"))
         process = start(base_model, out, [server.url])
         while process.poll() is None and len(rows(out, "completions")) == before:

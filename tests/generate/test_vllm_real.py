@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -78,7 +77,7 @@ def model(base_model) -> Path:
     return trained if trained.is_dir() else base_model
 
 
-def test_two_servers_answer_what_transformers_answers_and_leave_no_process(model, tmp_path):
+def test_a_server_answers_what_transformers_answers_and_leaves_no_process(model, tmp_path):
     sets = ["--datasets", "codecontests_valid", "mbpp_reg", "humaneval", "--limit", 16]
     served = run(
         model,
@@ -87,7 +86,7 @@ def test_two_servers_answer_what_transformers_answers_and_leave_no_process(model
         "--vllm_python",
         PYTHON,
         "--num_servers",
-        2,
+        1,
         f"--vllm_args={EAGER}",
         "--max_concurrent",
         8,
@@ -99,7 +98,7 @@ def test_two_servers_answer_what_transformers_answers_and_leave_no_process(model
     ours, theirs = completions(tmp_path / "vllm"), completions(tmp_path / "transformers")
     assert len(ours) == 48 and ours == theirs
     record = read_json(tmp_path / "vllm" / "run.json")
-    assert len(record["generation"]["servers"]) == 2 and record["stamp"]["versions"]["vllm"]
+    assert len(record["generation"]["servers"]) == 1 and record["stamp"]["versions"]["vllm"]
     assert all(s["defaults_verified"] and s["penalty_seen"] for s in record["generation"]["servers"].values())
 
 
@@ -119,8 +118,7 @@ def test_a_server_with_the_models_own_defaults_is_refused(base_model, tmp_path):
     assert done.returncode == 2 and "start it with --generation-config vllm" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_no_server_outlives_an_evaluator_that_is_killed_while_it_starts(base_model, tmp_path, number):
+def test_no_server_outlives_an_evaluator_that_is_killed_while_it_starts(base_model, tmp_path):
     args = ["--datasets", "mbpp_reg", "--limit", 1, "--vllm_python", PYTHON, f"--vllm_args={EAGER}"]
     process = subprocess.Popen(
         command(base_model, tmp_path / "out", *args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -128,15 +126,13 @@ def test_no_server_outlives_an_evaluator_that_is_killed_while_it_starts(base_mod
     log = tmp_path / "out" / "logs" / "vllm_0.log"
     while process.poll() is None and (not log.exists() or "EngineCore" not in log.read_text(errors="replace")):
         time.sleep(0.1)
-    process.send_signal(number)
+    process.kill()
     process.wait(60)
     deadline = time.monotonic() + 40
     while (left := processes(str(base_model))) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
-    assert read_json(tmp_path / "out" / "run.json")["status"] == (
-        "running" if number == signal.SIGKILL else "interrupted"
-    )
+    assert read_json(tmp_path / "out" / "run.json")["status"] == "running"
 
 
 def test_a_server_that_cannot_start_shows_its_last_words(base_model, tmp_path):

@@ -17,7 +17,7 @@ from phase1.handoff.ask_model import Generation, Question
 from phase1.handoff.check_vllm import agreement, check_vllm
 from phase1.handoff.handoff import Handoff, Settings
 from tests.conftest import ROOT
-from tests.handoff.handoff_damage import UP, damaged, edit_weights
+from tests.handoff.handoff_damage import damaged, edit_json
 
 VLLM = Path(os.environ.get("VENV_VLLM", ROOT / ".venv-vllm")) / "bin/python"  # setup_vllm_cpu.sh makes it
 
@@ -26,7 +26,7 @@ VLLM = Path(os.environ.get("VENV_VLLM", ROOT / ".venv-vllm")) / "bin/python"  # 
 @pytest.mark.skipif(not VLLM.exists(), reason=f"{VLLM} is not there: bash setup_vllm_cpu.sh")
 def test_a_model_that_vllm_cannot_load_fails_with_the_last_lines_of_its_log(run, tmp_path):
     model = damaged(run, tmp_path)
-    edit_weights(model, lambda s: s.update({UP: s[UP][:-1].clone()}))
+    edit_json(model / "config.json", architectures=["NoSuchModel"], model_type="no_such_model")
     result = check_vllm(
         Handoff(model, settings=Settings(8, dtype="float32", vllm_python=str(VLLM), log_dir=tmp_path / "logs"))
     )
