@@ -153,6 +153,7 @@ def test_every_flag_of_a_command_stands_in_the_page_of_its_stage(command):
     assert not missing, f"docs/{PAGES[command][0]} does not name {', '.join(missing)} of {command}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages(), ids=page_id)
 def test_every_flag_in_a_shell_block_is_one_that_the_command_has(page):
     for block in blocks(page):

@@ -15,6 +15,7 @@ def compare(place, phase0):
     return place.evaluate("--steps", 1, "--keep_best", 0, "--phase0_metrics", phase0 / "metrics.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("original", [True, False], ids=["aggregates", "records"])
 def test_a_checkpoint_worse_than_phase_0_exits_1_once_with_the_numbers(place, tmp_path, original):
     """Against records (paired), and against the original project's aggregates."""
@@ -34,6 +35,7 @@ def test_a_checkpoint_worse_than_phase_0_exits_1_once_with_the_numbers(place, tm
     assert (again.returncode, again.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_cannot_be_compared_with_phase_0_does_not_silence_the_warning_about_another(place, tmp_path):
     make_checkpoint(place.checkpoints, 3000)
     write_evaluation(tmp_path / "phase0", Fake(PHASE0, SIZES))

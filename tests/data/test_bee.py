@@ -143,6 +143,7 @@ def test_the_language_is_trimmed_and_read_in_any_case(tmp_path, monkeypatch, lan
     assert made["report"]["dropped"] == {"not_python3": 1} and made["rejects"][0]["line"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bee_crlf", "py2_compat"])
 def test_the_published_cases_are_kept_whole(tmp_path, monkeypatch, shared_cases, name):
     source = shared_cases / "data" / f"{name}.jsonl"

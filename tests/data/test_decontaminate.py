@@ -80,6 +80,7 @@ def test_an_evaluation_problem_is_found_in_every_disguise(disguise):
     assert hit is not None and (hit.dataset, hit.problem_id) == ("codecontests_valid", "Codeforces/1575/G")
 
 
+@pytest.mark.slow
 def test_recall_in_seven_disguises_and_few_unrelated_records_dropped():
     """The benchmark in small: it exits 1 where the first five disguises are found less than 99% or 0.1% of the others
     are dropped."""

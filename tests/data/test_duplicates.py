@@ -3,6 +3,7 @@
 import tracemalloc
 
 import numpy as np
+import pytest
 
 from phase1.data.duplicates import near_duplicates, signature, surplus
 from tests.data.prepared import STATEMENT, prepare, record
@@ -17,6 +18,7 @@ def test_near_duplicates_need_both_statement_and_solution_alike():
     assert near_duplicates(statements, solutions, 0.85) == {1: 0}
 
 
+@pytest.mark.slow
 def test_memory_stays_small_where_every_record_is_alike():
     rows, r = 8000, np.random.default_rng(1)
     alike = np.tile(r.integers(0, 1 << 16, 128).astype(np.uint16), (rows, 1))

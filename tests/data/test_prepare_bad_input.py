@@ -43,6 +43,7 @@ def test_hopeless_input_is_refused_and_leaves_no_parquet(tmp_path, monkeypatch, 
     assert {p.name for p in (tmp_path / "out").iterdir()} <= {"sft_rejects.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_refused_run_keeps_the_rows_of_the_one_before(tmp_path, monkeypatch):
     prepare(tmp_path, [record(1), record(2)], monkeypatch=monkeypatch)
     before = (tmp_path / "out" / "sft_train.parquet").read_bytes()
@@ -208,6 +209,7 @@ def test_a_run_that_is_stopped_leaves_no_worker_and_no_file_for_long(tmp_path, m
     assert {p.name for p in out.iterdir()} == set(prepare_sft_data.OUTPUTS)
 
 
+@pytest.mark.slow
 def test_where_one_file_cannot_be_written_all_of_the_run_before_stay(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -319,6 +321,7 @@ def inside(tmp_path: Path, place: list[str], records: list[dict]) -> subprocess.
     )
 
 
+@pytest.mark.slow
 @bwrap
 @pytest.mark.parametrize(
     ("kind", "message"), [("permission", "Permission denied"), ("read-only", "Read-only file system")]

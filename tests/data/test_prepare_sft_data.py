@@ -135,6 +135,7 @@ def test_more_broken_records_than_their_share_are_refused(tmp_path, monkeypatch)
         prepare(tmp_path, shares(tmp_path), "--max_reject_ratio", "0.1", monkeypatch=monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "rows"), [("0", 1), ("0.25", 5), ("0.99", 19)], ids=["0", "quarter", "all"])
 def test_val_ratio_is_the_share_of_rows_that_validate(tmp_path, monkeypatch, ratio, rows):
     made = prepare(tmp_path, [record(i) for i in range(20)], "--val_ratio", ratio, monkeypatch=monkeypatch)

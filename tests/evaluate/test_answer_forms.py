@@ -81,6 +81,7 @@ def test_both_programs_are_judged_and_one_is_measured(records, extraction):
     assert [r.form for r in records[extraction]] == ["code_tag", "code_tag", "fence", "fence", "code_tag", "whole"]
 
 
+@pytest.mark.slow
 def test_the_rates_do_not_depend_on_which_was_measured(records):
     summaries = [extraction_summary(records[e]) for e in ("contract", "reader")]
     assert summaries[0] == summaries[1]
@@ -181,6 +182,7 @@ def phases(records, tmp_path_factory):
     return evaluation(root / "p0", records["contract"]), evaluation(root / "p1", in_form)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_is_form_and_what_is_programs(phases, tmp_path):
     done = generate("--phase0_metrics", phases[0], "--phase1_metrics", phases[1], "--output_dir", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -245,6 +245,7 @@ def test_another_chat_template_than_the_base_models_is_refused_whatever_the_path
 
 
 # ----------------------------------------------------------------------------------------------------------- the rest
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["0", "-1", "x"])
 def test_a_limit_below_one_is_refused(base_model, tmp_path, limit):
     done = evaluate(base_model, tmp_path, "--limit", limit)

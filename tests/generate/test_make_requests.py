@@ -20,6 +20,7 @@ def tokenizer(base_model):
     return load_chat_tokenizer(base_model)
 
 
+@pytest.mark.slow
 def test_a_prompt_is_what_transformers_makes_of_the_conversation(tokenizer):
     [problem] = load_problems(MANIFESTS, "humaneval", 1)
     [request] = make_requests([Wanted(problem, 0)], tokenizer, 6144, Sampling())

@@ -40,6 +40,7 @@ def test_the_combinations_are_enough():
     assert len(styles()) >= 40
 
 
+@pytest.mark.slow
 def test_every_pair_of_parts_occurs():
     names = [p.name.split("/") for p in combinations()]
     parts = [[part.name for part in parts] for parts in (READS, WRITES, ENDS, GUARDS)]

@@ -34,6 +34,7 @@ else: print(w)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "error_type", "passed", "run"),
     [
@@ -167,6 +168,7 @@ def test_a_limit_that_is_none_is_bad_input(judge, value):
         judge("pass", stdin(("", ""), time_limit=value))
 
 
+@pytest.mark.slow
 def test_a_sleeper_is_a_timeout(judge):
     verdict = judge("import time; time.sleep(100)", stdin(("", ""), time_limit=0.3))
     assert (verdict.error_type, verdict.detail) == ("timeout", "more than 0.3 s of waiting")

@@ -192,6 +192,7 @@ def test_starts_that_interleave_get_numbers_of_their_own(monkeypatch):
     assert lost == 0
 
 
+@pytest.mark.slow
 def test_a_lost_sandbox_is_counted_and_its_program_judged_again(monkeypatch):
     killed = []
     frame = Box.frame

@@ -47,6 +47,7 @@ def test_identical_programs_are_judged_once(judge):
     assert all(v == verdicts[0] for v in verdicts)
 
 
+@pytest.mark.slow
 def test_the_same_program_on_other_tests_is_judged_again(judge):
     assert judge("print(2) # twice", stdin(("", "2"))).accepted
     assert not judge("print(2) # twice", stdin(("", "3"))).accepted
@@ -278,6 +279,7 @@ def command(files, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_judges_a_file_of_solutions(files, command):
     code, said = command("--workers", "1", "--run_timeout", "5")
     assert code == 0, said

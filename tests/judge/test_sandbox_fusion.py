@@ -176,6 +176,7 @@ def test_verdicts_equal_the_local_judges(world, name):
     assert {k: getattr(theirs, k) for k in same} == {k: getattr(ours, k) for k in same}, (theirs.detail, ours.detail)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500", "html", "drop", "truncated", "SandboxError", "Error", "no result", "slow"])
 def test_a_fault_is_tried_again(world, fault):
     runner, server, fusion, _ = world

@@ -33,6 +33,7 @@ def share(phase, dataset):
     return sum(r["gen_tokens"] > LONG for r in rows) / len(rows)
 
 
+@pytest.mark.slow
 def test_it_stands_in_metrics_json_summary_json_and_the_report(phases, tmp_path):
     wanted = [share(phase, "humaneval") for phase in phases]
     for phase, value in zip(phases, wanted, strict=True):

@@ -40,6 +40,7 @@ def test_expected_ranges_and_anomalies_of_a_worse_model(evaluations):
     assert "syntax_error_rate rose" in seen
 
 
+@pytest.mark.slow
 def test_what_only_one_phase_measured_is_no_data_and_both_phases_stand_in_the_legend(evaluations):
     phase0, phase1 = read_side("Phase 0", [evaluations["base"]]), read_side("Phase 1", [evaluations["better"]])
     del phase0.datasets["codecontests_valid"], phase1.datasets["humaneval"]
@@ -126,6 +127,7 @@ def test_a_training_row_that_is_no_conversation_is_named(tmp_path, row):
         check_train_data(tmp_path / "t.parquet")
 
 
+@pytest.mark.slow
 def test_a_training_row_that_kills_the_compiler_is_a_warning_of_the_report_which_lives_on(
     evaluations, tmp_path, monkeypatch
 ):

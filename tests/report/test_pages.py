@@ -73,6 +73,7 @@ def test_hostile_programs_prompts_and_names_appear_escaped(hostile, name):
     assert len(page) < 5_000_000
 
 
+@pytest.mark.slow
 def test_hostile_text_cannot_break_the_markdown_or_the_terminal(hostile):
     for name in ("comparison_table.md", "summary.txt"):
         text = (hostile / name).read_text(encoding="utf-8")

@@ -38,6 +38,7 @@ def test_wilson_equals_scipys_on_1000_random_tables():
         assert stats.wilson(gained, n) == pytest.approx((ci.low, ci.high), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_mcnemar_equals_statsmodels_and_the_summed_binomial_on_1000_random_tables():
     for gained, lost, n in TABLES:
         exact, mid = stats.mcnemar(gained, lost)

@@ -68,6 +68,7 @@ def close(x: float | None) -> object:
     return None if x is None else pytest.approx(x, rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False], ids=["records", "aggregates"])
 @pytest.mark.parametrize("label", by_hand.ROWS)
 def test_every_number_of_the_data_file_equals_one_computed_by_hand(reports, label, paired):

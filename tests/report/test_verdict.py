@@ -44,6 +44,7 @@ def rows_of(tmp_path: Path, before: dict, after: dict, sizes: dict[str, int], no
     return fill_rows(*(read_side(n, [tmp_path / n / "metrics.json"]) for n in "ba"), resamples=200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "runs, word",
     [(0.50, "worse"), (0.61, "maybe_worse"), (0.64, "not_better"), (0.66, "not_shown"), (0.85, "improved")],
@@ -63,6 +64,7 @@ def test_the_verdict_grows_with_the_loss(tmp_path, runs, word):
 NEVER, ALWAYS = dict.fromkeys(PHASE0, (0.0, 0.0, 0.0, 0.6, 0.4)), dict.fromkeys(PHASE0, (0.98, 0.02, 0.0, 0.0, 0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "before, after, opening, more",
     [
@@ -133,6 +135,7 @@ def test_a_percentile_shows_its_change_and_interval_and_is_not_decided(tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_nothing_solved_before_and_a_tiny_set_as_in_the_demo(tmp_path):
     learnt = dict.fromkeys(PHASE0, (0.8, 0.18, 0.0, 0.02, 0.0))
     for name, rates in (("base", NEVER), ("sft", learnt)):

@@ -171,6 +171,7 @@ def test_another_checkpoint_folder_than_the_locked_one_is_refused(env, tmp_path)
     assert done.returncode == 2 and "set CKPT_DIR instead" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_part_that_was_meant_is_refused(env):
     for contents in ("[model,optimiser]", "null"):
         done = run_sft(env, f"trainer.checkpoint.save_contents={contents}")
@@ -197,6 +198,7 @@ def test_wandb_without_a_login_logs_offline_and_says_so(env):
     assert "WANDB_MODE=offline" not in words(env | {"LOGGER": "console,wandb", "WANDB_API_KEY": "k"})
 
 
+@pytest.mark.slow
 def test_rows_are_dealt_out_as_they_come_where_asked_for(env, engine_verl):
     assert "PHASE1_BALANCE=0" in words(env | {"PYTHONPATH": str(engine_verl)}, "data.balance_dp_token=False")
 

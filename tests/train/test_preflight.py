@@ -204,6 +204,7 @@ STARTS: list[tuple[str, str, Break, str]] = [
 ]
 
 
+@pytest.mark.slow
 @each(STARTS)
 def test_a_start_is_refused_before_torch_loads_or_a_file_is_written(env, tmp_path, check, broken, named):
     if isinstance(broken, dict):
@@ -228,6 +229,7 @@ def test_a_batch_that_cannot_be_divided_ends_the_checks_that_count_with_it(env):
     assert [(c.name, c.failed) for c in run_checks(job_of(env | {"TRAIN_BATCH_SIZE": "10"}))] == [("batch", True)]
 
 
+@pytest.mark.slow
 def test_a_verl_without_platforms_is_too_old_for_the_engine_trainer(env, engine_verl, tmp_path):
     site = shutil.copytree(engine_verl, tmp_path / "site")
     shutil.rmtree(site / "verl" / "plugin")

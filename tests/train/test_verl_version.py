@@ -87,6 +87,7 @@ def test_the_metrics_that_are_read_are_those_that_the_trainer_logs(trainer):
     assert [name for name in names if name not in text] == []
 
 
+@pytest.mark.slow
 def test_every_key_of_the_command_is_one_of_verls_own_config(env):
     """Composed by Hydra from the installed verl's config folder, as the trainer does it."""
     from hydra import compose, initialize_config_dir
@@ -133,6 +134,7 @@ def test_both_trainers_get_the_same_hyperparameters(env, engine_verl):
     assert {k: jobs["fsdp"][k] for k in shared} == {k: jobs["engine"][k] for k in shared} and len(shared) > 28
 
 
+@pytest.mark.slow
 def test_the_engine_trainers_command_names_its_own_module_hook_and_keys(env, engine_verl):
     got = words(env | {"PYTHONPATH": str(engine_verl)})  # a verl without the fsdp trainer: engine is the default
     assert {
