@@ -182,7 +182,11 @@ def main() -> int:
 
 
 def from_stored_answers(args: argparse.Namespace) -> int:
-    """--rejudge and --recompute: from what is on disk, without the model."""
+    """--rejudge and --recompute: from what is on disk, without the model.
+
+    Raises:
+        BadInput: no folder is named, or --datasets does not fit what it holds.
+    """
     if not args.output_dir and not args.step:
         flag = "--rejudge" if args.rejudge else "--recompute"
         raise BadInput(f"{flag} needs --output_dir, the folder of an evaluation, or --step N")

@@ -98,7 +98,11 @@ def is_patched(target: Path) -> bool:
 
 
 def rewrite(target: Path, revert: bool) -> None:
-    """Apply or take out the diff. The file is replaced, not written into: installers hard-link it to their cache."""
+    """Apply or take out the diff. The file is replaced, not written into: installers hard-link it to their cache.
+
+    Raises:
+        BadInput: the diff does not fit, or gives another file than it should.
+    """
     change = hunk(PATCH.read_text())
     before, after = (change.after, change.before) if revert else (change.before, change.after)
     text = target.read_bytes().decode()

@@ -86,7 +86,11 @@ def holder(lock: Path) -> str:
 
 
 def run_passes(settings: Settings) -> int:
-    """One pass, or with --watch one after the other until a signal ends it; returns the exit code of the one pass."""
+    """One pass, or with --watch one after the other until a signal ends it; returns the exit code of the one pass.
+
+    Raises:
+        BadInput: PYTHON is not the interpreter of the environment, or as `one_pass`.
+    """
     try:
         from phase1.checkpoints.one_pass import one_pass  # late: a start that finds the lock taken needs none of it
     except ImportError as e:

@@ -85,7 +85,11 @@ async def print_probes(config: JudgeConfig) -> int:
 
 
 def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
-    """Judge a file of solutions; verdicts in the order of the solutions, the file written whole or not at all."""
+    """Judge a file of solutions; verdicts in the order of the solutions, the file written whole or not at all.
+
+    Raises:
+        BadInput: the output cannot be written, or a line of the solutions is not one or names no problem.
+    """
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)  # before hours of judging, not after
     if out.is_dir() or not os.access(out.parent, os.W_OK):

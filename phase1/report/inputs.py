@@ -88,7 +88,11 @@ class Side:
 
 # ---------------------------------------------------------------------------------------------------------- reading
 def read_side(label: str, files: Sequence[str | Path]) -> Side:
-    """Read the evaluations that `files` (metrics.json, or globs of them) stand for; the newest a data set wins."""
+    """Read the evaluations that `files` (metrics.json, or globs of them) stand for; the newest a data set wins.
+
+    Raises:
+        BadInput: a file cannot be read, or none holds a data set.
+    """
     side = Side(label)
     for path in sorted(_expand(files), key=_age):
         run = _run(path.parent / evaluation_run.NAME)
