@@ -208,6 +208,16 @@ class Run:
         return found
 
 
+def interrupted_after(step: int, ckpt_dir: Path, copy: Path) -> Path:
+    """A copy of a run's checkpoints as they were when `step` was saved last."""
+    shutil.copytree(ckpt_dir, copy)
+    for folder in copy.glob("global_step_*"):
+        if int(folder.name.removeprefix("global_step_")) > step:
+            shutil.rmtree(folder)
+    (copy / "latest_checkpointed_iteration.txt").write_text(str(step))
+    return copy
+
+
 def members(ckpt_dir: Path) -> dict[int, str]:
     """The live processes of the run that writes there: pid -> command line. By what they were told, since torchrun
     gives each of its workers a session of its own."""

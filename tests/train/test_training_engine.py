@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.train.sft_runs import Run, addition
+from tests.train.sft_runs import Run, addition, interrupted_after
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, STEPS_PER_EPOCH = 12, 6
@@ -169,13 +169,7 @@ def test_a_finished_job_started_again_trains_nothing(whole, single, world):
 
 def test_a_run_interrupted_at_an_epochs_end_goes_on_with_the_losses_of_the_uninterrupted_one(single, tmp_path):
     """There verl itself trains nothing and exits 0 (verl#7401). The two nodes below go on in mid-epoch."""
-    ckpt_dir = tmp_path / "ckpt"
-    shutil.copytree(single.ckpt_dir, ckpt_dir)
-    for folder in ckpt_dir.glob("global_step_*"):
-        if int(folder.name[12:]) > STEPS_PER_EPOCH:
-            shutil.rmtree(folder)
-    (ckpt_dir / "latest_checkpointed_iteration.txt").write_text(str(STEPS_PER_EPOCH))
-    resumed = Run(single.env, ckpt_dir).wait()
+    resumed = Run(single.env, interrupted_after(STEPS_PER_EPOCH, single.ckpt_dir, tmp_path / "ckpt")).wait()
     assert resumed.process.returncode == 0, resumed.output
     assert exact(resumed) == {s: v for s, v in exact(single).items() if s > STEPS_PER_EPOCH}
 

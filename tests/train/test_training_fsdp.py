@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.train.sft_runs import Run, addition, members
+from tests.train.sft_runs import Run, addition, interrupted_after, members
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, STEPS_PER_EPOCH, SAVE_FREQ = 12, 6, 3
@@ -159,13 +159,7 @@ def test_a_killed_run_leaves_no_process_and_resumes_past_a_torn_checkpoint_with_
 
 def test_a_run_interrupted_at_an_epochs_end_goes_on_with_the_losses_of_the_uninterrupted_one(single, tmp_path):
     """There verl itself trains nothing and exits 0 (verl#7401). The killed run above goes on in mid-epoch."""
-    ckpt_dir = tmp_path / "ckpt"
-    shutil.copytree(single.ckpt_dir, ckpt_dir)
-    for folder in ckpt_dir.glob("global_step_*"):
-        if int(folder.name[12:]) > STEPS_PER_EPOCH:
-            shutil.rmtree(folder)
-    (ckpt_dir / "latest_checkpointed_iteration.txt").write_text(str(STEPS_PER_EPOCH))
-    resumed = Run(single.env, ckpt_dir).wait()
+    resumed = Run(single.env, interrupted_after(STEPS_PER_EPOCH, single.ckpt_dir, tmp_path / "ckpt")).wait()
     assert resumed.process.returncode == 0, resumed.output
     assert resumed.steps() == {s: m for s, m in single.steps().items() if s > STEPS_PER_EPOCH}
 
