@@ -52,12 +52,15 @@ class Box:
         if not self.exited.done():
             self.exited.set_result(how)
 
-    async def feed(self, job: Mapping[str, object], inputs: list[str]) -> None:
-        """Write a job and the inputs of its tests at the pace at which the sandbox takes them, so that big tests never
-        pile up. Returns when all is written, or the sandbox has hung up."""
-        data = marshal.dumps(dict(job), 2)
-        ready = [len(data).to_bytes(4, "little"), data]
-        held = len(data)
+    async def feed(self, job: Mapping[str, object], inputs: list[str], tests: Mapping[str, object] | None) -> None:
+        """Write a job, and the inputs of its tests at the pace at which the sandbox takes them, so that big tests never
+        pile up, or the `tests` of an assert task. Returns when all is written, or the sandbox has hung up."""
+        ready: list[bytes] = []
+        for part in (job, tests):
+            if part is not None:
+                data = marshal.dumps(dict(part), 2)
+                ready += len(data).to_bytes(4, "little"), data
+        held = len(ready[1])
         with contextlib.suppress(ConnectionError):
             for text in inputs:
                 data = text.encode("utf-8", "surrogatepass")

@@ -12,13 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from phase1.judge.inside import asserts, ending, fork_server, processes, protocol, stage
+from phase1.judge.inside import (
+    asserts,
+    ending,
+    fork_server,
+    plain,
+    processes,
+    program_process,
+    protocol,
+    stage,
+    talk,
+    tests_process,
+)
 
 # Optional packages that contest programs use; each is shown to them where the judge's own environment has it.
 PROGRAM_PACKAGES = ("numpy", "scipy", "sortedcontainers")
 # What runs inside, in the order of its imports. The names are those by which the modules import each other.
 _INSIDE = (
     ("phase1.judge.inside.asserts", asserts),
+    ("phase1.judge.inside.plain", plain),
+    ("phase1.judge.inside.talk", talk),
+    ("phase1.judge.inside.program_process", program_process),
+    ("phase1.judge.inside.tests_process", tests_process),
     ("phase1.judge.inside.ending", ending),
     ("phase1.judge.inside.protocol", protocol),
     ("phase1.judge.inside.processes", processes),

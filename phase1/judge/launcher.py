@@ -8,9 +8,9 @@ RLIMIT_NPROC. It kills every sandbox when the judge is gone, however the judge e
 It runs isolated and without installed packages (`python -I -S`): this module, cgroup.py and seccomp.py import nothing
 but the standard library.
 
-Messages are JSON, one a packet. To the launcher: `{"op": "plan", "plan": Plan, "code": hex}` once, answered by
-`{"cgroup": version or null}`; `{"op": "start", "id", "memory"}` with the sandbox's end of its socket; `{"op": "kill",
-"id"}`. From it, when a sandbox ends: `{"id", "status", "oom", "stderr"}`.
+Messages are JSON, one a packet. To the launcher: `{"op": "plan", "plan": Plan}` once, with a file of what runs inside
+(BOOT), answered by `{"cgroup": version or null}`; `{"op": "start", "id", "memory"}` with the sandbox's end of its
+socket; `{"op": "kill", "id"}`. From it, when a sandbox ends: `{"id", "status", "oom", "stderr"}`.
 """
 
 from __future__ import annotations
@@ -253,7 +253,8 @@ class Launcher:
         """Do what one request asks for."""
         message = json.loads(request.data)
         if message["op"] == "plan":
-            self.prepare(Plan(**message["plan"]), bytes.fromhex(message["code"]))
+            self.prepare(Plan(**message["plan"]), os.pread(request.files[0], 1 << 20, 0))
+            os.close(request.files[0])
             self.tell(cgroup=self.cgroups and self.cgroups.version)
         elif message["op"] == "start":
             self.start(message["id"], message["memory"], request.files[0])

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from phase1.contract.records import MODEL_ERRORS
 from phase1.judge.inside import protocol
+from phase1.judge.inside.asserts import JUDGE_FAILED
 
 PROCESSES = 64  # processes and threads of one sandbox
 MAX_TIMEOUTS = 3  # one after another; the tests behind them are not run and count as failed
@@ -23,6 +24,31 @@ class SandboxFailed(Exception):
     """The sandbox itself failed, after retries: sandbox_error, which is never counted as the model's failure."""
 
 
+@dataclass(frozen=True)
+class AssertTests:
+    """The tests of an assert task.
+
+    Attributes:
+        tests: source code, ready to be executed.
+        entry_point: the name of the function that they call.
+        setup: code that they need.
+        prompt: the problem's own code, whose helpers and imports they may use; "" where it is not known.
+        names: that set-up and tests use.
+        modules: those of them that are modules of the standard library.
+        shared: imports and classes of the set-up, which the program sees as well.
+        classes: the names of those classes.
+    """
+
+    tests: list[str]
+    entry_point: str
+    setup: str = ""
+    prompt: str = ""
+    names: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    shared: str = ""
+    classes: list[str] = field(default_factory=list)
+
+
 @dataclass
 class Task:
     """A program with its tests.
@@ -35,10 +61,7 @@ class Task:
         memory: bytes a test.
         inputs: of a stdin task, a text a test.
         longest_output: of a stdin task, the characters of the longest expected output.
-        setup: of an assert task, code that its tests need.
-        tests: of an assert task, source code ready to be executed.
-        entry_point: of an assert task, the name of the function that the tests call.
-        modules: of an assert task, the modules of the standard library that its tests name.
+        asserts: of an assert task, its tests.
     """
 
     program: str
@@ -48,10 +71,7 @@ class Task:
     memory: int
     inputs: list[str] = field(default_factory=list)
     longest_output: int = 0
-    setup: str = ""
-    tests: list[str] = field(default_factory=list)
-    entry_point: str = ""
-    modules: list[str] = field(default_factory=list)
+    asserts: AssertTests | None = None
 
 
 class ProcessEnd(NamedTuple):
@@ -176,12 +196,16 @@ def assert_runs(end: ProcessEnd, task: Task, first: int, marker: bytes) -> list[
     """The runs of one process of an assert task.
 
     Args:
-        end: how the process ended; its `report` has a line for each test that it finished (`asserts.assert_child`).
+        end: how the program's process ended; `report` has a line for each test that was finished
+            (`tests_process.Report`).
         first: number of the test that the process began with.
-        marker: the secret word that begins each line of the report that is not the program's own.
+        marker: the secret word that begins each line of the report.
 
     Returns:
-        A run for each test that the process finished, and one for the test that ended the process, if one did.
+        A run for each test that was finished, and one for the test that ended the process, if one did.
+
+    Raises:
+        SandboxFailed: when the tests cannot be run.
     """
     left = task.count - first
     runs: list[TestRun] = []
@@ -196,8 +220,10 @@ def assert_runs(end: ProcessEnd, task: Task, first: int, marker: bytes) -> list[
             _, number, word, seconds, *text = line.split(b" ", 4)
             verdict, cpu, detail = word.decode("ascii"), float(seconds), b"".join(text).decode(errors="replace")
             MODEL_ERRORS.index(verdict)
-        except ValueError:  # cut off, or forged by a program that found the marker
+        except ValueError:  # cut off
             break
+        if int(number) == JUDGE_FAILED:
+            raise SandboxFailed(detail)
         if cpu > task.limit:
             verdict, detail = "timeout", _timeout_detail(protocol.CPU, task)
         run = TestRun(verdict, detail, cpu, wall=cpu, peak_rss=end.peak_rss, stderr=end.err)
@@ -210,6 +236,8 @@ def assert_runs(end: ProcessEnd, task: Task, first: int, marker: bytes) -> list[
         verdict, detail = stdin_verdict(end, task)
         if end.kind == protocol.EXITED:
             verdict, detail = "runtime_error", f"the program ended before its tests were done (exit code {end.code})"
+        elif end.kind == protocol.TESTS:  # only the program can have done that
+            verdict, detail = "runtime_error", "the program ended the process of its tests"
         del runs[left - 1 :]
         runs.append(TestRun(verdict, detail, cpu=0.0, wall=0.0, peak_rss=end.peak_rss, stderr=end.err))
     del runs[left:]

@@ -19,19 +19,27 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import base64
 import random
 import secrets
 import sys
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
 
 from phase1.files import BadInput
-from phase1.judge.inside import asserts, protocol
+from phase1.judge.inside import (
+    asserts,
+    plain,
+    processes,
+    program_process,
+    protocol,
+    remote,
+    talk,
+    tests_process,
+)
 from phase1.judge.outcomes import (
     ATTEMPTS,
     MAX_TIMEOUTS,
@@ -62,14 +70,13 @@ try:
 except BaseException as e:
     print(f"{type(e).__name__}: {e}"[:300].encode("ascii", "backslashreplace").decode())
 """
-# An assert task on a server: the source of inside/asserts.py and the job for its `run_remote`. Annotations are not
-# evaluated: the server's Python may be too old for the types in them.
+# An assert task on a server: the modules that its two processes use, and what `remote.be_tests` is given.
+_MODULES = (asserts, plain, talk, protocol, processes, program_process, tests_process, remote)
 _ASSERTS = """
-import __future__, ast, base64, builtins
-scope = {{"__builtins__": dict(vars(builtins)), "__name__": "asserts"}}
-flags = __future__.annotations.compiler_flag
-exec(compile(base64.b64decode({source!r}), "asserts", "exec", flags), scope)
-scope["run_remote"](ast.literal_eval(base64.b64decode({job!r}).decode("utf-8", "surrogatepass")))
+import ast
+sources, job, tests = ast.literal_eval({given!r})
+{load}
+sys.modules["phase1.judge.inside.remote"].be_tests(job, tests, sources)
 """
 
 
@@ -171,23 +178,16 @@ class FusionSandbox:
 
     async def _run_asserts(self, task: Task, first: int) -> list[TestRun]:
         marker = secrets.token_hex(16).encode()
-        job = {
-            "program": task.program,
-            "setup": task.setup,
-            "tests": task.tests,
-            "entry_point": task.entry_point,
-            "modules": task.modules,
-            "marker": marker,
-            "cpu": task.limit,
-            "first": first,
-        }
-        for source in (task.setup, *task.tests):
+        assert task.asserts is not None
+        for source in (task.asserts.setup, *task.asserts.tests):
             try:
                 ast.parse(source)
             except (SyntaxError, ValueError) as e:
                 raise SandboxFailed(f"the tests do not compile: {e}") from None
-        module = base64.b64encode(Path(asserts.__file__).read_bytes())
-        code = _ASSERTS.format(source=module, job=base64.b64encode(repr(job).encode("utf-8", "surrogatepass")))
+        job = {"program": task.program, "shared": task.asserts.shared, "classes": task.asserts.classes}
+        tests = asdict(task.asserts) | {"first": first, "marker": marker}
+        sources = [(module.__name__, Path(str(module.__file__)).read_text(encoding="utf-8")) for module in _MODULES]
+        code = _ASSERTS.format(given=repr((sources, job, tests)), load=remote.LOAD)
         end = await self._execute(code, "", task.limit)
         return assert_runs(end._replace(report=end.out), task, first, marker)
 

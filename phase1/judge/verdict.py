@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import sys
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from pydantic import JsonValue
 
@@ -15,7 +15,7 @@ from phase1.contract.records import MODEL_ERRORS
 from phase1.files import BadInput
 from phase1.judge.compare import same_output
 from phase1.judge.config import JudgeConfig
-from phase1.judge.outcomes import CompileFailed, Sandbox, SandboxFailed, Task, TestRun
+from phase1.judge.outcomes import AssertTests, CompileFailed, Sandbox, SandboxFailed, Task, TestRun
 
 HEAD = 2048  # bytes of input, output and expected output kept of the first failing test
 
@@ -70,61 +70,47 @@ def make_task(program: str, cases: TestCases, config: JudgeConfig) -> Task:
             inputs=[t["input"] for t in tests],
             longest_output=max(len(t["output"]) for t in tests),
         )
+    tests = assert_tests(cases)
+    return Task(program=program, kind="assert", count=len(tests.tests), limit=limit, memory=memory, asserts=tests)
+
+
+def assert_tests(cases: TestCases) -> AssertTests:
+    """The tests in `test_cases` of the types humaneval and mbpp, and what they say of the names that they use.
+
+    A test or a set-up that does not compile stays as it is: the sandbox will say what is wrong, as the judge's failure.
+    """
     entry = cases["entry_point"]
     if cases["type"] == "humaneval":
-        sources, setup = [f"{cases['test_code']}\n\ncheck({entry})\n"], ""
+        tests, setup = [f"{cases['test_code']}\n\ncheck({entry})\n"], ""
     else:
-        sources, setup = list(cases["test_list"]), cases.get("test_setup_code") or ""
-    guarded = [_guard(source) for source in sources]
-    return Task(
-        program=program,
-        kind="assert",
-        count=len(sources),
-        limit=limit,
-        memory=memory,
-        setup=setup,
-        tests=[test.code for test in guarded],
+        tests, setup = list(cases["test_list"]), cases.get("test_setup_code") or ""
+    used: set[str] = set()
+    called = {entry}
+    for source in (setup, *tests):
+        for node in ast.walk(_parsed(source)):
+            if isinstance(node, ast.Name):
+                used.add(node.id)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                called.add(node.func.id)
+    shared = [node for node in _parsed(setup).body if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)]
+    return AssertTests(
+        tests=tests,
         entry_point=entry,
-        modules=sorted({name for test in guarded for name in test.modules}),
+        setup=setup,
+        prompt=cases.get("prompt") or "",
+        names=sorted(used - set(vars(builtins)) | {entry}),
+        # What is called is a function of the program's, though a module may have the same name.
+        modules=sorted((used & sys.stdlib_module_names) - called),
+        shared="\n".join(ast.unparse(node) for node in shared),
+        classes=[node.name for node in shared if isinstance(node, ast.ClassDef)],
     )
 
 
-class _Guard(ast.NodeTransformer):
-    """Wrap both sides of every comparison of the test code in `__plain__`, which refuses a value whose class decides
-    its own comparisons (phase1/judge/inside/asserts.py)."""
-
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        self.generic_visit(node)
-        sides = [node.left, *node.comparators]
-        guarded: list[ast.expr] = [
-            n if isinstance(n, ast.Constant) else ast.Call(ast.Name("__plain__", ast.Load()), [n], []) for n in sides
-        ]
-        node.left, *node.comparators = guarded
-        return node
-
-
-class _Guarded(NamedTuple):
-    """Test code with guarded comparisons."""
-
-    code: str
-    modules: set[str]  # of the standard library, that the code names
-
-
-def _guard(source: str) -> _Guarded:
-    """Guard the comparisons of test code. Code that cannot be parsed stays as it is: its compilation in the sandbox
-    will say what is wrong, as the judge's failure."""
+def _parsed(source: str) -> ast.Module:
     try:
-        tree = ast.parse(source)
+        return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
-        return _Guarded(source, set())
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    guarded = ast.fix_missing_locations(_Guard().visit(tree))
-    return _Guarded(ast.unparse(guarded), names & sys.stdlib_module_names)
+        return ast.Module([], [])
 
 
 # ---------------------------------------------------------------------------------------------------------- verdicts
@@ -168,7 +154,7 @@ def _case(index: int, run: TestRun, want: bytes, task: Task) -> dict[str, JsonVa
     def head(data: bytes) -> str:
         return data[:HEAD].decode("utf-8", "backslashreplace")
 
-    given = task.inputs[index][:HEAD] if task.inputs else task.tests[index][:HEAD]
+    tests = task.inputs if task.asserts is None else task.asserts.tests
     return {
         "index": index,
         "verdict": run.verdict,
@@ -176,7 +162,7 @@ def _case(index: int, run: TestRun, want: bytes, task: Task) -> dict[str, JsonVa
         "cpu": run.cpu,
         "wall": run.wall,
         "peak_rss": run.peak_rss,
-        "input": given,
+        "input": tests[index][:HEAD],
         "expected": head(want),
         "output": head(run.output),
         "stderr": head(run.stderr),

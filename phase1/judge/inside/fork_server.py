@@ -6,7 +6,8 @@ or the fork-server writes to. So this file imports little, calls little between 
 
 File descriptors that it is started with: 0, 1 and 2, files in memory that serve every test as stdin, stdout and stderr;
 3, the socket to the judge (protocol.py); 4, a file in memory for the reports of assert tasks. Nothing it knows is
-secret: the expected outputs stay outside. Nor can a test read its memory: neither is dumpable, so /proc/PID/mem, maps
+secret: the expected outputs of a stdin task stay outside, and the tests of an assert task are read from the socket by
+their own process alone. Nor can a program read the memory of that one: no process is dumpable, so /proc/PID/mem, maps
 and fd are closed to others.
 """
 
@@ -20,9 +21,10 @@ import sys
 import time
 from _thread import allocate_lock
 
-from phase1.judge.inside.asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
+from phase1.judge.inside.asserts import REPORT, compile_quietly, new_main
 from phase1.judge.inside.ending import end
 from phase1.judge.inside.processes import ALONE, SIGKILL, become_supervisor, bury, family, wait_for
+from phase1.judge.inside.program_process import run_program
 from phase1.judge.inside.protocol import (
     COMPILED,
     CPU,
@@ -34,6 +36,7 @@ from phase1.judge.inside.protocol import (
     MEMORY,
     SIGNALLED,
     SOCKET,
+    TESTS,
     WALL,
     Stream,
 )
@@ -47,14 +50,14 @@ from phase1.judge.inside.stage import (
     source_bytes,
     write_file,
 )
+from phase1.judge.inside.tests_process import Link, Report, end_of_program, run_tests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import CodeType
     from typing import NoReturn
 
-    from phase1.judge.inside.asserts import Job
+    from phase1.judge.inside.asserts import Job, Tests
 
 ROOM = 64 << 20  # bytes of address space that the fork-server has beyond a test's limit
 BIG = 1 << 18  # bytes; a longer output passes through no memory of this process, which the next test would inherit
@@ -109,31 +112,28 @@ def clean() -> bool:
 
 def serve() -> None:
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
-    for name in ("asserts", "processes", "protocol"):  # a program has no business to see them
-        sys.modules.pop(f"phase1.judge.inside.{name}", None)
+    for name in [name for name in sys.modules if name.startswith("phase1.")]:  # a program has no business to see them
+        del sys.modules[name]
     become_supervisor()
     stream = Stream()
     os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
     # Where a cgroup bounds this sandbox, resident memory counts, and address space that nobody touches is free.
     resident = os.environ.pop("PHASE1_CGROUP", None) is not None
-    job: Job = marshal.loads(stream.read(int.from_bytes(stream.read(4), "little")))
+    # Not a byte more: the tests of an assert task are behind it, and are read by another process.
+    job: Job = marshal.loads(stream.read_exactly(int.from_bytes(stream.read_exactly(4), "little")))
     sys.path[:] = job["path"]
     limit_resources(job, resident)
     code = compiled(stream, job, resident)
     rehearse()  # before anything is imported that an end of the process, which it plays too, would leave its mark on
+    preload(code)
     if job["kind"] == "assert":
-        try:
-            run = prepare_asserts(job, code)
-        except TestsBroken as e:
-            stream.send(DONE, 1, err=str(e).encode())
-            stream.finish()
+        complete = run_assert_task(stream, job, resident, code)
+        stream.send(DONE if complete else DIRTY)
     else:
-        run = None
         os.close(REPORT)
         set_the_stage(job["program"])
-        preload(code)
-    run_tests(stream=stream, job=job, resident=resident, code=code, run_assert=run)
-    stream.send(DONE)
+        run_stdin_task(stream, job, resident, code)
+        stream.send(DONE)
     stream.finish()
 
 
@@ -163,30 +163,25 @@ def compiled(stream: Stream, job: "Job", resident: bool) -> "CodeType":
     return code
 
 
-def run_tests(
-    stream: Stream, job: "Job", resident: bool, code: "CodeType", run_assert: "Callable[[int], None] | None"
-) -> None:
-    """Fork once a test, wait, report. `run_assert`: the main function of an assert task's process; None for stdin."""
+def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType") -> None:
+    """Fork once a test, wait, report."""
     number, late, count, limit = job["first"], job["late"], job["count"], (job["memory"],) * 2
     blind = family() is None and not os.path.isdir("/proc/1")
-    own_file = source_bytes(job["program"]) if run_assert is None and ALONE and reads_itself(job["program"]) else None
+    own_file = source_bytes(job["program"]) if ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
-    if run_assert is None:
-        count_recursion_from(frames_below() + 1)  # and run_stdin's
+    count_recursion_from(frames_below() + 1)  # and run_stdin's
     gc.freeze()
     gc.disable()  # a collection here would write to every object, and so copy what the tests share
     # Behind the freeze: the collector must see these globals, or it could not end what refers to them and back.
-    main = [new_main("__main__", PROGRAM_FILE, loader)] if run_assert is None else []
+    main = [new_main("__main__", PROGRAM_FILE, loader)]
     while number < count:
-        if run_assert is None:
-            stream.read_to_stdin(int.from_bytes(stream.read(8), "little"))
-            if own_file is not None:
-                write_file(PROGRAM_FILE, own_file)
+        stream.read_to_stdin(int.from_bytes(stream.read(8), "little"))
+        if own_file is not None:
+            write_file(PROGRAM_FILE, own_file)
         if _monotonic() - stream.sent > 0.02:
             stream.flush()
-        shares = count - number if run_assert is not None else 1
-        seconds = int(2 * job["cpu"] * shares) + 2
+        seconds = int(2 * job["cpu"]) + 2
         started = _monotonic()
         pid = _fork()
         if pid == 0:
@@ -199,13 +194,10 @@ def run_tests(
             gc.enable()
             if not resident:
                 _setrlimit(resource.RLIMIT_AS, limit)
-            if run_assert is None:
-                run_stdin(code, main, frozen)
-            run_assert(number)
-            _exit(1)
+            run_stdin(code, main, frozen)
         kind, status, cpu, usage = wait_for(pid, job)
         wall = _monotonic() - started
-        if shares == 1 and kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
+        if kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
             kind = CPU
         elif resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:
             kind = MEMORY
@@ -215,19 +207,68 @@ def run_tests(
             big = 0
         total, out = (big, b"") if big else take(1, job["output_cap"])
         err = take(2, ERR_TAIL, last=True)[1]
-        report = take(REPORT, 1 << 20)[1] if run_assert is not None else b""
-        stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report, big)
+        stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, b"", big)
         if big:
             take(1, 0)
-        before, number = number, number + 1
-        if run_assert is not None:
-            number = next_assert(report, job["marker"], before, count)
-        late = 0 if kind not in (CPU, IDLE, WALL) else late + 1 if number == before + 1 else 1
+        number += 1
+        late = late + 1 if kind in (CPU, IDLE, WALL) else 0
         if late >= job["max_timeouts"]:
             break
         if not clean():
             stream.send(DIRTY)
             break
+
+
+def run_assert_task(stream: Stream, job: "Job", resident: bool, code: "CodeType") -> bool:
+    """Fork the program's process and the tests' process, wait, report.
+
+    A test that ends the program leaves its fellows to a new sandbox.
+
+    Returns:
+        Whether all tests were run.
+    """
+    gc.freeze()
+    requests, answers = os.pipe(), os.pipe()
+    blind = family() is None and not os.path.isdir("/proc/1")
+    shares = job["count"] - job["first"]
+    seconds = int(2 * job["cpu"] * shares) + 2
+    started = _monotonic()
+    program = _fork()
+    if program == 0:  # it does nothing before the tests' process says so
+        for fd in (SOCKET, REPORT, requests[1], answers[0]):
+            _close(fd)
+        if not ALONE:
+            os.setsid()
+        if blind:
+            _setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        _sigmask(_signal.SIG_SETMASK, ())
+        if not resident:
+            _setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
+        run_program(job, code, inlet=requests[0], outlet=answers[1])
+    tests = _fork()
+    if tests == 0:
+        for fd in (requests[0], answers[1]):
+            _close(fd)
+        if "/tmp" in sys.path:  # what the program leaves there is no module of the tests'
+            sys.path.remove("/tmp")
+        inside: Tests = marshal.loads(stream.read_exactly(int.from_bytes(stream.read_exactly(4), "little")))
+        _close(SOCKET)
+        _sigmask(_signal.SIG_SETMASK, ())
+        link = Link(inlet=answers[0], outlet=requests[1], gone=end_of_program)
+        run_tests(inside, link, Report(inside["marker"], program))
+    for fd in (*requests, *answers):
+        _close(fd)
+    kind, status, cpu, usage = wait_for(program, job, tests)
+    wall = _monotonic() - started
+    if shares == 1 and kind in (EXITED, SIGNALLED, TESTS) and cpu > job["cpu"]:
+        kind = CPU
+    elif resident and kind in (EXITED, SIGNALLED, TESTS) and usage.ru_maxrss * 1024 > job["memory"]:
+        kind = MEMORY
+    bury()
+    report = take(REPORT, 1 << 24)[1]
+    err = take(2, ERR_TAIL, last=True)[1]
+    stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, 0, b"", err, report)
+    return report.endswith(b" end\n")
 
 
 def compile_apart(job: "Job", resident: bool) -> int | None:
@@ -251,7 +292,7 @@ def compile_apart(job: "Job", resident: bool) -> int | None:
             _setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
         compile_quietly(source_bytes(job["program"]), PROGRAM_FILE)
         _exit(0)
-    kind, status, cpu, usage = wait_for(pid, {**job, "kind": "stdin"})
+    kind, status, cpu, usage = wait_for(pid, job)
     if kind == SIGNALLED and cpu >= job["cpu"]:
         return CPU
     if resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:

@@ -8,8 +8,8 @@ import os
 import resource
 import time
 
-from phase1.judge.inside.asserts import REPORT
-from phase1.judge.inside.protocol import CPU, EXITED, IDLE, MEMORY, SIGNALLED, WALL
+from phase1.judge.inside.asserts import GONE, REPORT
+from phase1.judge.inside.protocol import CPU, EXITED, IDLE, MEMORY, SIGNALLED, TESTS, WALL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def become_supervisor() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
 
 
-def family() -> tuple[float, int, bool] | None:
+def family(tests: int = 0) -> tuple[float, int, bool] | None:
     """(CPU seconds, resident bytes, whether any thread wants the CPU) of all processes but this one; None without
-    /proc."""
+    /proc. `tests`: the tests' process, whose time and memory are not the program's."""
     ticks = pages = 0
     busy = False
     try:
@@ -78,8 +78,9 @@ def family() -> tuple[float, int, bool] | None:
     for name in names:
         try:
             fields = stat_fields(f"/proc/{name}/stat")
-            ticks += sum(map(int, fields[11:15]))
-            pages += int(fields[21])
+            if int(name) != tests:
+                ticks += sum(map(int, fields[11:15]))
+                pages += int(fields[21])
             busy = busy or fields[0] in b"RD"
             if not busy and int(fields[17]) > 1:
                 busy = any(
@@ -137,34 +138,40 @@ def over_limit(job: "Job", cpu: float, idle: float, resident: int, wall: float) 
     return WALL if wall > job["wall"] else None
 
 
-def wait_for(pid: int, job: "Job") -> tuple[int, int, float, resource.struct_rusage]:
-    """Wait for a test's process, and kill it when it, with its children, goes beyond a limit.
+def wait_for(pid: int, job: "Job", tests: int = 0) -> tuple[int, int, float, resource.struct_rusage]:
+    """Wait for a program's process, and kill it when it, with its children, goes beyond a limit.
 
     CPU time decides, as the scheduler counts it. RLIMIT_CPU counts ticks, which a busy machine can double, and is used
     only without /proc. The idle limit is for sleepers and counts only moments at which no thread of the test wants the
     CPU, so that a busy machine cannot turn a slow program into a timeout. The wall limit is far out, for what escapes
     both. Each test of an assert task has the limits to itself: a new report starts them afresh.
 
+    Args:
+        tests: of an assert task, the tests' process: its end is waited for, and only moments at which it does not want
+            the CPU either count as idle.
+
     Returns:
-        (kind of end, exit status or signal, CPU seconds, what the kernel says that it used).
+        (kind of end, exit status or signal, CPU seconds, what the kernel says that it used), all of the program.
     """
     started = seen = _monotonic()
     idle = cpu = base = 0.0
     reported, pause, verdict = 0, 0.02, None
-    while True:
+    main, ended = tests or pid, {}
+    while main not in ended:
         _sigtimedwait(CHILD_ENDED, pause)
-        done, status, usage = _wait4(-1, WNOHANG)
-        while done and done != pid:  # an orphan of the test's
-            done, status, usage = _wait4(-1, WNOHANG)
-        if done:
+        while (child := _wait4(-1, WNOHANG))[0]:  # this one, or an orphan of the test's
+            ended[child[0]] = child
+            if child[0] == main:
+                break
+        if main in ended:
             break
         now = _monotonic()
         if now - seen < pause:
             continue
         pause = min(0.1, pause * 1.5)
         step, seen = min(now - seen, 0.2), now
-        look = family()
-        size = os.fstat(REPORT).st_size if job["kind"] == "assert" else 0
+        look = family(tests)
+        size = os.fstat(REPORT).st_size if tests else 0
         if look is None:
             over = WALL if now - started > job["wall_blind"] else None
         else:
@@ -177,13 +184,40 @@ def wait_for(pid: int, job: "Job") -> tuple[int, int, float, resource.struct_rus
             verdict = over
             kill_all()
             pause = 0.02
+    killed = pid not in ended and not ended_by_itself(pid, ended, grace=ended[main][1] == GONE << 8)
+    _, status, usage = ended[pid]
     cpu = max(cpu, usage.ru_utime + usage.ru_stime)
     if verdict is not None:
         return verdict, 0, cpu, usage
+    if tests and ended[tests][1] not in (0, GONE << 8):
+        return TESTS, ended[tests][1], cpu, usage
+    if killed:  # all tests are done, or it closed its pipes
+        return EXITED, 0, cpu, usage
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         return CPU if number == SIGKILL and cpu > job["cpu"] else SIGNALLED, number, cpu, usage
     return EXITED, os.WEXITSTATUS(status), cpu, usage
+
+
+def ended_by_itself(pid: int, ended: "dict[int, tuple[int, int, resource.struct_rusage]]", grace: bool) -> bool:
+    """Wait for a program's process whose tests' process has ended; its end goes into `ended`.
+
+    Args:
+        grace: the tests' process saw it close its pipes. The kernel closes them a moment before a process has ended.
+
+    Returns:
+        False where it had to be killed.
+    """
+    deadline = _monotonic() + 0.5
+    while grace and _monotonic() < deadline:
+        child = _wait4(pid, WNOHANG)
+        if child[0]:
+            ended[pid] = child
+            return True
+        _sigtimedwait(CHILD_ENDED, 0.002)
+    kill_all()
+    ended[pid] = _wait4(pid, 0)
+    return False
 
 
 def bury() -> None:

@@ -1,8 +1,8 @@
 """What the fork-server and the judge say to each other, and the fork-server's end of it, inside the sandbox.
 
 It imports the standard library only. Little-endian. In: u32 length, a marshalled dict (asserts.Job), then for each
-stdin test u64 length and the bytes. Out: frames of RESULT, each followed by three byte strings (stdout, the end of
-stderr, report).
+stdin test u64 length and the bytes, or for an assert task u32 length and a marshalled dict (asserts.Tests). Out: frames
+of RESULT, each followed by three byte strings (stdout, the end of stderr, report).
 """
 
 import os
@@ -17,8 +17,9 @@ SOCKET = 3  # file descriptor
 RESULT = "<BIQQQQIII"
 # Kinds of frames. A test's process: EXITED (code: its status), SIGNALLED (code: the signal), or the limit that it was
 # beyond. The program: COMPILED (code 1: it does not compile, and stderr says why). The sandbox: DIRTY, where the rest
-# of the tests should have a new one; DONE (code 1: the tests do not compile).
-COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE = range(9)
+# of the tests should have a new one; DONE.
+# TESTS: the tests' process of an assert task did not end by itself (code: its status, as of waitpid).
+COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE, TESTS = range(10)
 ERR_TAIL = 2048  # bytes of stderr that are sent
 
 _exit, _monotonic, _bytes = os._exit, time.monotonic, int.to_bytes
@@ -43,6 +44,17 @@ class Stream:
                 if not self.ahead:
                     _exit(0)
             part, self.ahead = self.ahead[:size], self.ahead[size:]
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def read_exactly(self, size: int) -> bytes:
+        """The next `size` bytes, and none behind them from the socket."""
+        parts = []
+        while size:
+            part = os.read(SOCKET, size)
+            if not part:
+                _exit(0)
             parts.append(part)
             size -= len(part)
         return b"".join(parts)

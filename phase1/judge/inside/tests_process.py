@@ -1,0 +1,310 @@
+"""The tests' process of an assert task, inside the sandbox: it holds what the program must not see.
+
+It imports the standard library and its neighbours only. It was forked before it read the tests, so no memory of the
+program's process ever held them. It reaches the program by messages (talk.py): what the program defines are `Thing`s
+here, and what a call of one returns is plain data, rebuilt. So no code of the program's has a part in a comparison.
+"""
+
+import builtins
+import os
+import time
+
+from phase1.judge.inside.asserts import (
+    GONE,
+    JUDGE_FAILED,
+    REPORT,
+    compile_quietly,
+    describe,
+    verdict_of,
+)
+from phase1.judge.inside.plain import Forged, NotPlain, carry_over
+from phase1.judge.inside.talk import ASK, BEGIN, CALLBACK, ERROR, RESULT, Channel, Gone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from phase1.judge.inside.asserts import Tests
+
+_exit, _write = os._exit, os.write
+
+
+class CannotSend(BaseException):
+    """The tests hand the program an object that cannot be sent: not the program's fault."""
+
+
+class Thing:
+    """Something of the program's that stays in its process: a function, a class, an instance.
+
+    Its attributes can be read and set, it can be called, iterated and indexed: each is a message, and answers with
+    plain data. It cannot be compared with anything, or reckoned with: that would be the program's own code.
+    """
+
+    __slots__ = ("_kind", "_link", "_number")
+
+    def __init__(self, link: "Link", number: int, kind: str):
+        for name, value in (("_link", link), ("_number", number), ("_kind", kind)):
+            object.__setattr__(self, name, value)
+
+    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
+        return self._link.call(self, args, kwargs)
+
+    def __getattr__(self, name: str) -> "Any":
+        if name.startswith("__"):
+            raise AttributeError(f"{name} of the program's {self._kind}")
+        return self._link.ask("get", self, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self._link.ask("set", self, name, value)
+
+    def __iter__(self) -> "Any":
+        return self._link.ask("iter", self)
+
+    def __len__(self) -> int:
+        return self._link.ask("len", self)  # type: ignore[no-any-return]
+
+    def __getitem__(self, key: object) -> "Any":
+        return self._link.ask("item", self, key)
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self._link.ask("put", self, key, value)
+
+    def __str__(self) -> str:
+        return self._link.ask("str", self)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return self._link.ask("repr", self)  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        if self is not other:
+            self._refuse()
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return self._number  # type: ignore[no-any-return]
+
+    def _refuse(self, *_: object) -> "NoReturn":
+        raise NotPlain(f"the result is of the type {self._kind}, which is no plain data, so nothing can compare it")
+
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __contains__ = _refuse
+    __add__ = __sub__ = __mul__ = __matmul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = __pow__ = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rmatmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rdivmod__ = _refuse
+    __rpow__ = __and__ = __xor__ = __or__ = __rand__ = __rxor__ = __ror__ = __lshift__ = __rshift__ = _refuse
+    __neg__ = __pos__ = __abs__ = __invert__ = __int__ = __float__ = __complex__ = __index__ = _refuse
+    __round__ = __trunc__ = __floor__ = __ceil__ = __format__ = __bytes__ = __reversed__ = _refuse
+
+
+class Drawn:
+    """An iterator of the program's, drawn by the tests."""
+
+    def __init__(self, link: "Link", number: int):
+        self._link, self._number = link, number
+
+    def __iter__(self) -> "Drawn":
+        return self
+
+    def __next__(self) -> "Any":
+        return self._link.ask("next", self)
+
+
+class Link:
+    """The way to the program.
+
+    Args:
+        inlet, outlet: file descriptors of the pipes to its process.
+        gone: ends this process, since the program's has ended.
+    """
+
+    def __init__(self, inlet: int, outlet: int, gone: "Callable[[], NoReturn]"):
+        self.channel = Channel(inlet, outlet, refer=self.refer, resolve=self.resolve)
+        self.gone = gone
+        self.things: dict[int, Thing] = {}
+        self.functions: list[Callable[..., Any]] = []  # that the program may call
+
+    def refer(self, value: "Any") -> tuple[bytes, int]:
+        """The number of what does not travel by value."""
+        if type(value) is Thing:
+            return b"H", value._number
+        if type(value) is Drawn:
+            return b"G", value._number
+        if hasattr(type(value), "__next__"):
+            return b"J", 0
+        if callable(value):
+            self.functions.append(value)
+            return b"K", len(self.functions) - 1
+        raise CannotSend(f"the tests hand the program a {type(value).__name__}, which cannot be sent to its process")
+
+    def resolve(self, tag: bytes, number: int, name: str) -> "Any":
+        """The way back. What the program says is a number may be any."""
+        if tag == b"K":
+            raise Forged("a function that is not the program's")
+        if tag == b"G":
+            return Drawn(self, number)
+        if number not in self.things:
+            self.things[number] = Thing(self, number, name[:100])
+        return self.things[number]
+
+    def ask(self, operation: str, *operands: object) -> "Any":
+        """Have the program do something; what its process sends back.
+
+        Raises:
+            NotPlain, Forged: it is no plain data.
+            Exception: what the program raised, under its name.
+        """
+        content = self.exchange(ASK, (operation, *operands))
+        if type(content) is not tuple or len(content) != 3:
+            raise Forged("an answer that is none")
+        return content[1]
+
+    def call(self, function: "Any", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "Any":
+        """As `ask`, for a call: arguments that it changed are changed here as well."""
+        given = [*args, *kwargs.values()]
+        content = self.exchange(ASK, ("call", function, args, kwargs))
+        if type(content) is not tuple or len(content) != 3 or type(content[2]) is not list:
+            raise Forged("an answer that is none")
+        same, result, changed = content
+        for change in changed:
+            if type(change) is not tuple or len(change) != 2 or type(change[0]) is not int:
+                raise Forged("an answer that is none")
+            if not 0 <= change[0] < len(given):
+                raise Forged("an argument that was not given")
+            carry_over(given[change[0]], change[1])
+        if same is None:
+            return result
+        if type(same) is not int or not 0 <= same < len(given):
+            raise Forged("an argument that was not given")
+        return given[same]
+
+    def exchange(self, what: bytes, content: object) -> "Any":
+        """Send a message and wait for its answer; call what the program calls meanwhile."""
+        channel = self.channel
+        try:
+            channel.send(what, channel.packed(content))
+            while True:
+                message = channel.receive()
+                if message[:1] == RESULT:
+                    return channel.unpacked(message)
+                if message[:1] == ERROR:
+                    channel.raise_error(message)
+                if message[:1] != CALLBACK:
+                    raise Forged("a message of no known kind")
+                self.call_back(message)
+        except Gone:
+            self.gone()
+
+    def call_back(self, message: bytes) -> None:
+        """Call a function of the tests' for the program."""
+        content = self.channel.unpacked(message)
+        if type(content) is not tuple or [type(part) for part in content] != [int, tuple, dict]:
+            raise Forged("a call that is none")
+        number, args, kwargs = content
+        if not 0 <= number < len(self.functions):
+            raise Forged("a function that was not handed over")
+        try:
+            packed = self.channel.packed(self.functions[number](*args, **kwargs))
+        except Exception as e:
+            self.channel.send_error(e)
+        else:
+            self.channel.send(RESULT, packed)
+
+
+def program_cpu(pid: int) -> float:
+    """CPU seconds of a process: the clock that clock_getcpuclockid(3) names, which anyone may read."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:  # it has ended
+        return 0.0
+
+
+class Report:
+    """What happened, a line each: `marker number verdict CPU-seconds detail`, and `marker end` behind the last one.
+
+    Number -1: the program itself failed, before any test. JUDGE_FAILED: the tests cannot be run.
+    """
+
+    def __init__(self, marker: bytes, program: int, file: int = REPORT):
+        self.marker, self.program, self.file = marker, program, file
+        self.started = program_cpu(program)
+
+    def add(self, number: int, verdict: str, detail: str) -> None:
+        """Write a line. The CPU time is the program's since the line before."""
+        now = program_cpu(self.program)
+        used, self.started = max(0.0, now - self.started), now
+        text = detail.encode("utf-8", "backslashreplace").replace(b"\n", b" ")
+        _write(self.file, b"%b %d %b %.6f %b\n" % (self.marker, number, verdict.encode(), used, text))
+
+    def end(self) -> "NoReturn":
+        """Say that all is said, and end."""
+        _write(self.file, b"%b end\n" % self.marker)
+        _exit(0)
+
+
+def end_of_program() -> "NoReturn":
+    """End as the process of a program that has ended."""
+    _exit(GONE)
+
+
+def run_tests(tests: "Tests", link: Link, report: Report) -> "NoReturn":
+    """The process's main function."""
+    codes = []
+    for source in (tests["setup"], *tests["tests"]):
+        code, problem = compile_quietly(source, "tests")
+        if code is None:
+            report.add(JUDGE_FAILED, "runtime_error", f"the tests do not compile: {problem}")
+            report.end()
+        codes.append(code)
+    scope = prepared_scope(tests)
+    names = [name for name in tests["names"] if name == tests["entry_point"] or name not in scope]
+    try:
+        defined = link.exchange(BEGIN, names)
+        scope.update((name, value) for name, value in defined if name in names)
+        exec(codes[0], scope)
+    except CannotSend as e:
+        report.add(JUDGE_FAILED, "runtime_error", str(e))
+        report.end()
+    except BaseException as e:
+        report.add(-1, verdict_of(e), describe(e))
+        report.end()
+    share_classes(tests, scope, link)
+    for number in range(tests["first"], len(tests["tests"])):
+        try:
+            exec(codes[number + 1], scope)
+            verdict, detail = "success", ""
+        except CannotSend as e:
+            report.add(JUDGE_FAILED, "runtime_error", str(e))
+            report.end()
+        except BaseException as e:
+            verdict, detail = verdict_of(e), describe(e)
+        report.add(number, verdict, detail)
+    report.end()
+
+
+def prepared_scope(tests: "Tests") -> "dict[str, Any]":
+    """The names that the tests find: the builtins, the standard modules that they name, and what the problem's own
+    prompt defines, but for the function that the program is asked for."""
+    scope: dict[str, Any] = {"__builtins__": builtins, "__name__": "__tests__"}
+    prompt, _ = compile_quietly(tests["prompt"], "prompt")
+    if prompt is not None:  # it may be a text
+        try:  # noqa: SIM105 contextlib is a module more in every fork
+            exec(prompt, scope)
+        except BaseException:
+            pass
+    for name in tests["modules"]:
+        if name not in scope:
+            try:
+                scope[name] = __import__(name)
+            except BaseException:
+                continue
+    scope.pop(tests["entry_point"], None)
+    return scope
+
+
+def share_classes(tests: "Tests", scope: "dict[str, Any]", link: Link) -> None:
+    """Let instances of the classes of the set-up travel by value, since both processes know them."""
+    for name in tests["classes"]:
+        if isinstance(kind := scope.get(name), type):
+            link.channel.shared[name] = kind
