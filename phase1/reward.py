@@ -67,7 +67,7 @@ def compute_score(
             f"{data_source}: a HumanEval answer is judged with its prompt; give it in ground_truth or extra_info"
         )
     config = JudgeConfig(**{"workers": 1, **judge_options})
-    verdict = judged(problem.program(program_of(solution_str, config.extraction)), cases, config)
+    verdict = judged(problem.program(program_of(solution_str, config.extraction)), problem.judged, config)
     if verdict.error_type == "sandbox_error":
         raise RuntimeError(f"{data_source} {problem.problem_id}: the judge failed ({verdict.detail})")
     return {

@@ -79,6 +79,13 @@ class Problem:
         """The hash by which two evaluations tell whether a problem was asked in the same words."""
         return sha256_text(self.user)
 
+    @property
+    def judged(self) -> TestCases:
+        """What the judge is given: the tests, and the prompt of a HumanEval problem, whose helpers they may call."""
+        if self.test_type != "humaneval":
+            return self.test_cases
+        return {**self.test_cases, "prompt": self.prompt}
+
     def program(self, code: str) -> str:
         """What the judge runs for `code`, an answer's extracted code.
 
@@ -177,7 +184,7 @@ def wrong_in(cases: dict[str, JsonValue]) -> str:
         return f"test_cases.type is {kind!r}, and the judge can run only {', '.join(_REQUIRED)}"
     if missing := [key for key in _REQUIRED[kind] if not cases.get(key)]:
         return f"test_cases lacks {' and '.join(missing)}; a problem without tests cannot be judged"
-    for key in (*_REQUIRED[kind], "test_setup_code"):
+    for key in (*_REQUIRED[kind], "test_setup_code", "prompt"):
         value = cases.get(key)
         if key in ("tests", "test_list"):
             if fault := _wrong_in_tests(key, value):

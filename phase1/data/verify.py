@@ -195,7 +195,7 @@ class _Todo:
             rows = rows_of_problem.pop(number, []) if number is not None else []
             if rows:
                 judged = _By("tests", accepts_any_answer(problem.prompt))
-                case = _Case(judged, problem.test_cases, _digest(problem), problem)
+                case = _Case(judged, problem.judged, _digest(problem), problem)
                 yield from ((row, case) for row in rows)
         for row in (row for rows in rows_of_problem.values() for row in rows):
             texts = self.survivors.texts(row)

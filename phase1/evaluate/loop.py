@@ -188,10 +188,10 @@ async def judge_completion(judge: Judge, problem: Problem, completion: Completio
     if completion.finish_reason in NO_ANSWER:
         record = dataclasses.replace(record, error_type="api_error", detail=completion.error or "")
     else:
-        verdict = await judge.judge(problem.program(taken.code), problem.test_cases)
+        verdict = await judge.judge(problem.program(taken.code), problem.judged)
         record = dataclasses.replace(record, **asdict(verdict))
         if taken.beside:
-            other = asdict(await judge.judge(problem.program(taken.beside_code), problem.test_cases))
+            other = asdict(await judge.judge(problem.program(taken.beside_code), problem.judged))
             kept = {key: other[key] for key in KEPT_OF_OTHER}
             record.other = {"extraction": taken.beside, "code": taken.beside_code, **kept}
     record.finished = time.time()

@@ -114,7 +114,7 @@ def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
             code = row["code"]
         else:
             raise BadInput(f"{where}: needs `code` or `completion`, a string")
-        items.append((key, problem.program(code), problem.test_cases))
+        items.append((key, problem.program(code), problem.judged))
     if not rows:
         raise BadInput(
             f"{args.solutions}: holds no solution; expected a line each, {{problem_id, code}} or {{problem_id, "

@@ -33,8 +33,8 @@ class AssertTests:
         entry_point: the name of the function that they call.
         setup: code that they need.
         prompt: the problem's own code, whose helpers and imports they may use; "" where it is not known.
-        names: that set-up and tests use.
-        modules: those of them that are modules of the standard library.
+        names: that set-up and tests use, and that the program may define.
+        standard: further names that they use, and where to import each from: `sys`, `math.isclose`.
         shared: imports and classes of the set-up, which the program sees as well.
         classes: the names of those classes.
     """
@@ -44,7 +44,7 @@ class AssertTests:
     setup: str = ""
     prompt: str = ""
     names: list[str] = field(default_factory=list)
-    modules: list[str] = field(default_factory=list)
+    standard: dict[str, str] = field(default_factory=dict)
     shared: str = ""
     classes: list[str] = field(default_factory=list)
 

@@ -17,6 +17,26 @@ from phase1.judge.compare import same_output
 from phase1.judge.config import JudgeConfig
 from phase1.judge.outcomes import AssertTests, CompileFailed, Sandbox, SandboxFailed, Task, TestRun
 
+# What tests use without importing it, and where it is then taken from. A program that defines a `numpy` or an `isclose`
+# could find all things equal; other functions of the standard library may well be the program's to write.
+USUAL = {
+    "np": "numpy",
+    "numpy": "numpy",
+    "pd": "pandas",
+    "scipy": "scipy",
+    "pytest": "pytest",
+    "isclose": "math.isclose",
+    "inf": "math.inf",
+    "nan": "math.nan",
+    "deepcopy": "copy.deepcopy",
+    "Counter": "collections.Counter",
+    "OrderedDict": "collections.OrderedDict",
+    "defaultdict": "collections.defaultdict",
+    "deque": "collections.deque",
+    "namedtuple": "collections.namedtuple",
+    "Decimal": "decimal.Decimal",
+    "Fraction": "fractions.Fraction",
+}
 HEAD = 2048  # bytes of input, output and expected output kept of the first failing test
 
 
@@ -85,22 +105,25 @@ def assert_tests(cases: TestCases) -> AssertTests:
     else:
         tests, setup = list(cases["test_list"]), cases.get("test_setup_code") or ""
     used: set[str] = set()
-    called = {entry}
+    asked: set[str] = set()  # names of which an attribute is used
     for source in (setup, *tests):
         for node in ast.walk(_parsed(source)):
             if isinstance(node, ast.Name):
                 used.add(node.id)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                called.add(node.func.id)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                asked.add(node.value.id)
+    used -= {*vars(builtins), entry}
+    # A module's name stands before a dot; a function of the same name may be the program's.
+    standard = {name: name for name in used & asked & sys.stdlib_module_names}
+    standard |= {name: origin for name, origin in USUAL.items() if name in used}
     shared = [node for node in _parsed(setup).body if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)]
     return AssertTests(
         tests=tests,
         entry_point=entry,
         setup=setup,
         prompt=cases.get("prompt") or "",
-        names=sorted(used - set(vars(builtins)) | {entry}),
-        # What is called is a function of the program's, though a module may have the same name.
-        modules=sorted((used & sys.stdlib_module_names) - called),
+        names=sorted(used - standard.keys() | {entry}),
+        standard=standard,
         shared="\n".join(ast.unparse(node) for node in shared),
         classes=[node.name for node in shared if isinstance(node, ast.ClassDef)],
     )

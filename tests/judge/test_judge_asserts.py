@@ -58,21 +58,6 @@ def test_an_assert_that_ends_the_process_does_not_take_the_others_with_it(judge,
     assert judge(program, cases).test_verdicts == verdicts
 
 
-@pytest.mark.parametrize(
-    "lines", ["b' end'", "b' 0 success'", "b' 0 splendid 0.0 '", "b' x success y '", "b''", "b' 9 success 0.0 \\n' * 9"]
-)
-def test_a_forged_report_neither_stops_the_judge_nor_passes(judge, lines):
-    """A program that looks for the marker finds it; what it writes then must still be read as something."""
-    program = (
-        f"import os, sys\nmarker = sys._getframe(1).f_locals['job']['marker']\nos.write(4, marker + {lines} + "
-        "b'\\n')\nos._exit(0)"
-    )
-    verdict = judge(program, asserts("assert f(1) == 1", "assert f(2) == 2", "assert f(3) == 3"))
-    assert verdict.tests_total == 3 and len(verdict.test_verdicts) == 3
-    if "9 success" not in lines:
-        assert not verdict.accepted and verdict.error_type == "runtime_error"
-
-
 def test_setup_code_may_come_before_or_after_the_program(judge):
     assert judge("def f(x): return math.floor(x)", asserts("assert f(1.5) == 1", setup="import math")).accepted
     program = "class Node:\n    def __init__(self, v): self.v = v\ndef f(n): return n.v"

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
         setup: str
         tests: list[str]
         entry_point: str
-        names: list[str]  # that set-up and tests use
-        modules: list[str]  # those of them that are modules of the standard library
+        names: list[str]  # that set-up and tests use, and the program may define
+        standard: dict[str, str]  # further names that they use, and where to import each from: `sys`, `math.isclose`
         classes: list[str]  # as in Job
         first: int  # number of the first test to run
         marker: bytes  # begins every line of the report

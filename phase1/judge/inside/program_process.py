@@ -43,7 +43,7 @@ class Program:
     """
 
     def __init__(self, inlet: int, outlet: int):
-        self.channel = Channel(inlet, outlet, refer=self.refer, resolve=self.resolve)
+        self.channel = Channel(inlet, outlet, refer=self.refer, resolve=self.resolve, trusted=True)
         self.things: list[Any] = []  # what the tests know by number
         self.numbers: dict[int, int] = {}  # id of a thing: its number
 

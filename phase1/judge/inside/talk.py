@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _read, _write = os.read, os.write
 BEGIN, ASK, CALLBACK, RESULT, ERROR = b"B", b"Q", b"K", b"R", b"E"
+ENDS_A_LOOP = ("StopIteration", "StopAsyncIteration", "GeneratorExit")
 FRAMES = 4 * 300  # of the interpreter's recursion limit, that packing may take (plain.DEPTH)
 
 
@@ -38,10 +39,11 @@ class Channel:
     Args:
         inlet, outlet: file descriptors.
         refer, resolve: numbers for what does not travel by value, and the way back (plain.py).
+        trusted: what comes is not forged.
     """
 
-    def __init__(self, inlet: int, outlet: int, refer: "Refer", resolve: "Resolve"):
-        self.inlet, self.outlet, self.refer, self.resolve = inlet, outlet, refer, resolve
+    def __init__(self, inlet: int, outlet: int, refer: "Refer", resolve: "Resolve", trusted: bool):
+        self.inlet, self.outlet, self.refer, self.resolve, self.trusted = inlet, outlet, refer, resolve, trusted
         self.shared: dict[str, type] = {}  # classes of the tests' set-up
         self.broken = False  # a message came whose end is not known
 
@@ -61,7 +63,7 @@ class Channel:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(min(limit + FRAMES, 2**31 - 1))
         try:
-            return Unpacker(message[1:], self.resolve, self.shared).whole()
+            return Unpacker(message[1:], self.resolve, self.shared, self.trusted).whole()
         finally:
             sys.setrecursionlimit(limit)
 
@@ -99,14 +101,19 @@ class Channel:
         names = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
         self.send(ERROR, self.packed((names, text_of(error)[:2000])))
 
-    def raise_error(self, message: bytes) -> None:
-        """Raise what `send_error` sent: an exception of the same name, which inherits from the same builtin one."""
+    def raise_error(self, message: bytes, drawn: bool = False) -> None:
+        """Raise what `send_error` sent: an exception of the same name, which inherits from the same builtin one.
+
+        Args:
+            drawn: it answers a request for an iterator's next value, where alone StopIteration has its meaning. Out of
+                a call it would end the tests' own `map` early.
+        """
         content = self.unpacked(message)
         if type(content) is not tuple or [type(part) for part in content] != [list, str]:
             raise Forged("an exception that is none")
         names, text = content
         for name in names:
-            base = vars(builtins).get(name) if type(name) is str else None
+            base = vars(builtins).get(name) if type(name) is str and (drawn or name not in ENDS_A_LOOP) else None
             if isinstance(base, type) and issubclass(base, BaseException):
                 break
         else:

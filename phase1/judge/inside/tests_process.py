@@ -120,7 +120,7 @@ class Link:
     """
 
     def __init__(self, inlet: int, outlet: int, gone: "Callable[[], NoReturn]"):
-        self.channel = Channel(inlet, outlet, refer=self.refer, resolve=self.resolve)
+        self.channel = Channel(inlet, outlet, refer=self.refer, resolve=self.resolve, trusted=False)
         self.gone = gone
         self.things: dict[int, Thing] = {}
         self.functions: list[Callable[..., Any]] = []  # that the program may call
@@ -179,7 +179,7 @@ class Link:
             raise Forged("an argument that was not given")
         return given[same]
 
-    def exchange(self, what: bytes, content: object) -> "Any":
+    def exchange(self, what: bytes, content: "tuple[Any, ...] | list[str]") -> "Any":
         """Send a message and wait for its answer; call what the program calls meanwhile."""
         channel = self.channel
         try:
@@ -189,7 +189,7 @@ class Link:
                 if message[:1] == RESULT:
                     return channel.unpacked(message)
                 if message[:1] == ERROR:
-                    channel.raise_error(message)
+                    channel.raise_error(message, drawn=what == ASK and content[0] == "next")
                 if message[:1] != CALLBACK:
                     raise Forged("a message of no known kind")
                 self.call_back(message)
@@ -284,7 +284,7 @@ def run_tests(tests: "Tests", link: Link, report: Report) -> "NoReturn":
 
 
 def prepared_scope(tests: "Tests") -> "dict[str, Any]":
-    """The names that the tests find: the builtins, the standard modules that they name, and what the problem's own
+    """The names that the tests find: the builtins, what they name of the usual modules, and what the problem's own
     prompt defines, but for the function that the program is asked for."""
     scope: dict[str, Any] = {"__builtins__": builtins, "__name__": "__tests__"}
     prompt, _ = compile_quietly(tests["prompt"], "prompt")
@@ -293,10 +293,11 @@ def prepared_scope(tests: "Tests") -> "dict[str, Any]":
             exec(prompt, scope)
         except BaseException:
             pass
-    for name in tests["modules"]:
+    for name, origin in tests["standard"].items():
         if name not in scope:
+            module, _, member = origin.partition(".")
             try:
-                scope[name] = __import__(name)
+                scope[name] = getattr(__import__(module), member) if member else __import__(module)
             except BaseException:
                 continue
     scope.pop(tests["entry_point"], None)
