@@ -115,6 +115,7 @@ def main() -> int:
     data = {
         "verdict": asdict(v),
         "sources": [*phase0.sources(), *phase1.sources()],
+        "models": {"phase0": phase0.fingerprints(), "phase1": phase1.fingerprints()},
         "findings": [asdict(f) for f in findings],
         "gate": rules,
         "gate_failed": gate_failed,

@@ -25,7 +25,6 @@ from phase1.model.hub import local_model
 
 if TYPE_CHECKING:
     from phase1.handoff.handoff import Handoff, Settings
-    from phase1.handoff.run_folders import RunFolders
 
 HERE = Path(__file__).resolve().parent
 
@@ -35,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     what = p.add_argument_group("what to verify")
     what.add_argument("--model_path", help="Hugging Face directory to verify")
     what.add_argument("--best_checkpoint", help="best_checkpoint.json: names it, and its evaluation lies beside it")
+    what.add_argument("--report", help="comparison_data.json (default: of the report beside the evaluations)")
     what.add_argument("--base_model", help="directory or cached Hub name of the model that training started from")
     out = p.add_argument_group("where to")
     out.add_argument("--output_dir", default=HERE / "outputs" / "handoff", help="default: outputs/handoff")
@@ -44,6 +44,7 @@ def parse_args() -> argparse.Namespace:
     how.add_argument("--max_new_tokens", type=int, default=256, help="of each generated answer (default: 256)")
     how.add_argument("--generation_timeout", type=float, default=1800, help="s to load and answer (default: 1800)")
     how.add_argument("--min_exec_success_rate", type=float, help="gate on codecontests_valid, 0 to 1 (default: none)")
+    how.add_argument("--accept", metavar="REASON", help="hand over although the report condemns it, or there is none")
     how.add_argument(
         "--dtype",
         default="bfloat16",
@@ -78,12 +79,13 @@ def main() -> int:
     handoff = Handoff(
         model=found.model, base=found.base, evaluation=found.evaluation, best=found.best, settings=settings(args)
     )
+    folders = run_folders(handoff, HERE)
+    handoff.report = Path(args.report) if args.report else folders.comparison
     results = run_checks(handoff)
     failed = any(c.status == "fail" for c in results)
     show(results, handoff.model)
     target = export_model(handoff.model, Path(args.export)) if args.export and not failed else handoff.model
-    folders = run_folders(handoff, HERE)
-    summary(args, handoff, results, target=target, folders=folders).write(output / handoff_file.NAME)
+    summary(args, handoff, results, target=target).write(output / handoff_file.NAME)
     if failed:
         for name in ("grpo_model.yaml", "MODEL_CARD.md"):
             (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
@@ -96,8 +98,10 @@ def main() -> int:
         items = checklist(folders, handoff, results)
         show_checklist(items)
         write_json(output / "checklist.json", {"items": [asdict(i) for i in items], "stamp": run_stamp(vars(args))})
+    accepted = next((c.data.get("accepted") for c in results if c.name == "report"), None)
     print(
-        f"{'FAIL: not to be handed over' if failed else 'PASS: Phase 3 may start from'} {target}; see "
+        f"{'FAIL: not to be handed over' if failed else 'PASS: Phase 3 may start from'} {target}"
+        f"{f', accepted against the report: {accepted}' if accepted and not failed else ''}; see "
         f"{output}/{handoff_file.NAME}"
     )
     return int(failed)
@@ -143,6 +147,7 @@ def settings(args: argparse.Namespace) -> Settings:
         generation_timeout=args.generation_timeout,
         dtype=args.dtype,
         min_exec_success_rate=args.min_exec_success_rate,
+        accept=args.accept,
         skip_vllm=args.skip_vllm,
         vllm_python=args.vllm_python,
         vllm_timeout=args.vllm_timeout,
@@ -165,14 +170,10 @@ def show(results: list[CheckResult], model: Path) -> None:
     Console(width=None if os.isatty(1) else 140).print(table)
 
 
-def summary(
-    args: argparse.Namespace, handoff: Handoff, results: list[CheckResult], *, target: Path, folders: RunFolders
-) -> HandoffResult:
+def summary(args: argparse.Namespace, handoff: Handoff, results: list[CheckResult], *, target: Path) -> HandoffResult:
     """handoff.json: the verdict and everything it rests on."""
-    from phase1.handoff.run_folders import comparison_verdict
-
     by_name = {c.name: c for c in results}
-    comparison = comparison_verdict(folders)
+    report = by_name["report"].data
     record = {
         "verdict": "fail" if any(c.status == "fail" for c in results) else "pass",
         "model_path": str(target),
@@ -181,7 +182,8 @@ def summary(
         "base_model": args.base_model,
         "sha256": by_name["weights_index"].data.get("sha256"),
         "metrics": by_name["metrics"].data.get("metrics"),
-        "report": comparison._asdict() if comparison else None,
+        "report": {key: report[key] for key in ("path", "verdict")} if report.get("verdict") else None,
+        "accepted": report.get("accepted"),
         "checks": results,
         "stamp": run_stamp(vars(args)),
     }

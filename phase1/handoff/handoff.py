@@ -21,12 +21,14 @@ MAX_MODEL_LEN = 6144  # tokens: what evaluation and the original plan's vLLM com
 
 @dataclass(frozen=True)
 class Settings:
-    """How the checks run. Timeouts in seconds; `min_exec_success_rate` is a share, the gate on codecontests_valid."""
+    """How the checks run. Timeouts in seconds; `min_exec_success_rate` is a share, the gate on codecontests_valid.
+    `accept`: why the model is handed over although the report does not speak for it."""
 
     max_new_tokens: int = 256
     generation_timeout: float = 1800.0
     dtype: str = "bfloat16"
     min_exec_success_rate: float | None = None
+    accept: str | None = None
     skip_vllm: bool = False
     vllm_python: str = sys.executable
     vllm_timeout: float = 900.0
@@ -35,8 +37,8 @@ class Settings:
 
 @dataclass
 class Handoff:
-    """The model directory; and, where given, its base model, its evaluation (outputs/eval_step_N) and
-    best_checkpoint.json.
+    """The model directory; and, where given, its base model, its evaluation (outputs/eval_step_N),
+    best_checkpoint.json, and the report's comparison_data.json, which may not be there.
 
     The properties raise BadInput where the files they read are missing or broken.
     """
@@ -45,6 +47,7 @@ class Handoff:
     base: Path | None = None
     evaluation: Path | None = None
     best: BestCheckpoint | None = None
+    report: Path | None = None
     settings: Settings = field(default_factory=Settings)
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +15,9 @@ from phase1.contract.state.handoff import CheckResult
 from phase1.contract.state.sft_report import SftReport
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput, fingerprint, read_json
+from phase1.generate.sampling import Sampling
 from phase1.handoff.handoff import Handoff
-from phase1.handoff.run_folders import RunFolders, comparison_verdict
+from phase1.handoff.run_folders import RunFolders
 
 METRICS_HEAD = [
     "| set | problems | exec_success_rate (95% interval) | accepted@1 (95% interval) | pass_ratio |",
@@ -50,26 +52,29 @@ def model_card(base_model: str | None, handoff: Handoff, results: Sequence[Check
         f"- Step: {step}",
         f"- Base model: {base_model or 'unknown'}",
         f"- Parameters: {by_name['parameters'].data.get('parameters', 0):,}",
-        f"- Training data: {training_data(folders.data / sft_report.NAME)}",
-        f"- Licence: {license_name or 'that of the base model'}; the training data "
-        "(BEE-spoke-data/code_contests_instruct) carries its own.",
+        f"- Training data: {training_data(folders)}",
+        f"- Licence: {license_name or 'that of the base model'}; the training data carry their own.",
         "",
         "## Hyperparameters",
         "",
         *hyperparameters(folders.checkpoints / train_run.NAME),
         "",
-        "## Metrics of this checkpoint (greedy, EVAL@1)",
+        "## Metrics of this checkpoint",
         "",
+        *protocol(handoff.evaluation),
         *metrics_table(metrics, "No evaluation was given."),
         "",
         "## Final evaluation",
         "",
+        *protocol(folders.final),
         *metrics_table(final_metrics(folders.final, handoff.model), "None of this very model was found."),
         "",
     ]
-    comparison = comparison_verdict(folders)
-    if comparison and comparison.verdict:
-        card += [f"Against the base model: {comparison.verdict['line']}", ""]
+    report = by_name["report"].data
+    if isinstance(found := report.get("verdict"), dict):
+        card += [f"Against the base model: {found['line']}", ""]
+    if report.get("accepted"):
+        card += [f"**Handed over although the report does not speak for it:** {report['accepted']}", ""]
     card += ["## Checks", "", "| check | verdict | evidence |", "|---|---|---|"]
     card += [f"| {c.name} | {c.status} | {one_cell(c.evidence)} |" for c in results]
     return "\n".join([*card, ""])
@@ -87,8 +92,25 @@ def license_of(base: Path | None) -> str | None:
     return match[1] if match else None
 
 
-def training_data(path: Path) -> str:
-    """Rows and what was dropped, by prepare_sft_data.py's report at `path`."""
+def protocol(evaluation: Path | None) -> list[str]:
+    """How the answers of an evaluation were sampled, by its run.json; nothing where there is none."""
+    path = evaluation / evaluation_run.NAME if evaluation else None
+    if path is None or not path.exists():
+        return []
+    try:
+        sampling = EvaluationRun.read(path).sampling
+    except BadInput as e:
+        return [f"Sampling not known: {e}.", ""]
+    if not sampling:
+        return ["Sampling not recorded.", ""]
+    if all(sampling.get(key) == value for key, value in asdict(Sampling()).items() if key != "dtype"):
+        return ["Sampling: greedy, EVAL@1.", ""]
+    return ["Sampling: " + ", ".join(f"{key} {value}" for key, value in sampling.items()) + ".", ""]
+
+
+def training_data(folders: RunFolders) -> str:
+    """Rows and what was dropped, by prepare_sft_data.py's report beside the file that the run was trained on."""
+    path = folders.data / sft_report.NAME
     if not path.exists():
         return "not recorded beside this run"
     try:

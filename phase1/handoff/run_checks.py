@@ -13,6 +13,7 @@ from phase1.files import BadInput
 from phase1.handoff.check_config import check_chat_template, check_config, check_tokenizer
 from phase1.handoff.check_generation import check_generated_code, check_generation
 from phase1.handoff.check_metrics import check_metrics
+from phase1.handoff.check_report import check_report
 from phase1.handoff.check_vllm import check_vllm
 from phase1.handoff.check_weights import (
     check_base_difference,
@@ -40,6 +41,7 @@ CHECKS: tuple[HandoffCheck, ...] = (  # cheap ones first; a function is named ch
     check_generated_code,
     check_vllm,
     check_metrics,
+    check_report,
 )
 
 

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from phase1.checkpoints.keep import KeptModel
-from phase1.files import read_json
+from phase1.contract.state import train_run
+from phase1.contract.state.train_run import TrainRun
+from phase1.files import read_json, sha256_file
 from phase1.handoff.handoff import Handoff
 
 
@@ -40,28 +42,74 @@ class RunFolders:
 def run_folders(h: Handoff, toolkit: Path) -> RunFolders:
     """The folders of the run that made the model.
 
-    Evaluations and report lie beside the checkpoint's evaluation, else in the toolkit's outputs/; data beside them, as
-    in the demo, else in the toolkit's data/. The best models are kept elsewhere than trained; kept.json says where.
+    Evaluations and report lie beside the checkpoint's evaluation, else in the toolkit's outputs/. The data lie where
+    train_run.json says, else beside the evaluations, as in the demo, else in the toolkit's data/. The best models are
+    kept elsewhere than trained; kept.json says where.
 
     Raises:
-        BadInput: kept.json is broken.
+        BadInput: kept.json or train_run.json is broken.
     """
     outputs = h.evaluation.parent if h.evaluation else toolkit / "outputs"
-    beside = outputs / "data"
-    data = beside if (beside / "sft_train.parquet").exists() else toolkit / "data"
     kept = h.model.parent / "kept.json"
     trained = Path(KeptModel.read(kept).source) if kept.exists() else h.model
-    return RunFolders(outputs, data, trained.parent.parent)
+    checkpoints = trained.parent.parent
+    homes = [outputs / "data", toolkit / "data"]
+    record = checkpoints / train_run.NAME
+    if record.exists():
+        data = trained_on(TrainRun.read(record), homes)
+    else:
+        data = next((home for home in homes if (home / "sft_train.parquet").exists()), homes[-1])
+    return RunFolders(outputs, data, checkpoints)
+
+
+def trained_on(run: TrainRun, homes: list[Path]) -> Path:
+    """The folder of the file that a run was trained on, told by its hash, since a project may have been moved.
+
+    Args:
+        homes: where else it may lie than where train_run.json says.
+
+    Returns:
+        The folder that train_run.json names where no file with that hash is there.
+    """
+    hashes = run.shape.get("data.train_files")
+    for file in [*run.train_files, *(home / "sft_train.parquet" for home in homes)]:
+        if file.exists() and isinstance(hashes, list) and f"sha256 {sha256_file(file)}" in hashes:
+            return file.parent
+    return run.train_files[0].parent if run.train_files else homes[-1]
 
 
 class Comparison(NamedTuple):
-    """The report's verdict on Phase 1 against Phase 0, and the file that it stands in, as handoff.json holds them."""
+    """The report's verdict on Phase 1 against Phase 0.
+
+    `phase0`, `phase1`: fingerprints of the models that were compared; None where a report or an evaluation of before
+    does not say.
+    """
 
     path: str
     verdict: dict[str, JsonValue] | None
+    phase0: list[str] | None
+    phase1: list[str] | None
+
+    @property
+    def word(self) -> str | None:
+        """Its verdict in a word (phase1.report.verdict.WORDS)."""
+        word = (self.verdict or {}).get("word")
+        return word if isinstance(word, str) else None
+
+    @property
+    def line(self) -> str:
+        """Its first line."""
+        return str((self.verdict or {}).get("line") or "nothing")
 
 
-def comparison_verdict(folders: RunFolders) -> Comparison | None:
-    """The comparison with Phase 0; None where no report was written."""
-    path = folders.comparison
-    return Comparison(str(path), read_json(path).get("verdict")) if path.exists() else None
+def comparison_at(path: Path) -> Comparison | None:
+    """The comparison with Phase 0 in comparison_data.json; None where no report was written.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    data = read_json(path)
+    models = data.get("models") or {}
+    return Comparison(str(path), data.get("verdict"), models.get("phase0") or None, models.get("phase1") or None)

@@ -23,7 +23,8 @@ from phase1.handoff.handoff import Handoff
 from phase1.handoff.run_folders import RunFolders
 
 Holds = Callable[[Path], bool | None]  # given what an item is read from; None: it does not apply to this run
-Status = Literal["pass", "fail", "not applicable"]
+Status = Literal["pass", "fail", "not applicable", "not measured"]
+MEASURED = ("6.3", "6.4")  # the chapters whose items are measurements: without one nothing is said
 
 EVALUATED = ("codecontests_valid", "mbpp_reg")
 FINAL = ("codecontests_test", "humaneval")
@@ -87,8 +88,8 @@ def plan(folders: RunFolders, h: Handoff, results: Sequence[CheckResult]) -> lis
         Item("6.3 best_checkpoint.json chosen", folders.outputs / best_checkpoint.NAME, best_is_chosen),
         Item("6.4 final evaluation complete (test, HumanEval)", final / evaluation_run.NAME, final_complete),
         Item("6.4 comparison report, every metric with a value", comparison, every_metric_has_a_value),
-        Item("6.4 HumanEval pass@1 not significantly worse", comparison, lambda path: humaneval(path) != "worse"),
-        Item("6.4 exec_success_rate (valid) rose", comparison, lambda path: valid_rate(path) == "improved"),
+        Item("6.4 HumanEval pass@1 not significantly worse", comparison, lambda path: is_not(humaneval(path), "worse")),
+        Item("6.4 exec_success_rate (valid) rose", comparison, lambda path: is_one(valid_rate(path), "improved")),
         Item(
             "6.5 the model's path may stand in the GRPO configuration",
             model,
@@ -100,20 +101,21 @@ def plan(folders: RunFolders, h: Handoff, results: Sequence[CheckResult]) -> lis
 
 
 def checklist(folders: RunFolders, handoff: Handoff, results: Sequence[CheckResult]) -> list[Outcome]:
-    """How every item of the plan came out. One without anything to read it from is not applicable."""
+    """How every item of the plan came out. One without anything to read it from is not applicable, or not measured."""
     return [Outcome(i.text, status(i), str(i.source)) for i in plan(folders, handoff, results)]
 
 
 def status(item: Item) -> Status:
     """Whether the item holds; damage to what it is read from is a failure."""
+    nothing: Status = "not measured" if item.text.startswith(MEASURED) else "not applicable"
     if not item.source.exists():
-        return "not applicable"
+        return nothing
     try:
         held = item.holds(item.source)
     except (BadInput, OSError, LookupError, TypeError, ValueError, StopIteration):
         held = False
     if held is None:
-        return "not applicable"
+        return nothing
     return "pass" if held else "fail"
 
 
@@ -232,10 +234,21 @@ def every_metric_has_a_value(path: Path) -> bool:
     return all(row["phase1"] is not None for row in read_json(path)["rows"])
 
 
-def answer_of(path: Path, dataset: str, metric: str) -> str:
-    """generate_report.py's answer to one row: improved, worse, equivalent or not shown."""
+def answer_of(path: Path, dataset: str, metric: str) -> str | None:
+    """generate_report.py's answer to one row: improved, worse, equivalent or not shown; None where a phase lacks it."""
     rows = read_json(path)["rows"]
-    return str(next(row["answer"] for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)))
+    row = next(row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric))
+    return None if None in (row["phase0"], row["phase1"]) else str(row["answer"])
+
+
+def is_one(answer: str | None, word: str) -> bool | None:
+    """Whether the report answers with this word; None where nothing was measured."""
+    return None if answer is None else answer == word
+
+
+def is_not(answer: str | None, word: str) -> bool | None:
+    """Whether it answers otherwise; None where nothing was measured."""
+    return None if answer is None else answer != word
 
 
 # ------------------------------------------------------------------------------------------------------ 6.5: hand-off

@@ -85,6 +85,11 @@ class Side:
             lines.setdefault(d.source, (what, []))[1].append(name)
         return [f"{self.label}: {source} ({what}): {', '.join(names)}" for source, (what, names) in lines.items()]
 
+    def fingerprints(self) -> list[str]:
+        """Of the models whose answers were read, each once, as far as their run.json says."""
+        models = [d.run.model.fingerprint for d in self.datasets.values() if d.run]
+        return sorted({fingerprint for fingerprint in models if fingerprint})
+
 
 # ---------------------------------------------------------------------------------------------------------- reading
 def read_side(label: str, files: Sequence[str | Path]) -> Side:

@@ -82,7 +82,17 @@ def evaluate(outputs: Path, model: Path) -> None:
     )
     write(folder / "summary.json", {"datasets": {"codecontests_valid": rates}})
     write(folder / "metrics.json", {"codecontests_valid": {k: v for k, v in rates.items() if k != "exec_success_rate"}})
+    report(outputs, model)
     write(
         outputs / "best_checkpoint.json",
         {"best_step": 5, "best_exec_success_rate": 0.95, "best_accepted_at_1": 0.6, "model_path": str(model)},
     )
+
+
+def report(outputs: Path, *models: Path, word: str = "improved", base: Path | None = None) -> Path:
+    """The report of these models, of which the word is its verdict."""
+    path = outputs / "report/comparison_data.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    compared = {"phase0": [fingerprint(base)] if base else [], "phase1": [fingerprint(model) for model in models]}
+    write(path, {"verdict": {"word": word, "line": f"{word.upper()} - as it says"}, "models": compared, "rows": []})
+    return path

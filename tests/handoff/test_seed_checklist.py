@@ -10,12 +10,12 @@ from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult
 from phase1.handoff.handoff import Handoff
 from phase1.handoff.model_card import model_card
-from phase1.handoff.run_folders import comparison_verdict, run_folders
+from phase1.handoff.run_folders import comparison_at, run_folders
 from phase1.handoff.seed_checklist import checklist
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "outputs" / "demo"
-NAMES = ("files", "weights_index", "parameters", "generation", "generated_code", "vllm", "metrics")
+NAMES = ("files", "weights_index", "parameters", "generation", "generated_code", "vllm", "metrics", "report")
 
 pytestmark = pytest.mark.skipif(
     not (DEMO / "report/comparison_data.json").exists(), reason="bash run_demo.sh has not been run to its end here"
@@ -34,6 +34,11 @@ def left(tmp_path) -> Handoff:
     home = tmp_path / f"demo/kept/global_step_{best.best_step}"  # the best is handed over from where it is kept
     (source,) = (tmp_path / "demo/checkpoints").glob(f"*/*/{home.name}/huggingface")
     edit(home / "kept.json", lambda d: d.update(source=str(source)))
+    train_file = str(tmp_path / "demo/data/sft_train.parquet")
+    edit(
+        source.parents[1] / "train_run.json",
+        lambda d: d["stamp"]["arguments"].update({"data.train_files": train_file}),
+    )
     return Handoff(home / "huggingface", None, tmp_path / f"demo/eval_step_{best.best_step}", best)
 
 
@@ -55,6 +60,8 @@ def test_every_item_of_the_plan_passes_or_does_not_apply_to_the_demo(left):
     assert {k for k, v in found.items() if v == "not applicable"} == {
         "6.2 smoke test of ten steps",
         "6.2 the same in W&B",
+    }
+    assert {k for k, v in found.items() if v == "not measured"} == {
         "6.3 metrics in W&B",
         "6.3 valid_big evaluated at step 2000",
     }
@@ -150,4 +157,4 @@ def test_the_model_card_names_data_hyperparameters_metrics_with_intervals_and_th
         and "| optim.lr | 0.004 |" in card
         and "license: apache-2.0" in card
     )
-    assert "IMPROVED" in card and comparison_verdict(folders).verdict["word"] == "improved"
+    assert "IMPROVED" in card and comparison_at(folders.comparison).word == "improved"

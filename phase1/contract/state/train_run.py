@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -41,6 +42,12 @@ class TrainRun(StateFile):
         """The model that training started from, a folder or a name on the Hub."""
         value = self.stamp.arguments.get("model.partial_pretrain")
         return str(value) if value else None
+
+    @property
+    def train_files(self) -> list[Path]:
+        """The Parquet files that it was trained on."""
+        value = self.stamp.arguments.get("data.train_files")
+        return [Path(str(v)) for v in value] if isinstance(value, list) else [Path(str(value))] if value else []
 
     @property
     def loggers(self) -> list[str]:

@@ -1,0 +1,65 @@
+"""The check of the report: no model is handed over that the report condemns."""
+
+import json
+
+import pytest
+
+from phase1.handoff.check_report import CONDEMNED, check_report
+from phase1.handoff.handoff import Handoff, Settings
+from phase1.report.verdict import WORDS
+from tests.handoff.conftest import report
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Two folders that are different models, as far as a fingerprint goes."""
+    for name in ("base", "model"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"name": name}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_what_the_report_condemns_is_not_handed_over(models, word):
+    path = report(models, models / "model", word=word, base=models / "base")
+    result = check_report(Handoff(models / "model", models / "base", report=path))
+    want = "fail" if word in CONDEMNED else "pass" if word == "improved" else "warn"
+    assert result.status == want and f"{word.upper()} - as it says" in result.evidence
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m, p: p.unlink(), "no report of this model"),
+        (lambda m, p: report(m, m / "base"), "of other files than this model's"),
+        (lambda m, p: report(m, m / "model", m / "base"), "of other files than this model's"),
+        (lambda m, p: report(m, m / "model", base=m / "model"), "another base model"),
+        (lambda m, p: p.write_text("{}"), "the report says: nothing"),
+    ],
+    ids=["none", "another model", "two models", "another base", "no verdict"],
+)
+def test_a_report_that_is_not_of_this_model_and_base_is_none(models, change, words):
+    path = report(models, models / "model", base=models / "base")
+    change(models, path)
+    result = check_report(Handoff(models / "model", models / "base", report=path))
+    assert result.status == "fail" and words in result.evidence and "--accept" in result.evidence
+
+
+@pytest.mark.parametrize("word", CONDEMNED)
+def test_a_reason_overrides_the_report_and_stands_beside_it(models, word):
+    path = report(models, models / "model", word=word)
+    result = check_report(Handoff(models / "model", report=path, settings=Settings(accept="a probe")))
+    assert result.status == "warn" and "accepted: a probe" in result.evidence and word.upper() in result.evidence
+    assert result.data["accepted"] == "a probe"
+
+
+def test_a_reason_that_is_not_needed_is_not_noted(models):
+    path = report(models, models / "model")
+    result = check_report(Handoff(models / "model", report=path, settings=Settings(accept="a probe")))
+    assert result.status == "pass" and "accepted" not in result.data
+
+
+def test_a_report_of_before_does_not_say_whose_it_is(models):
+    path = report(models)
+    result = check_report(Handoff(models / "model", models / "base", report=path))
+    assert result.status == "warn" and "does not say which files" in result.evidence
