@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, SELECTION_SET, paired_test
 from phase1.contract.records import Record, read_records
 from phase1.contract.state.best_checkpoint import BestCheckpoint, Rates, RunnerUp
-from phase1.contract.state.evaluation_run import EvaluatedSet, EvaluationRun
+from phase1.contract.state.evaluation_run import Behaviour, EvaluatedSet, EvaluationRun
 from phase1.evaluate.finished import PREFIX, FinishedEvaluation
 from phase1.report import stats
 
@@ -27,11 +27,12 @@ class Measured:
     prompts_sha256: str | None
     sampling: dict[str, JsonValue]
     judge: dict[str, JsonValue]
+    behaviour: Behaviour | None  # None, not known, is another than any that is
 
     @classmethod
     def of(cls, run: EvaluationRun) -> Measured:
         """What a run.json records of it."""
-        return cls(run.datasets.get(SELECTION_SET), run.prompts_sha256, run.sampling, run.judge_settings)
+        return cls(run.datasets.get(SELECTION_SET), run.prompts_sha256, run.sampling, run.judge_settings, run.behaviour)
 
 
 @dataclass(frozen=True)

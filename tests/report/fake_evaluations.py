@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phase1.contract.records import Record, RecordLog
+from phase1.contract.state.evaluation_run import Behaviour
 from phase1.evaluate.metrics import write_metrics
 from phase1.evaluate.qa import write_qa_logs
 from phase1.files import sha256_text, write_json
@@ -98,6 +99,7 @@ def write_evaluation(directory: Path, fake: Fake) -> dict[str, list[Record]]:
         "datasets": {
             d: {"manifest_sha256": "b" * 64, "problems_sha256": "c" * 64, "problems": n} for d, n in fake.sizes.items()
         },
+        "behaviour": dict.fromkeys(Behaviour.model_fields, "d" * 64),
         "stamp": {"versions": {"vllm": "0.12.0", "torch": "2.9.0", "python": "3.11.9"}},
         "sessions": [{"started": "2026-01-01T00:00:00+00:00"}],
         "finished": "2026-01-01T01:00:00+00:00",
