@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
 from phase1.contract.problems import TestCases, wrong_in
-from phase1.contract.records import MODEL_ERRORS
+from phase1.contract.records import MODEL_ERRORS, NOT_RUN, tested
 from phase1.files import BadInput
 from phase1.judge.compare import same_output
 from phase1.judge.config import JudgeConfig
@@ -146,7 +146,6 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
                 if not run.verdict:
                     run.verdict = "success" if same_output(want, run.output, mode) else "wrong_answer"
                 verdict.tests_run += 1
-                verdict.tests_passed += run.verdict == "success"
                 verdict.judge_time += run.wall
                 verdict.test_verdicts.append(run.verdict)
                 if run.verdict != "success" and verdict.first_failed_case is None:
@@ -158,10 +157,8 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
         return Verdict("syntax_error", tests_total=task.count, detail=str(e)[:300])
     except SandboxFailed as e:
         return Verdict("sandbox_error", tests_total=task.count, detail=str(e)[:300])
-    verdict.test_verdicts += ["not_run"] * (task.count - verdict.tests_run)
-    verdict.pass_ratio = verdict.tests_passed / task.count
-    verdict.accepted = verdict.tests_passed == task.count
-    return verdict
+    verdict.test_verdicts += [NOT_RUN] * (task.count - verdict.tests_run)
+    return replace(verdict, **asdict(tested(verdict.test_verdicts)))
 
 
 def _case(index: int, run: TestRun, want: bytes, task: Task) -> dict[str, JsonValue]:

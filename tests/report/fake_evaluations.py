@@ -158,14 +158,19 @@ def _record(fake: Fake, dataset: str, i: int, size: int) -> Record:
         accepted=kind == "success",
         pass_ratio=passed / tests,
         tests_total=tests,
-        tests_run=tests,
+        tests_run=0 if kind == "syntax_error" else tests,
         tests_passed=passed,
         judge_time=rng.lognormvariate(0, 1),
         detail=detail,
-        test_verdicts=[],
+        test_verdicts=_verdicts(kind, passed, tests),
         first_failed_case=failed,
         finished=1003.0 + i * pace,
     )
+
+
+def _verdicts(kind: str, passed: int, tests: int) -> list[str]:
+    """Of each test, in a problem that ended as `kind`."""
+    return [] if kind == "syntax_error" else ["success"] * passed + [kind] * (tests - passed)
 
 
 def write_original_phase0(directory: Path) -> Path:
