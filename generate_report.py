@@ -109,7 +109,7 @@ def main() -> int:
     )
 
     findings = comparability(phase0, phase1)
-    v = verdict(evidence.rows, findings, args.allow_mismatch)
+    v = verdict(evidence.rows, findings, args.allow_mismatch, evidence.silent_rises)
     gate_failed = check_gate(rules, evidence, v)
     left_out = [f"checkpoint curves leave out {line}" for line in damaged]
     data = {

@@ -67,6 +67,7 @@ class Record(Completion):
     test_verdicts: list[str] = field(default_factory=list)
     first_failed_case: dict[str, JsonValue] | None = None
     finished: float = 0.0  # Unix time of the verdict
+    tests_silent: int | None = None  # tests on which the program printed nothing; None: asserts, or an older file
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,13 @@ def tested(test_verdicts: Sequence[str]) -> Tested:
         tests_run=len(ran),
         tests_passed=passed,
     )
+
+
+def prints_nothing(record: Record) -> bool | None:
+    """Whether the program ran to its end on every test, printed nothing on any, and so was wrong; None: not known."""
+    if record.error_type != "wrong_answer":
+        return False
+    return None if record.tests_silent is None else record.tests_silent == record.tests_run
 
 
 def _contradiction(r: Record) -> str:

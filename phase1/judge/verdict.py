@@ -34,6 +34,8 @@ class Verdict:
             another, which counts as failed.
         first_failed_case: index, verdict, detail, cpu and wall (seconds), peak_rss (bytes), input, expected and output
             (the first 2 kB of each), stderr (the last 2 kB).
+        tests_silent: tests on which a program that reads and writes standard streams wrote nothing but white space;
+            None where asserts call it, or no test ran.
     """
 
     error_type: str
@@ -46,6 +48,7 @@ class Verdict:
     detail: str = ""
     test_verdicts: list[str] = field(default_factory=list)
     first_failed_case: dict[str, JsonValue] | None = None
+    tests_silent: int | None = None
 
 
 # -------------------------------------------------------------------------------------------------------- the tests
@@ -135,7 +138,7 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
         cases: the `test_cases` that `task` was made of; they hold the expected outputs.
         mode: the rule for outputs, one of `phase1.judge.compare.MODES`.
     """
-    verdict = Verdict("success", tests_total=task.count)
+    verdict, silent = Verdict("success", tests_total=task.count), 0
     expected = [t["output"] for t in cases["tests"]] if task.kind == "stdin" else []
     worst = len(MODEL_ERRORS)
     try:
@@ -146,6 +149,7 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
                 if not run.verdict:
                     run.verdict = "success" if same_output(want, run.output, mode) else "wrong_answer"
                 verdict.tests_run += 1
+                silent += not run.output.strip()
                 verdict.judge_time += run.wall
                 verdict.test_verdicts.append(run.verdict)
                 if run.verdict != "success" and verdict.first_failed_case is None:
@@ -158,6 +162,7 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
     except SandboxFailed as e:
         return Verdict("sandbox_error", tests_total=task.count, detail=str(e)[:300])
     verdict.test_verdicts += [NOT_RUN] * (task.count - verdict.tests_run)
+    verdict.tests_silent = silent if task.kind == "stdin" else None
     return replace(verdict, **asdict(tested(verdict.test_verdicts)))
 
 

@@ -41,7 +41,8 @@ def what_was_seen(e: Evidence) -> dict[str, Any]:
 
 def warnings(e: Evidence, looked_too_often: Sequence[str]) -> list[str]:
     """What to know before believing a figure; `looked_too_often` is what the log of the test-only sets says."""
-    return [*warnings_of(e.phase1, e.phase0), *looked_too_often, *train_data_warnings(e.train_data)]
+    silent = [rise.words() for rise in e.silent_rises]
+    return [*silent, *warnings_of(e.phase1, e.phase0), *looked_too_often, *train_data_warnings(e.train_data)]
 
 
 def train_data_field(e: Evidence) -> dict[str, Any] | None:
