@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from phase1.checkpoints.early_warning import against_phase0
 from phase1.evaluate.metrics import dataset_summary
+from phase1.files import read_json, write_json
 from phase1.report.inputs import DatasetResult, Side, read_side
 from phase1.report.silent import silent_rises
 from phase1.report.tables import fill_rows
@@ -50,7 +52,11 @@ def test_silent_is_what_ran_to_its_end_and_printed_nothing_on_every_test(answers
         (0.5, 0.9, 0.0, 0.21, True),
         (0.5, 0.9, 0.3, 0.3, False),  # as many as before
         (0.9, 0.5, 0.0, 0.5, False),  # no rise
-        (0.5, 0.9, None, 0.9, False),  # not known
+        (0.5, 0.9, None, 0.4, True),  # not known of Phase 0: as many as the whole rise
+        (0.5, 0.9, None, 0.39, False),
+        (0.85, 0.9, None, 0.17, False),  # few of all that count as executed
+        (0.85, 0.9, None, 0.19, True),
+        (0.5, 0.9, 0.05, None, False),
     ],
 )
 def test_a_rise_is_of_silent_programs_where_they_are_more_than_half_of_it(before, now, silent_before, silent_now, seen):
@@ -95,6 +101,16 @@ def test_a_rise_of_silent_programs_alone_has_a_verdict_of_its_own(silent):
     rows = [r for r in fill_rows(*sides, resamples=200) if r.spec.metric != "pass_ratio_mean"]
     found = verdict(rows, silent_rises=silent_rises(*sides))
     assert found == Verdict("silent", "bad", f"PRINTS NOTHING - {WORDS}")
+
+
+def test_of_a_phase_0_that_does_not_say_which_programs_print_nothing_the_rise_may_be_one(silent, tmp_path):
+    shutil.copytree(silent["base"], tmp_path / "base")
+    for name in ("summary.json", "metrics.json"):
+        content = read_json(tmp_path / "base" / name)
+        del content.get("datasets", content)["codecontests_valid"]["silent_rate"]
+        write_json(tmp_path / "base" / name, content)
+    first = compare(tmp_path, tmp_path / "base" / "metrics.json", silent["sft"] / "metrics.json").stdout.splitlines()[0]
+    assert "may be a rise of programs that print nothing, without them not known → 0.0%" in first
 
 
 def test_the_early_warning_says_it_and_tests_pass_ratio(silent):

@@ -14,8 +14,8 @@ from phase1.contract.state.best_checkpoint import BestCheckpoint, Rates, RunnerU
 from phase1.contract.state.evaluation_run import Behaviour, EvaluatedSet, EvaluationRun
 from phase1.evaluate.finished import PREFIX, FinishedEvaluation
 from phase1.report import stats
+from phase1.report.silent import MUCH
 
-MOST_SILENT = 0.2  # share of the programs that count as executed, from which on the choice has a warning
 SELECTION_METRIC = f"summary.datasets.{EXEC_SUCCESS_RATE.dataset}.{EXEC_SUCCESS_RATE.metric}"
 
 
@@ -153,7 +153,7 @@ def _warning(best: Candidate, without: WithoutSilent | None) -> str:
     """What to know before the best is believed to be one; "" where few of its programs print nothing."""
     found = []
     silent = best.silent_rate or 0.0
-    if silent and silent >= MOST_SILENT * best.exec_success_rate:
+    if silent and silent >= MUCH * best.exec_success_rate:
         ran = round(best.exec_success_rate * best.problems)
         found.append(
             f"{round(silent * best.problems)} of the {ran} programs that count as executed at step {best.step} print "

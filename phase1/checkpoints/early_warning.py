@@ -18,7 +18,7 @@ from phase1.files import BadInput, now, read_json, sha256_file, write_json
 from phase1.report import stats
 from phase1.report.comparability import MISMATCH, comparability
 from phase1.report.inputs import Side, read_side
-from phase1.report.silent import silent_rises
+from phase1.report.silent import of_dataset, silent_rises
 
 WATCHED = (EXEC_SUCCESS_RATE, PASS_RATIO, MBPP_ACCEPTED)
 
@@ -128,7 +128,8 @@ def against_phase0(phase0_metrics: Path, folder: Path) -> AgainstPhase0:
         _in_words(rate, test) for rate, test in tests.items() if stats.answer(test.comparison, better=+1) == stats.WORSE
     ]
     if EXEC_SUCCESS_RATE in tests:
-        worse += [rise.words() for rise in silent_rises(base, current) if rise.dataset == EXEC_SUCCESS_RATE.dataset]
+        rise = of_dataset(silent_rises(base, current), EXEC_SUCCESS_RATE.dataset)
+        worse += [f"{rise.dataset}: {rise.words()}"] if rise else []
     return AgainstPhase0(worse, not_compared)
 
 

@@ -41,7 +41,7 @@ class VerdictCache:
         """
         limits = asdict(config)
         rules = behaviour(config)
-        made_by = {"comparison": rules.comparison, "judge_code": rules.judge_code}
+        made_by = rules.model_dump(include={"comparison", "programs", "judge_code"})
         self._limits = sha256_json({**{name: limits[name] for name in LIMITS}, **made_by})
         self.verdicts: dict[str, KeptVerdict] = {}
         for number, line in enumerate(whole_lines(path), 1):

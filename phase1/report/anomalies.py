@@ -56,8 +56,8 @@ def _form_lost(e: Evidence) -> bool | None:
 
 
 def _silent(e: Evidence) -> bool | None:
-    """No data where one phase does not say on any data set which programs print nothing."""
-    known = [d for d in e.phase1.datasets if e.change(d, "silent_rate") is not None]
+    """No data where Phase 1 says on no data set which programs print nothing."""
+    known = [d for d in e.phase1.datasets if e.value(1, d, "silent_rate") is not None]
     return bool(e.silent_rises) if known else None
 
 
@@ -177,7 +177,7 @@ ANOMALIES = (
         _silent,
         "the model learned to write programs that do nothing, such as functions that nobody calls",
         "train on solutions that pass tests (prepare_sft_data.py --verify_solutions), choose by pass_ratio",
-        lambda e: [rise.words() for rise in e.silent_rises],
+        lambda e: [f"{rise.dataset}: {rise.words()}" for rise in e.silent_rises],
     ),
 )
 

@@ -43,7 +43,7 @@ def what_was_seen(e: Evidence) -> dict[str, Any]:
 def warnings(e: Evidence, looked_too_often: Sequence[str], repeated: SameWeights) -> list[str]:
     """What to know before believing a figure; `looked_too_often` is what the log of the test-only sets says,
     `repeated` what two evaluations of the same weights do."""
-    silent = [rise.words() for rise in e.silent_rises]
+    silent = [f"{rise.dataset}: {rise.words()}" for rise in e.silent_rises]
     noisy = [r.sentence() for r in repeated.rows if r.hides_the_gain]
     return [*silent, *noisy, *warnings_of(e.phase1, e.phase0), *looked_too_often, *train_data_warnings(e.train_data)]
 

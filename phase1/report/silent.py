@@ -11,39 +11,47 @@ from dataclasses import dataclass
 from phase1.report.inputs import Side, value_of
 
 MADE_UP = 0.5  # share of a rise, from which on it is one of silent programs
+MUCH = 0.2  # share of the programs that count as executed, from which on silent ones need a warning
 
 
 @dataclass(frozen=True)
 class SilentRise:
-    """A rise of exec_success_rate on a data set that programs which print nothing make up. Rates are 0 to 1."""
+    """A rise of exec_success_rate on a data set that programs which print nothing make up. Rates are 0 to 1.
+
+    `silent_before` is None where Phase 0 does not say which of its programs print nothing: the rise may be one of them.
+    """
 
     dataset: str
     before: float
     now: float
-    silent_before: float
+    silent_before: float | None
     silent_now: float
 
     @property
-    def spoken_before(self) -> float:
-        """Phase 0's exec_success_rate without silent programs."""
-        return self.before - self.silent_before
+    def spoken_before(self) -> float | None:
+        """Phase 0's exec_success_rate without silent programs; None where it is not known."""
+        return None if self.silent_before is None else self.before - self.silent_before
 
     @property
     def spoken_now(self) -> float:
         """Phase 1's exec_success_rate without silent programs."""
         return self.now - self.silent_now
 
-    def words(self) -> str:
-        """The rise and what is left of it, in one line."""
+    def words(self, name: str = "exec_success_rate") -> str:
+        """The rise, called `name`, and what is left of it."""
+        known = self.silent_before is not None
         return (
-            f"{self.dataset}: exec_success_rate {self.before:.1%} → {self.now:.1%} is a rise of programs that print "
-            f"nothing ({self.silent_before:.1%} → {self.silent_now:.1%} of all); without them "
-            f"{self.spoken_before:.1%} → {self.spoken_now:.1%}"
+            f"{name} {self.before:.1%} → {self.now:.1%} {'is' if known else 'may be'} a rise of programs that print "
+            f"nothing, without them {_rate(self.spoken_before)} → {_rate(self.spoken_now)}"
         )
 
 
+def _rate(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.1%}"
+
+
 def silent_rises(phase0: Side, phase1: Side) -> list[SilentRise]:
-    """The data sets on which silent programs make up the rise of exec_success_rate, as far as both phases say."""
+    """The data sets on which silent programs make up the rise of exec_success_rate, as far as is known."""
     rises = (_rise(phase0, phase1, name) for name in phase1.datasets)
     return [rise for rise in rises if rise is not None]
 
@@ -57,8 +65,10 @@ def _rise(phase0: Side, phase1: Side, name: str) -> SilentRise | None:
     a, b = phase0.datasets.get(name), phase1.datasets.get(name)
     before, now = value_of(a, "exec_success_rate"), value_of(b, "exec_success_rate")
     silent_before, silent_now = value_of(a, "silent_rate"), value_of(b, "silent_rate")
-    if before is None or now is None or silent_before is None or silent_now is None or now <= before:
+    if before is None or now is None or silent_now is None or now <= before:
         return None
-    rise = SilentRise(name, before, now, silent_before, silent_now)
-    left = rise.spoken_now - rise.spoken_before
-    return rise if left < (1 - MADE_UP) * (now - before) else None
+    if silent_before is None:
+        seen = silent_now >= max(now - before, MUCH * now)
+    else:
+        seen = silent_now - silent_before > MADE_UP * (now - before)
+    return SilentRise(name, before, now, silent_before, silent_now) if seen else None

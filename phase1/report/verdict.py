@@ -132,10 +132,7 @@ def _silent_figures(head: Sequence[Row], rises: Sequence[SilentRise]) -> str:
     if rise is None:
         return ""
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    return (
-        f"{rows[0].spec.label} {rise.before:.1%} → {rise.now:.1%} is a rise of programs that print nothing, without "
-        f"them {rise.spoken_before:.1%} → {rise.spoken_now:.1%}{more}"
-    )
+    return rise.words(rows[0].spec.label) + more
 
 
 def _figures(rows: Sequence[Row], most: int, interval: bool = True) -> str:

@@ -204,7 +204,7 @@ def test_verdicts_that_are_the_judges_own_failure_are_not_kept(tmp_path):
     assert set(VerdictCache(tmp_path / "cache.jsonl", JudgeConfig()).verdicts) == {"b"}
 
 
-@pytest.mark.parametrize("changed", ["judge_code", "comparison"])
+@pytest.mark.parametrize("changed", ["judge_code", "comparison", "programs"])
 def test_verdicts_by_other_rules_are_not_taken(tmp_path, monkeypatch, changed):
     key = VerdictCache(tmp_path / "cache.jsonl", JudgeConfig()).key("print(1)", "tests")
     rules = behaviour(JudgeConfig()).model_copy(update={changed: "other"})
