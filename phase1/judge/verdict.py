@@ -149,7 +149,7 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
                 if not run.verdict:
                     run.verdict = "success" if same_output(want, run.output, mode) else "wrong_answer"
                 verdict.tests_run += 1
-                silent += not run.output.strip()
+                silent += not run.output or run.output.isspace()
                 verdict.judge_time += run.wall
                 verdict.test_verdicts.append(run.verdict)
                 if run.verdict != "success" and verdict.first_failed_case is None:
