@@ -31,6 +31,7 @@ from phase1.report.gate import check_gate, read_gate
 from phase1.report.inputs import read_side
 from phase1.report.pages import qa_html, report_html
 from phase1.report.plain_text import markdown, text_summary
+from phase1.report.same_weights import same_weights
 from phase1.report.tables import fill_rows
 from phase1.report.train_data import check_train_data
 from phase1.report.verdict import verdict
@@ -109,7 +110,8 @@ def main() -> int:
     )
 
     findings = comparability(phase0, phase1)
-    v = verdict(evidence.rows, findings, args.allow_mismatch)
+    repeated = same_weights(phase0, phase1, checkpoints.values())
+    v = verdict(evidence.rows, findings, args.allow_mismatch, evidence.silent_rises)
     gate_failed = check_gate(rules, evidence, v)
     left_out = [f"checkpoint curves leave out {line}" for line in damaged]
     data = {
@@ -119,11 +121,12 @@ def main() -> int:
         "findings": [asdict(f) for f in findings],
         "gate": rules,
         "gate_failed": gate_failed,
-        "warnings": warnings(evidence, looked_too_often),
+        "warnings": warnings(evidence, looked_too_often, repeated),
         **what_was_seen(evidence),
         "checkpoints": [{"step": c.step, "datasets": c.datasets} for c in checkpoints.values()],
+        "same_weights": [r.as_json() for r in repeated.rows],
         "train_data": train_data_field(evidence),
-        "notes": [*phase0.notes, *phase1.notes, *looked, *left_out],
+        "notes": [*phase0.notes, *phase1.notes, *looked, *left_out, *repeated.left_out],
         "method": METHOD.format(resamples=args.resamples, seed=args.seed),
         "stamp": run_stamp(vars(args)),
     }

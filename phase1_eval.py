@@ -33,6 +33,7 @@ from phase1.generate.generate import Answering
 from phase1.generate.protocol import Generator
 from phase1.generate.sampling import Sampling
 from phase1.generate.settings import BackendSettings
+from phase1.judge.behaviour import behaviour
 from phase1.judge.config import add_judge_arguments, config_from
 
 OUTPUTS = Path(__file__).resolve().parent / "outputs"
@@ -167,14 +168,17 @@ def main() -> int:
         },
         judge=judge.identity(),
         datasets=evaluated_sets(args.manifest_dir, problems),
+        behaviour=behaviour(judge),
     )
     answering = Answering(target.model_path, sampling, generator, training_model(args.checkpoint_dir))
     with folder.locked(target.output_dir, args.lock_wait):
         run = folder.open_run(target.output_dir, wanted)
         answers = sampling.n_samples * sum(len(asked) for asked in problems.values())
         if run.complete and len(folder.finished_answers(target.output_dir, problems)) == answers:
-            print(f"{target.output_dir}: complete already; nothing is generated or judged")
+            unknown = "" if run.behaviour else ", by rules that its run.json is too old to name (--rejudge names them)"
+            print(f"{target.output_dir}: complete already{unknown}; nothing is generated or judged")
         else:
+            folder.need_known_rules(target.output_dir, run)
             run = folder.begin_session(target.output_dir, run, stamp_of(args))
             note(args, target)
             run = work_off(output_dir=target.output_dir, run=run, problems=problems, judge=judge, answering=answering)
@@ -209,6 +213,7 @@ def from_stored_answers(args: argparse.Namespace) -> int:
             run,
             judge=judge.identity(),
             datasets=evaluated_sets(args.manifest_dir, problems),
+            behaviour=behaviour(judge),
             stamp=run.stamp.model_copy(update={"rejudged_by": run_stamp(vars(args))}),
         )
         note(args, target)

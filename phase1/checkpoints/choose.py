@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, SELECTION_SET, paired_test
+from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, SELECTION_SET, SILENT, paired_test
 from phase1.contract.records import Record, read_records
-from phase1.contract.state.best_checkpoint import BestCheckpoint, Rates, RunnerUp
-from phase1.contract.state.evaluation_run import EvaluatedSet, EvaluationRun
+from phase1.contract.state.best_checkpoint import BestCheckpoint, Rates, RunnerUp, WithoutSilent
+from phase1.contract.state.evaluation_run import Behaviour, EvaluatedSet, EvaluationRun
 from phase1.evaluate.finished import PREFIX, FinishedEvaluation
 from phase1.report import stats
+from phase1.report.silent import MUCH
 
 SELECTION_METRIC = f"summary.datasets.{EXEC_SUCCESS_RATE.dataset}.{EXEC_SUCCESS_RATE.metric}"
 
@@ -27,11 +28,12 @@ class Measured:
     prompts_sha256: str | None
     sampling: dict[str, JsonValue]
     judge: dict[str, JsonValue]
+    behaviour: Behaviour | None  # None, not known, is another than any that is
 
     @classmethod
     def of(cls, run: EvaluationRun) -> Measured:
         """What a run.json records of it."""
-        return cls(run.datasets.get(SELECTION_SET), run.prompts_sha256, run.sampling, run.judge_settings)
+        return cls(run.datasets.get(SELECTION_SET), run.prompts_sha256, run.sampling, run.judge_settings, run.behaviour)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class Candidate:
     not_judged: int | None  # failures that are not the model's, counted against it in the rates
     measured: Measured
     model_path: str | None
+    silent_rate: float | None = None  # programs that ran and printed nothing; None where the evaluation does not say
+
+    @property
+    def spoken(self) -> float:
+        """exec_success_rate without the programs that are known to print nothing."""
+        return self.exec_success_rate - (self.silent_rate or 0.0)
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ def _candidate(e: FinishedEvaluation) -> Candidate | None:
         not_judged=None if not_judged is None else int(not_judged),
         measured=Measured.of(e.run),
         model_path=e.run.model.path,
+        silent_rate=e.metric(SILENT.dataset, SILENT.metric),
     )
 
 
@@ -109,20 +118,53 @@ def choose_best(ranking: Ranking) -> BestCheckpoint | None:
         return None
     best = ranking.best_first[0]
     by_step = sorted(ranking.best_first, key=lambda c: c.step)
+    without = _without_silent(ranking)
+    warning = _warning(best, without)
     return BestCheckpoint(
+        **({"warning": warning} if warning else {}),
         best_step=best.step,
         best_exec_success_rate=best.exec_success_rate,
         best_accepted_at_1=best.accepted_at_1,
+        without_silent=without,
         model_path=best.model_path,
         selection_metric=SELECTION_METRIC,
         all_checkpoints={
-            str(c.step): Rates(exec_success_rate=c.exec_success_rate, accepted_at_1=c.accepted_at_1) for c in by_step
+            str(c.step): Rates(
+                exec_success_rate=c.exec_success_rate, accepted_at_1=c.accepted_at_1, silent_rate=c.silent_rate
+            )
+            for c in by_step
         },
         problems=best.problems,
         interval=stats.wilson(round(best.exec_success_rate * best.problems), best.problems),
         not_judged=best.not_judged,
         not_comparable=ranking.not_comparable,
     )
+
+
+def _without_silent(ranking: Ranking) -> WithoutSilent | None:
+    """The same rule without the programs that print nothing; None where a candidate does not say which do."""
+    if any(c.silent_rate is None for c in ranking.best_first):
+        return None
+    first = min(ranking.best_first, key=lambda c: (-c.spoken, -(c.accepted_at_1 or 0.0), c.step))
+    return WithoutSilent(best_step=first.step, exec_success_rate=first.spoken)
+
+
+def _warning(best: Candidate, without: WithoutSilent | None) -> str:
+    """What to know before the best is believed to be one; "" where few of its programs print nothing."""
+    found = []
+    silent = best.silent_rate or 0.0
+    if silent and silent >= MUCH * best.exec_success_rate:
+        ran = round(best.exec_success_rate * best.problems)
+        found.append(
+            f"{round(silent * best.problems)} of the {ran} programs that count as executed at step {best.step} print "
+            f"nothing: without them its exec_success_rate is {best.spoken:.1%}"
+        )
+    if without and without.best_step != best.step:
+        found.append(
+            f"without programs that print nothing step {without.best_step} would be chosen, with an exec_success_rate "
+            f"of {without.exec_success_rate:.1%}"
+        )
+    return "; ".join(found)
 
 
 def against_runner_up(output_dir: Path, ranking: Ranking) -> RunnerUp | None:

@@ -12,14 +12,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from phase1.checkpoints.attempts import print_error
-from phase1.checkpoints.rates import EXEC_SUCCESS_RATE, MBPP_ACCEPTED, Rate, paired_test
+from phase1.checkpoints.rates import EXEC_SUCCESS_RATE, MBPP_ACCEPTED, PASS_RATIO, Rate, paired_test
 from phase1.evaluate.finished import FinishedEvaluation
 from phase1.files import BadInput, now, read_json, sha256_file, write_json
 from phase1.report import stats
 from phase1.report.comparability import MISMATCH, comparability
 from phase1.report.inputs import Side, read_side
+from phase1.report.silent import of_dataset, silent_rises
 
-WATCHED = (EXEC_SUCCESS_RATE, MBPP_ACCEPTED)
+WATCHED = (EXEC_SUCCESS_RATE, PASS_RATIO, MBPP_ACCEPTED)
 
 
 class Regression(BaseModel):
@@ -96,7 +97,7 @@ def warn_early(evaluations: Iterable[FinishedEvaluation], phase0_metrics: Path, 
 
 @dataclass(frozen=True)
 class AgainstPhase0:
-    """What is significantly worse than Phase 0, and what could not be compared: a line each."""
+    """What is significantly worse than Phase 0 or rose by silent programs, what could not be compared: a line each."""
 
     worse: list[str]
     not_compared: list[str]
@@ -106,8 +107,9 @@ def against_phase0(phase0_metrics: Path, folder: Path) -> AgainstPhase0:
     """Compare the watched rates of an evaluation folder with Phase 0, Holm-corrected over them.
 
     The test is paired where Phase 0 has its records, and goes by the counts where it is the original project's
-    metrics.json and summary.json. Two models that do not differ give a warning at one checkpoint in forty, since only
-    the worse half of a two-sided 5% counts.
+    metrics.json and summary.json; the mean of the pass ratios then counts as a rate, which has the largest variance
+    that such a mean can have. Two models that do not differ give a warning at one checkpoint in forty, since only the
+    worse half of a two-sided 5% counts. A rise of exec_success_rate by programs that print nothing is worse, too.
 
     Raises:
         BadInput: a file of either evaluation is missing or damaged.
@@ -125,6 +127,9 @@ def against_phase0(phase0_metrics: Path, folder: Path) -> AgainstPhase0:
     worse = [
         _in_words(rate, test) for rate, test in tests.items() if stats.answer(test.comparison, better=+1) == stats.WORSE
     ]
+    if EXEC_SUCCESS_RATE in tests:
+        rise = of_dataset(silent_rises(base, current), EXEC_SUCCESS_RATE.dataset)
+        worse += [f"{rise.dataset}: {rise.words()}"] if rise else []
     return AgainstPhase0(worse, not_compared)
 
 

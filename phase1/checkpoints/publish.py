@@ -46,6 +46,8 @@ def publish_best(evaluated: Mapping[int, FinishedEvaluation], ranking: Ranking, 
     )
     best.write(settings.best_checkpoint)
     point_best_model(settings.output_dir, model)
+    if best.warning:
+        print(f"warning: {best.warning}")
     print(describe(best), flush=True)
     if failures:
         raise BadInput("; ".join(failures))

@@ -13,7 +13,7 @@ from phase1.checkpoints.choose import rank
 from phase1.checkpoints.find import find_checkpoints, snapshot
 from phase1.checkpoints.keep import KeptModel, kept_folder, kept_model
 from phase1.checkpoints.publish import percent
-from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, MBPP_ACCEPTED, SELECTION_SET, Rate
+from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, MBPP_ACCEPTED, SELECTION_SET, SILENT, Rate
 from phase1.contract.problems import EVAL_SETS
 from phase1.contract.state import best_checkpoint
 from phase1.contract.state.best_checkpoint import BestCheckpoint
@@ -29,6 +29,7 @@ COLUMNS = (
     "step",
     "best",
     "exec_success",
+    "silent",
     "accepted@1",
     "MBPP",
     "val/loss",
@@ -65,6 +66,7 @@ class Row:
             str(self.step),
             "*" * self.best,
             percent(self.rate(EXEC_SUCCESS_RATE)),
+            percent(self.rate(SILENT)),
             percent(self.rate(ACCEPTED)),
             percent(self.rate(MBPP_ACCEPTED)),
             "-" if self.val_loss is None else f"{self.val_loss:.3g}",

@@ -9,7 +9,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, MBPP_ACCEPTED, Rate
+from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, MBPP_ACCEPTED, SILENT, Rate
 from phase1.checkpoints.status import COLUMNS, LEFT_ALIGNED, Status
 from phase1.contract.state import best_checkpoint
 from phase1.files import BadInput, now, write_text
@@ -39,7 +39,11 @@ class Plot:
 PLOTS = (
     Plot(
         "exec_success_rate and accepted@1, codecontests_valid",
-        (Line("exec_success_rate", "#2f7fe0", EXEC_SUCCESS_RATE), Line("accepted@1", "#2e9e6b", ACCEPTED)),
+        (
+            Line("exec_success_rate", "#2f7fe0", EXEC_SUCCESS_RATE),
+            Line("accepted@1", "#2e9e6b", ACCEPTED),
+            Line("prints nothing", "#c4453c", SILENT),
+        ),
         "%",
     ),
     Plot("MBPP (mbpp_reg accepted@1)", (Line("MBPP", "#8d6fd1", MBPP_ACCEPTED),), "%"),

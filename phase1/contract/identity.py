@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from phase1.contract.problems import Problem, data_hashes
-from phase1.contract.state.evaluation_run import EvaluatedModel, EvaluatedSet, EvaluationRun
+from phase1.contract.state.evaluation_run import Behaviour, EvaluatedModel, EvaluatedSet, EvaluationRun
 
 
 class Difference(NamedTuple):
@@ -23,13 +23,17 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Identity:
-    """The model, the question, how answers were drawn, how they were judged, over which problems."""
+    """The model, the question, how answers were drawn, how they were judged, over which problems, by which rules.
+
+    `behaviour` is None where a run.json is too old to say.
+    """
 
     model: EvaluatedModel
     prompts_sha256: str | None
     sampling: dict[str, JsonValue]
     judge: dict[str, JsonValue]
     datasets: dict[str, EvaluatedSet]
+    behaviour: Behaviour | None = None
 
     @classmethod
     def of(cls, run: EvaluationRun) -> Identity:
@@ -40,6 +44,7 @@ class Identity:
             sampling=run.sampling,
             judge=run.judge_settings,
             datasets=run.datasets,
+            behaviour=run.behaviour,
         )
 
     def fields(self) -> dict[str, Any]:
@@ -50,16 +55,19 @@ class Identity:
         """Why `other` may not go on in this one's folder; None where it may.
 
         Data sets that only one of them has do not count. Nor does the model's path: the fingerprint tells models apart.
+        Nor do rules that one of them does not know: `phase1.evaluate.folder.need_known_rules` asks for them.
         """
-        return _first_difference(self._of_sets(other.datasets), other._of_sets(self.datasets), "")
+        return _first_difference(self._shared_with(other), other._shared_with(self), "")
 
-    def _of_sets(self, names: Mapping[str, object]) -> dict[str, Any]:
+    def _shared_with(self, other: Identity) -> dict[str, Any]:
+        rules = self.behaviour if other.behaviour else None
         return {
             "model": self.model.model_dump(exclude={"path"}),
             "prompts_sha256": self.prompts_sha256,
             "sampling": self.sampling,
             "judge": self.judge,
-            "datasets": {name: held.model_dump() for name, held in self.datasets.items() if name in names},
+            "datasets": {name: held.model_dump() for name, held in self.datasets.items() if name in other.datasets},
+            "behaviour": rules.model_dump() if rules else None,
         }
 
 

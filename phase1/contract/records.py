@@ -2,15 +2,17 @@
 
 `completions/{dataset}.jsonl` has a line for each generated answer, `results/{dataset}.jsonl` a line for each finished
 problem: the answer and its verdict. A crash may leave a torn last line; it is dropped, and its problem is done again.
+What a record says of its tests together follows from what it says of each; a line in which it does not is refused.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import JsonValue
 
@@ -21,6 +23,8 @@ from phase1.line_log import LineLog, whole_lines
 MODEL_ERRORS = ("syntax_error", "runtime_error", "timeout", "wrong_answer", "success")
 EXEC_SUCCESS = ("success", "wrong_answer")  # the program ran to its end on every test (contract 6)
 OTHER_ERRORS = ("empty_output", "api_error", "sandbox_error")
+NOT_RUN = "not_run"  # of a test behind too many timeouts: it counts as failed
+UNTESTED = ("syntax_error", *OTHER_ERRORS)  # how a problem can end of which no test ran
 NO_ANSWER = ("error", "too_long")  # finish_reason of a completion that was never generated: api_error
 
 
@@ -63,6 +67,65 @@ class Record(Completion):
     test_verdicts: list[str] = field(default_factory=list)
     first_failed_case: dict[str, JsonValue] | None = None
     finished: float = 0.0  # Unix time of the verdict
+    tests_silent: int | None = None  # tests on which the program printed nothing; None: asserts, or an older file
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the verdicts of its tests make of a problem (contract 6)."""
+
+    error_type: str
+    accepted: bool
+    pass_ratio: float
+    tests_total: int
+    tests_run: int
+    tests_passed: int
+
+
+def tested(test_verdicts: Sequence[str]) -> Tested:
+    """The worst error counts, `accepted` is all or nothing.
+
+    Args:
+        test_verdicts: of each test, a word of MODEL_ERRORS or NOT_RUN; at least one.
+    """
+    passed, total = test_verdicts.count("success"), len(test_verdicts)
+    ran = [v for v in test_verdicts if v != NOT_RUN]
+    return Tested(
+        error_type=min(ran, key=MODEL_ERRORS.index, default="success"),
+        accepted=passed == total,
+        pass_ratio=passed / total,
+        tests_total=total,
+        tests_run=len(ran),
+        tests_passed=passed,
+    )
+
+
+def prints_nothing(record: Record) -> bool | None:
+    """Whether the program ran to its end on every test, printed nothing on any, and so was wrong; None: not known."""
+    if record.error_type != "wrong_answer":
+        return False
+    return None if record.tests_silent is None else record.tests_silent == record.tests_run
+
+
+def _contradiction(r: Record) -> str:
+    """What a record says that the verdicts of its tests do not; "" where they agree."""
+    words = r.test_verdicts
+    if not isinstance(words, list) or any(word not in (*MODEL_ERRORS, NOT_RUN) for word in words):
+        return f"test_verdicts is {str(words)[:80]}, expected a list of {', '.join((*MODEL_ERRORS, NOT_RUN))}"
+    if not words:
+        if r.error_type in UNTESTED and r.accepted is False and r.pass_ratio == 0:
+            return ""
+        return f"{r.error_type}, accepted {r.accepted}, pass_ratio {r.pass_ratio} without the verdict of any test"
+    derived = tested(words)
+    for name in ("error_type", "accepted", "tests_passed"):
+        said, follows = getattr(r, name), getattr(derived, name)
+        if type(said) is not type(follows) or said != follows:
+            return f"{name} is {said!r}, the verdicts of its {len(words)} tests make it {follows!r}"
+    if not isinstance(r.pass_ratio, int | float) or not math.isclose(r.pass_ratio, derived.pass_ratio, abs_tol=1e-9):
+        return f"pass_ratio is {r.pass_ratio!r}, the verdicts of its {len(words)} tests make it {derived.pass_ratio!r}"
+    if isinstance(r.other, dict) and r.other.get("accepted") != (r.other.get("error_type") == "success"):
+        return f"other.accepted is {r.other.get('accepted')!r}, other.error_type {r.other.get('error_type')!r}"
+    return ""
 
 
 class RecordLog:
@@ -90,23 +153,36 @@ def read_records(path: str | Path) -> Iterator[Record]:
     """The records of a file, without a torn last line; nothing when it does not exist.
 
     Raises:
-        BadInput: a whole line is no record.
+        BadInput: a whole line is no record, or says of its tests together what they do not say one by one.
     """
-    return _read(Path(path), Record)
+    for line in _read(Path(path), Record):
+        if wrong := _contradiction(line.kept):
+            raise BadInput(
+                f"{path}:{line.number}: {line.kept.problem_id}: {wrong}; delete this line and evaluate again, which "
+                "judges the stored answer anew"
+            )
+        yield line.kept
 
 
 def read_completions(path: str | Path) -> Iterator[Completion]:
     """The completions of a file, as `read_records` gives records; a record is read as the completion it holds."""
-    return _read(Path(path), Completion)
+    return (line.kept for line in _read(Path(path), Completion))
 
 
-def _read(path: Path, kind: type[Kept]) -> Iterator[Kept]:
+@dataclass(frozen=True)
+class _Line(Generic[Kept]):
+    number: int
+    kept: Kept
+
+
+def _read(path: Path, kind: type[Kept]) -> Iterator[_Line[Kept]]:
     known = {f.name for f in fields(kind)}  # fields of a later version are left out
     for number, line in enumerate(whole_lines(path), 1):
         try:
             row = json.loads(line)
-            yield kind(**{name: value for name, value in row.items() if name in known})
+            found = kind(**{name: value for name, value in row.items() if name in known})
         except (ValueError, TypeError, AttributeError) as e:
             raise BadInput(
                 f"{path}:{number}: not a whole record ({e}); delete this line to have its problem done again"
             ) from None
+        yield _Line(number, found)

@@ -1,4 +1,4 @@
-"""Verdicts on training solutions, kept across runs by the hash of program, tests and limits."""
+"""Verdicts on training solutions, kept across runs by the hash of program, tests, limits and the judge's rules."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from phase1.files import BadInput, sha256_json, sha256_text
+from phase1.judge.behaviour import behaviour
 from phase1.judge.config import JudgeConfig
 from phase1.judge.verdict import Verdict
 from phase1.line_log import LineLog, whole_lines
@@ -39,7 +40,9 @@ class VerdictCache:
             BadInput: a line is no verdict.
         """
         limits = asdict(config)
-        self._limits = sha256_json({name: limits[name] for name in LIMITS})
+        rules = behaviour(config)
+        made_by = rules.model_dump(include={"comparison", "programs", "judge_code"})
+        self._limits = sha256_json({**{name: limits[name] for name in LIMITS}, **made_by})
         self.verdicts: dict[str, KeptVerdict] = {}
         for number, line in enumerate(whole_lines(path), 1):
             try:

@@ -18,10 +18,11 @@ from pydantic import JsonValue
 
 from phase1.contract.identity import Identity
 from phase1.contract.problems import Problem, load_problems
+from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.records import Completion, Record, read_completions, read_records
 from phase1.contract.state import evaluation_run
 from phase1.contract.state.base import Stamp
-from phase1.contract.state.evaluation_run import EvaluatedSet, EvaluationRun, Session
+from phase1.contract.state.evaluation_run import Behaviour, EvaluatedSet, EvaluationRun, Session
 from phase1.files import BadInput, now, only_one
 
 
@@ -78,13 +79,40 @@ def open_run(output_dir: Path, wanted: Identity) -> EvaluationRun:
         return EvaluationRun(status="running", **wanted.fields(), sessions=[])
     begun = read_run(output_dir)
     if found := Identity.of(begun).first_difference(wanted):
+        ways = "give another --output_dir or the first arguments"
+        if found.field.startswith("behaviour.") and found.field != "behaviour.answer_form":
+            ways = "judge the stored answers by the rules of now with --rejudge, or give another --output_dir"
         raise BadInput(
-            f"{path}: this evaluation was begun with {found.field} = {found.was!r}, now it is {found.now!r}; give "
-            "another --output_dir or the first arguments"
+            f"{path}: this evaluation was begun with {found.field} = {found.was!r}, now it is {found.now!r}; {ways}"
         )
-    changes = {"judge": begun.judge_settings, "datasets": {**begun.datasets, **wanted.datasets}}
+    behaviour = begun.behaviour
+    if behaviour is None and not _judged(output_dir):
+        behaviour = wanted.behaviour
+    changes = {
+        "judge": begun.judge_settings,
+        "datasets": {**begun.datasets, **wanted.datasets},
+        "behaviour": behaviour,
+    }
     joined: EvaluationRun = begun.model_copy(update=changes)
     return joined
+
+
+def need_known_rules(output_dir: Path, run: EvaluationRun) -> None:
+    """Refuse to add verdicts to those of a run.json that does not say by which rules they were made.
+
+    Raises:
+        BadInput: it does not.
+    """
+    if run.behaviour is None and _judged(output_dir):
+        raise BadInput(
+            f"{output_dir / evaluation_run.NAME}: by which extraction, comparison and judge its verdicts were made is "
+            "not known: an earlier version wrote it; judge the stored answers by the rules of now with --rejudge, or "
+            "give another --output_dir"
+        )
+
+
+def _judged(output_dir: Path) -> bool:
+    return any(path.stat().st_size for path in (output_dir / "results").glob("*.jsonl"))
 
 
 def begin_session(output_dir: Path, run: EvaluationRun, stamp: Stamp) -> EvaluationRun:
@@ -92,6 +120,22 @@ def begin_session(output_dir: Path, run: EvaluationRun, stamp: Stamp) -> Evaluat
     session = Session(started=now(), stamp=stamp)
     changes = {"status": "running", "stamp": stamp, "finished": None, "sessions": [*run.sessions, session]}
     return write_run(output_dir, run.model_copy(update=changes))
+
+
+def note_vllm(output_dir: Path, run: EvaluationRun, version: str) -> EvaluationRun:
+    """Write down with which vLLM the session generates, before its first answer.
+
+    Raises:
+        BadInput: an earlier session generated with another version: answers move between them.
+    """
+    for session in run.sessions[:-1]:
+        if session.vllm not in (None, version):
+            raise BadInput(
+                f"{output_dir / evaluation_run.NAME}: this evaluation was begun with vLLM version = {session.vllm!r}, "
+                f"now it is {version!r}; give another --output_dir or that vLLM"
+            )
+    last = run.sessions[-1].model_copy(update={"vllm": version})
+    return write_run(output_dir, run.model_copy(update={"sessions": [*run.sessions[:-1], last]}))
 
 
 def close_run(
@@ -185,6 +229,7 @@ def set_aside_results(
     *,
     judge: dict[str, JsonValue],
     datasets: dict[str, EvaluatedSet],
+    behaviour: Behaviour,
     stamp: Stamp,
 ) -> EvaluationRun:
     """Begin a session that judges every stored completion again; the old verdicts are kept under another name.
@@ -193,7 +238,8 @@ def set_aside_results(
     verdicts get another name, then run.json names the new judge and tests.
 
     Args:
-        judge, datasets: the settings and the tests that verdicts follow from now on.
+        judge, datasets, behaviour: the settings, tests and rules that verdicts follow from now on. The answer form
+            stays the one under which the answers were generated.
     """
     run = begin_session(output_dir, run, stamp)
     results = output_dir / "results"
@@ -202,5 +248,13 @@ def set_aside_results(
         while (aside := output_dir / f"results_before_rejudge_{number}").exists():
             number += 1
         results.rename(aside)
-    changes = {"judge": judge, "datasets": datasets, "sandbox": None}  # the sandbox was that of the old verdicts
+    if run.behaviour or run.prompts_sha256 != PROMPTS_SHA256:
+        form = run.behaviour.answer_form if run.behaviour else None
+        behaviour = behaviour.model_copy(update={"answer_form": form})
+    changes = {
+        "judge": judge,
+        "datasets": datasets,
+        "behaviour": behaviour,
+        "sandbox": None,
+    }  # the sandbox was that of the old verdicts
     return write_run(output_dir, run.model_copy(update=changes))

@@ -8,7 +8,7 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from phase1.contract.problems import Problem
 from phase1.contract.records import NO_ANSWER, Completion, Record, RecordLog
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.evaluate.display import Display
-from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, stored_completions
+from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, note_vllm, stored_completions
 from phase1.generate.generate import Answering, open_generation
 from phase1.generate.make_requests import Wanted
 from phase1.generate.protocol import BackendRecord, GenerationStopped
@@ -54,9 +54,15 @@ def work_off(
         The run with what judge and backend say of themselves; it is not written yet.
 
     Raises:
-        BadInput: the judge or the backend cannot be started.
+        BadInput: the judge or the backend cannot be started, or vLLM is of another version than before.
         SystemExit: SIGTERM came.
     """
+
+    def note_backend(record: BackendRecord) -> None:
+        nonlocal run
+        if version := record.versions.get("vllm"):
+            run = note_vllm(output_dir, run, version)
+
     work = evaluate(
         output_dir,
         problems,
@@ -64,6 +70,7 @@ def work_off(
         session=len(run.sessions) - 1,
         judge_config=judge,
         answering=answering,
+        on_begun=note_backend,
     )
     try:
         worked = asyncio.run(work)
@@ -104,6 +111,7 @@ async def evaluate(
     session: int,
     judge_config: JudgeConfig,
     answering: Answering | None,
+    on_begun: Callable[[BackendRecord], None],
 ) -> Worked:
     """Generate and judge every answer that has no final record yet.
 
@@ -115,6 +123,7 @@ async def evaluate(
         n_samples: answers to each problem.
         session: number of the evaluation's start, from 0.
         answering: None to judge stored completions only.
+        on_begun: called once the backend is ready, before its first answer is taken.
     """
     _stop_on_sigterm()
     done = finished_answers(output_dir, problems)
@@ -151,6 +160,7 @@ async def evaluate(
                     try:
                         async with open_generation(wanted, answering, session, display) as begun:
                             generation = begun.record
+                            on_begun(generation)
                             async with contextlib.aclosing(begun.completions) as stream:
                                 async for c in stream:
                                     completions[c.dataset].append(c)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record
+from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record, prints_nothing
 from phase1.evaluate.answer_forms import extraction_summary
 from phase1.files import finite, write_json
 
@@ -186,6 +186,19 @@ def _not_judged(r: Record) -> bool:
     return r.error_type in NOT_JUDGED
 
 
+def _silent_count(records: Sequence[Record]) -> float | None:
+    """None where the tests are asserts, or a record is too old to say."""
+    silent = [prints_nothing(r) for r in records]
+    if None in silent or all(r.tests_silent is None for r in records):
+        return None
+    return sum(map(bool, silent))
+
+
+def _silent_rate(records: Sequence[Record]) -> float | None:
+    count = _silent_count(records)
+    return None if count is None else ratio(count, len(records))
+
+
 def _throughput(records: Sequence[Record]) -> float | None:
     return ratio(len(records), wall_clock(records))
 
@@ -235,6 +248,9 @@ METRICS = (
     Metric("timeout_rate", Mean(_ended_as("timeout")), RATE, -1, "timeout"),
     Metric("accepted_count", Total(_accepted), COUNT, +1, None),
     Metric("not_judged_count", Total(_not_judged), COUNT, -1, None),
+    # Programs that run to their end on every test and print nothing: exec_success_rate counts them.
+    Metric("silent_count", OfTheRun(_silent_count), COUNT, -1, None),
+    Metric("silent_rate", OfTheRun(_silent_rate), RATE, -1, "prints nothing"),
 )
 
 # The order of summary.json begins as contract 7 lists it; other metrics follow in the order of METRICS.

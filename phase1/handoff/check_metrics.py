@@ -31,6 +31,8 @@ def check_metrics(h: Handoff) -> CheckResult:
         failures.append("the evaluation was of other files than this directory's (fingerprint differs)")
     if run.prompts_sha256 not in (None, PROMPTS_SHA256):
         failures.append("the evaluation used other prompts than this toolkit's")
+    if h.best and h.best.warning:
+        warnings.append(h.best.warning)
     kept = read_metrics(h.evaluation)
     rate = kept.get("codecontests_valid", {}).get("exec_success_rate")
     if h.best and rate != h.best.best_exec_success_rate:

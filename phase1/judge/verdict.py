@@ -6,12 +6,12 @@ import ast
 import builtins
 import contextlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from pydantic import JsonValue
 
 from phase1.contract.problems import TestCases, wrong_in
-from phase1.contract.records import MODEL_ERRORS
+from phase1.contract.records import MODEL_ERRORS, NOT_RUN, tested
 from phase1.files import BadInput
 from phase1.judge.compare import same_output
 from phase1.judge.config import JudgeConfig
@@ -54,6 +54,8 @@ class Verdict:
             another, which counts as failed.
         first_failed_case: index, verdict, detail, cpu and wall (seconds), peak_rss (bytes), input, expected and output
             (the first 2 kB of each), stderr (the last 2 kB).
+        tests_silent: tests on which a program that reads and writes standard streams wrote nothing but white space;
+            None where asserts call it, or no test ran.
     """
 
     error_type: str
@@ -66,6 +68,7 @@ class Verdict:
     detail: str = ""
     test_verdicts: list[str] = field(default_factory=list)
     first_failed_case: dict[str, JsonValue] | None = None
+    tests_silent: int | None = None
 
 
 # -------------------------------------------------------------------------------------------------------- the tests
@@ -144,7 +147,7 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
         cases: the `test_cases` that `task` was made of; they hold the expected outputs.
         mode: the rule for outputs, one of `phase1.judge.compare.MODES`.
     """
-    verdict = Verdict("success", tests_total=task.count)
+    verdict, silent = Verdict("success", tests_total=task.count), 0
     expected = [t["output"] for t in cases["tests"]] if task.kind == "stdin" else []
     worst = len(MODEL_ERRORS)
     try:
@@ -155,7 +158,7 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
                 if not run.verdict:
                     run.verdict = "success" if same_output(want, run.output, mode) else "wrong_answer"
                 verdict.tests_run += 1
-                verdict.tests_passed += run.verdict == "success"
+                silent += not run.output or run.output.isspace()
                 verdict.judge_time += run.wall
                 verdict.test_verdicts.append(run.verdict)
                 if run.verdict != "success" and verdict.first_failed_case is None:
@@ -167,10 +170,9 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
         return Verdict("syntax_error", tests_total=task.count, detail=str(e)[:300])
     except SandboxFailed as e:
         return Verdict("sandbox_error", tests_total=task.count, detail=str(e)[:300])
-    verdict.test_verdicts += ["not_run"] * (task.count - verdict.tests_run)
-    verdict.pass_ratio = verdict.tests_passed / task.count
-    verdict.accepted = verdict.tests_passed == task.count
-    return verdict
+    verdict.test_verdicts += [NOT_RUN] * (task.count - verdict.tests_run)
+    verdict.tests_silent = silent if task.kind == "stdin" else None
+    return replace(verdict, **asdict(tested(verdict.test_verdicts)))
 
 
 def _case(index: int, run: TestRun, want: bytes, task: Task) -> dict[str, JsonValue]:

@@ -55,6 +55,12 @@ def _form_lost(e: Evidence) -> bool | None:
     return None if before is None or after is None else after < before - 0.05
 
 
+def _silent(e: Evidence) -> bool | None:
+    """No data where Phase 1 says on no data set which programs print nothing."""
+    known = [d for d in e.phase1.datasets if e.value(1, d, "silent_rate") is not None]
+    return bool(e.silent_rises) if known else None
+
+
 def _code_tag_share(side: Side) -> float | None:
     answers = [r.completion for d in side.datasets.values() for r in d.records.values()]
     return fmean("<code>" in a.lower() for a in answers) if answers else None
@@ -165,6 +171,13 @@ ANOMALIES = (
         "training answers of another form than the evaluation asks for",
         "train on rows made by prepare_sft_data.py, which shares the evaluation's prompts",
         _template,
+    ),
+    Anomaly(
+        "exec_success_rate rose by programs that print nothing",
+        _silent,
+        "the model learned to write programs that do nothing, such as functions that nobody calls",
+        "train on solutions that pass tests (prepare_sft_data.py --verify_solutions), choose by pass_ratio",
+        lambda e: [f"{rise.dataset}: {rise.words()}" for rise in e.silent_rises],
     ),
 )
 

@@ -33,6 +33,7 @@ def warnings_of(phase1: Side, phase0: Side) -> list[str]:
             for key, limit, what in (
                 ("truncation_rate", 0.05, "answers were cut off at the token limit"),
                 ("timeout_rate", 0.10, "programs timed out"),
+                ("silent_rate", 0.05, "programs ran to their end and printed nothing, which exec_success_rate counts"),
             ):
                 if (d.values.get(key) or 0) > limit:
                     found.append(f"{side.label}, {name}: {d.values[key]:.1%} of the {what} (more than {limit:.0%})")

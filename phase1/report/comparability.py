@@ -1,4 +1,4 @@
-"""Did both phases measure the same thing? Prompts, sampling, problems, judge, versions (contract 5)."""
+"""Did both phases measure the same thing? Prompts, sampling, problems, judge and its rules, versions (contract 5)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from phase1.report.inputs import DatasetResult, Side
 
 MISMATCH, UNCHECKED, NOTE = "mismatch", "unchecked", "note"  # in the order in which they are shown
 NOTED_PACKAGES = ("torch", "transformers", "python")
+RULES = {
+    "answer_form": "how problems are asked and solutions shown",
+    "extraction": "the program taken from an answer",
+    "beside": "form, and the program judged beside it",
+    "comparison": "which outputs are right",
+    "programs": "what is made of a program before it is run",
+    "judge_code": "the judge's sources; --rejudge judges again by those of now",
+}
 COUNTED_AGAIN = ("total_problems", "accepted_at_1", "exec_success_rate", "pass_ratio_mean")
 
 
@@ -81,7 +89,9 @@ def _of_dataset(phase0: Side, phase1: Side, dataset: str) -> list[Finding]:
     if a.run and b.run:
         _compare_runs(differences, a.run, b.run, dataset)
     if all(f.kind == NOTE for f in differences.found):
-        differences.say(NOTE, "prompts, sampling, problems, judge settings and vLLM version are equal in both phases")
+        differences.say(
+            NOTE, "prompts, sampling, problems, judge (settings and rules) and vLLM version are equal in both phases"
+        )
     return differences.found
 
 
@@ -93,6 +103,7 @@ def _compare_runs(differences: _Differences, run0: EvaluationRun, run1: Evaluati
     judge0, judge1 = (run.judge_settings if run.judge else {} for run in (run0, run1))
     for key in dict.fromkeys([*judge0, *judge1]):
         compare(f"judge.{key}", judge0.get(key), judge1.get(key))
+    _compare_rules(differences, run0, run1)
 
     data0, data1 = (run.datasets.get(dataset, EvaluatedSet()) for run in (run0, run1))
     compare("problems_sha256 (statements and tests)", data0.problems_sha256, data1.problems_sha256)
@@ -110,6 +121,24 @@ def _compare_runs(differences: _Differences, run0: EvaluationRun, run1: Evaluati
     compare("sandbox mode", sandbox0.get("mode"), sandbox1.get("mode"), NOTE)
     if run0.model.fingerprint and run0.model.fingerprint == run1.model.fingerprint:
         differences.say(NOTE, "both phases evaluate the same model (equal fingerprints)")
+
+
+def _compare_rules(differences: _Differences, run0: EvaluationRun, run1: EvaluationRun) -> None:
+    """How answers became verdicts. Another git revision alone changes no figure."""
+    rules0, rules1 = run0.behaviour, run1.behaviour
+    if rules0 is None or rules1 is None:
+        sides = [label for label, rules in (("Phase 0", rules0), ("Phase 1", rules1)) if rules is None]
+        differences.say(
+            UNCHECKED,
+            "by which answer form, extraction, comparison and judge it was measured is not known in "
+            f"{' and '.join(sides)}: run.json is of an earlier version; phase1_eval.py --rejudge judges the stored "
+            "answers again and names them",
+        )
+    else:
+        for name, what in RULES.items():
+            kind = NOTE if name == "beside" else MISMATCH
+            differences.compare(f"behaviour.{name} ({what})", getattr(rules0, name), getattr(rules1, name), kind)
+    differences.compare("git revision", run0.stamp.git_revision, run1.stamp.git_revision, NOTE)
 
 
 def _compare_records(differences: _Differences, a: DatasetResult, b: DatasetResult) -> None:

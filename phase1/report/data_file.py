@@ -13,6 +13,7 @@ from phase1.report.evidence import Evidence
 from phase1.report.expected import check_expected
 from phase1.report.flips import Flips, top_exceptions
 from phase1.report.inputs import Side
+from phase1.report.same_weights import SameWeights
 from phase1.report.tables import overview
 
 METHOD = (
@@ -39,9 +40,12 @@ def what_was_seen(e: Evidence) -> dict[str, Any]:
     }
 
 
-def warnings(e: Evidence, looked_too_often: Sequence[str]) -> list[str]:
-    """What to know before believing a figure; `looked_too_often` is what the log of the test-only sets says."""
-    return [*warnings_of(e.phase1, e.phase0), *looked_too_often, *train_data_warnings(e.train_data)]
+def warnings(e: Evidence, looked_too_often: Sequence[str], repeated: SameWeights) -> list[str]:
+    """What to know before believing a figure; `looked_too_often` is what the log of the test-only sets says,
+    `repeated` what two evaluations of the same weights do."""
+    silent = [f"{rise.dataset}: {rise.words()}" for rise in e.silent_rises]
+    noisy = [r.sentence() for r in repeated.rows if r.hides_the_gain]
+    return [*silent, *noisy, *warnings_of(e.phase1, e.phase0), *looked_too_often, *train_data_warnings(e.train_data)]
 
 
 def train_data_field(e: Evidence) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from phase1.report.flips import Flips
 from phase1.report.inputs import Side, value_of
+from phase1.report.silent import SilentRise, silent_rises
 from phase1.report.tables import Row
 from phase1.report.train_data import TrainData
 from phase1.train.step_log import Series
@@ -36,6 +37,11 @@ class Evidence:
         """A metric of a data set in phase 0 or 1, None where it was not measured."""
         side = (self.phase0, self.phase1)[phase]
         return value_of(side.datasets.get(dataset), metric)
+
+    @property
+    def silent_rises(self) -> list[SilentRise]:
+        """Where programs that print nothing make up the rise of exec_success_rate."""
+        return silent_rises(self.phase0, self.phase1)
 
     def change(self, dataset: str, metric: str) -> float | None:
         """Phase 1's value less Phase 0's."""

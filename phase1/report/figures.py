@@ -225,6 +225,7 @@ def _checkpoints(ax: Axes, curve: Sequence[FinishedEvaluation], name: str, base:
         ("exec_success_rate", "#2f7fe0"),
         ("accepted_at_1", "#2e9e6b"),
         ("pass_ratio_mean", "#d9a021"),
+        ("silent_rate", "#c4453c"),
     ):
         values = [(c.step, c.metric(name, metric)) for c in curve]
         points = [(step, 100 * value) for step, value in values if value is not None]
@@ -241,7 +242,7 @@ def _checkpoints(ax: Axes, curve: Sequence[FinishedEvaluation], name: str, base:
     ax.set_ylim(-2, 102)
     ax.set_xlabel("step")
     ax.set_ylabel("%")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.42, -0.18), ncol=3, columnspacing=1, handlelength=1.4)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.42, -0.18), ncol=2, columnspacing=1, handlelength=1.4)
 
 
 def _series(ax: Axes, log_data: Series, keys: Sequence[str], log: bool) -> None:

@@ -24,16 +24,13 @@ from phase1.files import BadInput, read_json
 from phase1.report.escaping import shown
 
 NUMBER, TEXT = ((int, float), "a number"), (str, "a text")
-RECORD_FIELDS: dict[str, tuple[Any, str]] = {  # what the report computes with or shows
+RECORD_FIELDS: dict[str, tuple[Any, str]] = {  # shown or counted; verdicts are checked where they are read
     "problem_id": TEXT,
     "prompt": TEXT,
     "prompt_sha256": TEXT,
     "completion": TEXT,
     "code": TEXT,
-    "error_type": TEXT,
     "detail": TEXT,
-    "accepted": (bool, "true or false"),
-    "pass_ratio": NUMBER,
     "gen_tokens": NUMBER,
     "judge_time": NUMBER,
     "gen_time": NUMBER,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from phase1.report import same_weights
 from phase1.report.answer_forms import HEADING, form_lines, markdown_form
 from phase1.report.comparability import MISMATCH, NOTE, UNCHECKED
 from phase1.report.escaping import markdown_text, shown
@@ -52,6 +53,8 @@ def markdown(data: dict[str, Any], rows: Sequence[Row]) -> str:
         parts.append("## Flips\n\n" + bullets(lines))
     if data["form"]["rows"]:
         parts.append(f"## {HEADING}\n\n{markdown_form(data['form'])}")
+    if data["same_weights"]:
+        parts.append(f"## {same_weights.HEADING}\n\n{same_weights.markdown_same_weights(data['same_weights'])}")
     parts.append("## All data sets\n\n" + markdown_overview(data["overview"]))
     notes = [*data["notes"], *(f["text"] for f in data["findings"] if f["kind"] == NOTE)]
     parts += ["## Notes\n\n" + bullets(notes)] if notes else []
@@ -103,5 +106,6 @@ def text_summary(data: dict[str, Any], rows: Sequence[Row]) -> str:
         f"{d}: {len(f['broken'])} problems solved before are not now, {len(f['fixed'])} the other way"
         for d, f in data["flips"].items()
     ]
+    lines += [f"same weights: {r['sentence']}" for r in data["same_weights"]]
     lines += [f"form: {line}" for line in form_lines(data["form"])]
     return "\n".join(lines).rstrip() + "\n"

@@ -15,6 +15,7 @@ from phase1.evaluate.metrics import RATE, UNITS, Mean, Metric, Percentile, PerSo
 from phase1.report import stats
 from phase1.report.escaping import markdown_text
 from phase1.report.inputs import DatasetResult, Side, value_of
+from phase1.report.silent import SilentRise, of_dataset, silent_rises
 
 VALID, BIG, TEST = "codecontests_valid", "codecontests_valid_big", "codecontests_test"
 NO_REGRESSION = 0.02  # humaneval and mbpp_reg may move by this much (seed 3.2)
@@ -108,6 +109,7 @@ class Row:
     comparison: stats.Comparison | None = None
     answer: str = NONE
     why: str = ""  # why there is no test, or an unpaired one
+    silent: bool = False  # whether programs that print nothing make up the rise
 
     @property
     def change(self) -> float | None:
@@ -146,6 +148,7 @@ class Row:
             "comparison": asdict(self.comparison) if self.comparison else None,
             "answer": self.answer,
             "why": self.why,
+            "silent": self.silent,
         }
 
 
@@ -171,7 +174,17 @@ def fill_rows(phase0: Side, phase1: Side, seed: int = stats.SEED, resamples: int
     for r in rows:
         if r.comparison and r.comparison.p is not None:
             r.answer = stats.answer(r.comparison, r.spec.better)
+    _take_back_silent_rises(rows, silent_rises(phase0, phase1))
     return rows
+
+
+def _take_back_silent_rises(rows: Sequence[Row], rises: Sequence[SilentRise]) -> None:
+    """A rise of exec_success_rate by programs that print nothing is a rise, and no improvement."""
+    for r in rows:
+        if r.spec.metric == "exec_success_rate" and of_dataset(rises, r.spec.dataset):
+            r.silent = True
+            if r.answer == stats.IMPROVED:
+                r.answer = stats.ROSE
 
 
 def _fill(spec: RowSpec, a: DatasetResult | None, b: DatasetResult | None, seed: int, resamples: int) -> Row:
@@ -285,6 +298,8 @@ def row_answer(row: Row) -> str:
         parts.append(f"{c.detail['gained']} up, {c.detail['lost']} down")
     if not c.paired:
         parts.append("unpaired")
+    if row.silent:
+        parts.append("by programs that print nothing")
     return f"{row.answer} ({'; '.join(parts)})"
 
 

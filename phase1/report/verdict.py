@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from phase1.report import stats
 from phase1.report.comparability import MISMATCH, Finding
+from phase1.report.silent import SilentRise, of_dataset
 from phase1.report.tables import NONE, VALID, Row, row_interval, show_change, show_value
 
 MOST, LINE = 3, 240  # rows with figures in the verdict, and its characters: more is not read at a glance
 GOOD, BAD, MIXED, UNSURE = "good", "bad", "mixed", "unsure"
-WORDS = ("improved", "worse", "mixed", "maybe_worse", "not_better", "not_shown", "not_comparable")
+WORDS = ("improved", "worse", "mixed", "maybe_worse", "not_better", "not_shown", "silent", "not_comparable")
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,14 @@ class Verdict:
     line: str
 
 
-def verdict(rows: Sequence[Row], findings: Sequence[Finding] = (), allow_mismatch: bool = False) -> Verdict:
+def verdict(
+    rows: Sequence[Row],
+    findings: Sequence[Finding] = (),
+    allow_mismatch: bool = False,
+    silent_rises: Sequence[SilentRise] = (),
+) -> Verdict:
     """The report's one line; the tables hold the rows that it only counts. Claims of improvement stand under Holm's
-    correction; warnings of harm do not wait for it."""
+    correction; warnings of harm do not wait for it. A rise by programs that print nothing is never an improvement."""
     head = [r for r in rows if r.spec.headline and r.change is not None]
     better = [r for r in head if r.answer == stats.IMPROVED]
     worse = [r for r in head if r.answer == stats.WORSE]
@@ -99,6 +105,13 @@ def verdict(rows: Sequence[Row], findings: Sequence[Finding] = (), allow_mismatc
     else:
         found = Verdict("not_shown", UNSURE, f"NO DIFFERENCE SHOWN - {_figures(primary, 1)} is within noise")
 
+    if silent := _silent_figures(head, silent_rises):
+        if found.word in ("improved", "not_shown", "not_better"):
+            also = f"; improved: {_figures(better, 1)}" if better else ""
+            found = Verdict("silent", BAD, f"PRINTS NOTHING - {silent}{also}")
+        else:
+            found = Verdict(found.word, found.level, f"{found.line}; {silent}")
+
     mismatches = [f.text for f in findings if f.kind == MISMATCH]
     if mismatches and not allow_mismatch:
         more = f" (and {len(mismatches) - 1} more)" if len(mismatches) > 1 else ""
@@ -110,6 +123,16 @@ def verdict(rows: Sequence[Row], findings: Sequence[Finding] = (), allow_mismatc
     if mismatches:
         return Verdict(found.word, found.level, f"{found.line} [{len(mismatches)} comparability mismatches, allowed]")
     return found
+
+
+def _silent_figures(head: Sequence[Row], rises: Sequence[SilentRise]) -> str:
+    """The first headline row whose rise programs that print nothing make up, with what is left of it; "" without."""
+    rows = [r for r in head if r.silent]
+    rise = of_dataset(rises, rows[0].spec.dataset) if rows else None
+    if rise is None:
+        return ""
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    return rise.words(rows[0].spec.label) + more
 
 
 def _figures(rows: Sequence[Row], most: int, interval: bool = True) -> str:

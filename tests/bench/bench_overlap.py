@@ -70,7 +70,7 @@ def overlap(args: argparse.Namespace, work: Path, model: Path) -> int:
         for n in range(args.problems)
     ]
     sets = {"codecontests_valid": problems}
-    once = {"n_samples": 1, "session": 0, "judge_config": JudgeConfig()}
+    once = {"n_samples": 1, "session": 0, "judge_config": JudgeConfig(), "on_begun": lambda record: None}
     tokenizer = load_chat_tokenizer(model)
     answers = {
         key(chat_ids(tokenizer, p.user)): f"<code>\n{BURN.format(seconds=args.cpu_per_test, number=n)}</code>"

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from phase1.checkpoints.choose import against_runner_up, choose_best, rank
+from phase1.contract.state.evaluation_run import Behaviour
 from phase1.evaluate.finished import finished_evaluations
 from phase1.files import read_json, write_json
 from tests.checkpoints.made import write_eval
@@ -68,6 +69,7 @@ OTHERWISE = [
     {"sampling": {"max_new_tokens": 16}},
     {"judge": {"run_timeout": 1}},
     {"prompts_sha256": "x"},
+    {"behaviour": dict.fromkeys(Behaviour.model_fields, "x")},
 ]
 
 

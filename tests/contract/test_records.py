@@ -14,6 +14,25 @@ from phase1.files import BadInput
 ROOT = Path(__file__).resolve().parents[2]
 
 
+PASSED = {
+    "error_type": "success",
+    "accepted": True,
+    "pass_ratio": 1.0,
+    "tests_total": 1,
+    "tests_run": 1,
+    "tests_passed": 1,
+    "test_verdicts": ["success"],
+}
+FAILED = {
+    "error_type": "timeout",
+    "pass_ratio": 1 / 3,
+    "tests_total": 3,
+    "tests_run": 2,
+    "tests_passed": 1,
+    "test_verdicts": ["success", "timeout", "not_run"],
+}
+
+
 def record(i: int, **more) -> Record:
     return Record("mbpp_reg", f"p{i}", "prompt", "hash", "answer\n" * 3, "stop", 5, 7, 0.5, 1.0, 0, **more)
 
@@ -21,8 +40,8 @@ def record(i: int, **more) -> Record:
 def test_what_is_appended_is_read_back(tmp_path):
     log = RecordLog(tmp_path / "r.jsonl")
     records = [
-        record(1, accepted=True, test_verdicts=["success"], first_failed_case={"input": "\ud800 é \u2028"}),
-        record(2, pass_ratio=1 / 3),
+        record(1, **PASSED, first_failed_case={"input": "\ud800 é \u2028"}),
+        record(2, **FAILED),
     ]
     for r in records:
         log.append(r)
@@ -52,6 +71,48 @@ def test_damage_in_the_middle_is_named(tmp_path):
     path.write_bytes(path.read_bytes() + b"{\n" + path.read_bytes())
     with pytest.raises(BadInput, match="r.jsonl:2: not a whole record"):
         list(read_records(path))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "change", "named"),
+    [
+        (FAILED, {"accepted": True}, "accepted is True, the verdicts of its 3 tests make it False"),
+        (PASSED, {"accepted": False}, "accepted is False"),
+        (PASSED, {"accepted": 1}, "accepted is 1"),
+        (FAILED, {"pass_ratio": 0.5}, "pass_ratio is 0.5, the verdicts of its 3 tests make it 0.333"),
+        (FAILED, {"pass_ratio": None}, "pass_ratio is None"),
+        (FAILED, {"pass_ratio": [1]}, "pass_ratio is [1]"),
+        (FAILED, {"error_type": None}, "error_type is None"),
+        (FAILED, {"error_type": "wrong_answer"}, "error_type is 'wrong_answer'"),
+        (FAILED, {"tests_passed": 2}, "tests_passed is 2"),
+        (
+            FAILED,
+            {"test_verdicts": ["success"] * 3},
+            "error_type is 'timeout', the verdicts of its 3 tests make it 'succ",
+        ),
+        (FAILED, {"test_verdicts": ["fine"]}, "test_verdicts is ['fine'], expected a list of syntax_error"),
+        (FAILED, {"test_verdicts": "success"}, "test_verdicts is success, expected a list"),
+        (PASSED, {"test_verdicts": []}, "success, accepted True, pass_ratio 1.0 without the verdict of any test"),
+        ({}, {"accepted": True}, "sandbox_error, accepted True"),
+        ({}, {"error_type": "wrong_answer"}, "wrong_answer, accepted False"),
+        (PASSED, {"other": {"error_type": "timeout", "accepted": True}}, "other.accepted is True"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_verdict_that_its_tests_do_not_make_is_refused_by_line_and_problem(tmp_path, verdict, change, named):
+    path = tmp_path / "r.jsonl"
+    log = RecordLog(path)
+    log.append(record(1, **PASSED))
+    log.append(record(2, **{**verdict, **change}))
+    with pytest.raises(BadInput) as refused:
+        list(read_records(path))
+    assert str(refused.value).startswith(f"{path}:2: p2: {named}") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("error_type", ["syntax_error", "empty_output", "api_error", "sandbox_error"])
+def test_a_problem_of_which_no_test_ran_needs_no_verdicts(tmp_path, error_type):
+    RecordLog(tmp_path / "r.jsonl").append(record(1, error_type=error_type))
+    assert [r.error_type for r in read_records(tmp_path / "r.jsonl")] == [error_type]
 
 
 def test_a_record_of_a_later_version_is_read_without_its_new_fields(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 import prepare_sft_data
 from phase1.data.verdict_cache import VerdictCache
 from phase1.files import BadInput
+from phase1.judge.behaviour import behaviour
 from phase1.judge.config import JudgeConfig
 from phase1.judge.verdict import Verdict
 from tests.conftest import ROOT
@@ -201,6 +202,14 @@ def test_verdicts_that_are_the_judges_own_failure_are_not_kept(tmp_path):
     cache.add("b", Verdict("success", tests_total=1, tests_passed=1))
     cache.close()
     assert set(VerdictCache(tmp_path / "cache.jsonl", JudgeConfig()).verdicts) == {"b"}
+
+
+@pytest.mark.parametrize("changed", ["judge_code", "comparison", "programs"])
+def test_verdicts_by_other_rules_are_not_taken(tmp_path, monkeypatch, changed):
+    key = VerdictCache(tmp_path / "cache.jsonl", JudgeConfig()).key("print(1)", "tests")
+    rules = behaviour(JudgeConfig()).model_copy(update={changed: "other"})
+    monkeypatch.setattr("phase1.data.verdict_cache.behaviour", lambda config: rules)
+    assert VerdictCache(tmp_path / "cache.jsonl", JudgeConfig()).key("print(1)", "tests") != key
 
 
 def test_a_damaged_cache_is_named_with_its_line(tmp_path):

@@ -80,6 +80,22 @@ def test_resuming_under_other_arguments_is_refused_by_name(evaluated, base_model
 
 
 @pytest.mark.slow
+def test_a_resume_under_another_extraction_is_refused_until_all_is_judged_again(evaluated, base_model, tmp_path):
+    out = tmp_path / "e"
+    shutil.copytree(evaluated, out)
+    path = out / "results" / "humaneval.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    (out / "run.json").write_text(json.dumps(read_json(out / "run.json") | {"status": "running"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("phase1.contract.extraction.extract_code", lambda completion: "print(0)")
+        done = evaluate(base_model, out, "--datasets", *ALL_SETS, "--limit", 6)
+        assert done.returncode == 2 and "behaviour.extraction = " in done.stderr and "--rejudge" in done.stderr
+        assert run_eval("--rejudge", "--output_dir", out).returncode == 0
+        assert {row["code"] for row in rows(out, "results")} == {"print(0)"}
+    assert read_json(out / "run.json")["behaviour"] != read_json(evaluated / "run.json")["behaviour"]
+
+
+@pytest.mark.slow
 def test_another_model_is_refused_by_its_fingerprint(evaluated, base_model, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(base_model, other)

@@ -3,9 +3,17 @@
 import pytest
 
 from phase1.contract.identity import Identity
+from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.base import Stamp
-from phase1.contract.state.evaluation_run import EvaluationRun
-from phase1.evaluate.folder import begin_session, close_run, open_run, read_run, set_aside_results
+from phase1.contract.state.evaluation_run import Behaviour, EvaluationRun
+from phase1.evaluate.folder import (
+    begin_session,
+    close_run,
+    need_known_rules,
+    open_run,
+    read_run,
+    set_aside_results,
+)
 from phase1.files import BadInput, read_json
 
 SETTINGS = {
@@ -17,6 +25,7 @@ SETTINGS = {
     "datasets": {"mbpp_reg": {"manifest_sha256": "m", "problems_sha256": "q", "problems": 3}},
     "sessions": [],
 }
+RULES = Behaviour(**dict.fromkeys(Behaviour.model_fields, "rule"))
 STAMP = Stamp(command=["phase1_eval.py"], versions={"torch": "2"}, time="2026-01-01T00:00:00+00:00")
 
 
@@ -66,6 +75,27 @@ def test_a_moved_model_and_a_further_data_set_are_the_same_evaluation(begun):
     assert list(open_run(begun, wanted).datasets) == ["mbpp_reg", "humaneval"]
 
 
+def test_rules_that_a_run_json_of_before_does_not_name_are_asked_for_before_a_verdict_is_added(begun):
+    wanted = identity_of(behaviour=RULES.model_dump())
+    run = open_run(begun, wanted)
+    assert run.behaviour == RULES  # nothing was judged yet: the rules of now are the first
+    need_known_rules(begun, run)
+    (begun / "results").mkdir()
+    (begun / "results" / "mbpp_reg.jsonl").write_text("{}\n")
+    run = open_run(begun, wanted)  # a complete folder may be looked at
+    assert run.behaviour is None
+    with pytest.raises(BadInput, match="is not known: an earlier version wrote it; .* --rejudge"):
+        need_known_rules(begun, run)
+
+
+@pytest.mark.parametrize(("prompts", "form"), [(PROMPTS_SHA256, "rule"), ("p", None)], ids=["same", "other"])
+def test_judging_old_answers_again_names_every_rule_but_an_answer_form_that_is_not_known(tmp_path, prompts, form):
+    begin_session(tmp_path, run_of(prompts_sha256=prompts), STAMP)
+    old = read_run(tmp_path)
+    run = set_aside_results(tmp_path, old, judge=old.judge, datasets=old.datasets, behaviour=RULES, stamp=STAMP)
+    assert run.behaviour == RULES.model_copy(update={"answer_form": form})
+
+
 def test_results_without_a_run_json_are_refused(tmp_path):
     (tmp_path / "results").mkdir()
     with pytest.raises(BadInput, match="holds results but no run.json"):
@@ -87,7 +117,9 @@ def test_judging_again_keeps_each_set_of_old_verdicts(begun):
         (begun / "results").mkdir()
         (begun / "results" / "mbpp_reg.jsonl").write_text(f"{number}\n")
         judge = {"compare": f"rule {number}"}
-        run = set_aside_results(begun, read_run(begun), judge=judge, datasets=run_of().datasets, stamp=STAMP)
+        run = set_aside_results(
+            begun, read_run(begun), judge=judge, datasets=run_of().datasets, behaviour=RULES, stamp=STAMP
+        )
         assert run.judge == judge and run.sandbox is None and not (begun / "results").exists()
     for number in range(2):
         assert (begun / f"results_before_rejudge_{number}" / "mbpp_reg.jsonl").read_text() == f"{number}\n"

@@ -155,6 +155,26 @@ def test_a_small_memory_limit_is_the_programs_and_not_the_judges(judge, megabyte
     assert judge("x = bytearray(200 << 20)", cases).error_type == "runtime_error"
 
 
+@pytest.mark.parametrize(
+    ("program", "silent"),
+    [
+        ("def solve():\n    print(input())", 3),
+        ("print()", 3),
+        ("w = input()\nif w == '1': print(w)", 2),
+        ("print(input())", 0),
+        ("1 +", None),  # no test ran
+    ],
+)
+def test_tests_on_which_a_program_prints_nothing_are_counted(judge, program, silent):
+    assert judge(program, stdin(*((f"{n}\n", f"{n}\n") for n in (1, 2, 3)))).tests_silent == silent
+
+
+def test_where_asserts_call_a_program_it_need_not_print(judge):
+    cases = {"type": "mbpp", "test_list": ["assert f(1) == 1"], "test_setup_code": "", "entry_point": "f"}
+    verdict = judge("def f(x):\n    return x", cases)
+    assert verdict.accepted and verdict.tests_silent is None
+
+
 @pytest.mark.parametrize("size", [-1, 0, 1])
 def test_outputs_about_the_size_at_which_they_are_sent_otherwise(judge, size):
     echo = "import sys\nsys.stdout.write(sys.stdin.read())\nsys.stderr.write('e' * 100)\nsys.exit(0)"

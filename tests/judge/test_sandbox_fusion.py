@@ -171,7 +171,16 @@ def test_verdicts_equal_the_local_judges(world, name):
     runner, _, fusion, local = world
     program, cases = PROGRAMS[name]
     theirs, ours = (runner.run(judge.judge(program, cases)) for judge in (fusion, local))
-    same = ("error_type", "accepted", "pass_ratio", "tests_total", "tests_run", "tests_passed", "test_verdicts")
+    same = (
+        "error_type",
+        "accepted",
+        "pass_ratio",
+        "tests_total",
+        "tests_run",
+        "tests_passed",
+        "test_verdicts",
+        "tests_silent",
+    )
     assert {k: getattr(theirs, k) for k in same} == {k: getattr(ours, k) for k in same}, (theirs.detail, ours.detail)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phase1.contract.records import Record, RecordLog
+from phase1.contract.state.evaluation_run import Behaviour
 from phase1.evaluate.metrics import write_metrics
 from phase1.evaluate.qa import write_qa_logs
 from phase1.files import sha256_text, write_json
@@ -71,11 +72,16 @@ class Fake:
 
 def write_evaluation(directory: Path, fake: Fake) -> dict[str, list[Record]]:
     """Write run.json, results/, metrics.json, summary.json and qa_logs/; returns the records."""
-    records = {}
-    for name, size in fake.sizes.items():
+    records = {name: [_record(fake, name, i, size) for i in range(size)] for name, size in fake.sizes.items()}
+    write_records(directory, fake, records)
+    return records
+
+
+def write_records(directory: Path, fake: Fake, records: dict[str, list[Record]]) -> None:
+    """The same of records that are given; of `fake` count step, seed, run and sizes."""
+    for name, rows in records.items():
         log = RecordLog(directory / "results" / f"{name}.jsonl")
-        records[name] = [_record(fake, name, i, size) for i in range(size)]
-        for r in records[name]:
+        for r in rows:
             log.append(r)
         log.close()
     write_metrics(directory, records)
@@ -98,12 +104,12 @@ def write_evaluation(directory: Path, fake: Fake) -> dict[str, list[Record]]:
         "datasets": {
             d: {"manifest_sha256": "b" * 64, "problems_sha256": "c" * 64, "problems": n} for d, n in fake.sizes.items()
         },
+        "behaviour": dict.fromkeys(Behaviour.model_fields, "d" * 64),
         "stamp": {"versions": {"vllm": "0.12.0", "torch": "2.9.0", "python": "3.11.9"}},
         "sessions": [{"started": "2026-01-01T00:00:00+00:00"}],
         "finished": "2026-01-01T01:00:00+00:00",
     }
     write_json(directory / "run.json", run | fake.run)
-    return records
 
 
 def _record(fake: Fake, dataset: str, i: int, size: int) -> Record:
@@ -156,14 +162,66 @@ def _record(fake: Fake, dataset: str, i: int, size: int) -> Record:
         accepted=kind == "success",
         pass_ratio=passed / tests,
         tests_total=tests,
-        tests_run=tests,
+        tests_run=0 if kind == "syntax_error" else tests,
         tests_passed=passed,
         judge_time=rng.lognormvariate(0, 1),
         detail=detail,
-        test_verdicts=[],
+        test_verdicts=_verdicts(kind, passed, tests),
         first_failed_case=failed,
         finished=1003.0 + i * pace,
+        tests_silent=0 if dataset.startswith("codecontests") and kind != "syntax_error" else None,
     )
+
+
+def write_silent_case(directory: Path) -> dict[str, Path]:
+    """The folders of a base model and of one that learned to print nothing, on 20 problems with 2,233 tests.
+
+    Counts are those of a real 0.5B model after 44 steps: 10 programs ran to their end before, of which one printed
+    nothing and 128 tests were passed; 18 do now, none of which prints anything, and one test is passed.
+    """
+    totals = [112] * 19 + [105]
+    before = [_answer_of(i, totals[i], printing=i > 0, passed=(14 if i < 9 else 16) if i > 0 else 0) for i in range(10)]
+    before += [_answer_of(i, totals[i], crashing=True) for i in range(10, 20)]
+    now = [_answer_of(i, totals[i], printing=False) for i in range(18)]
+    now += [_answer_of(18, totals[18], passed=1, crashing=True), _answer_of(19, totals[19], crashing=True)]
+    folders = {"base": directory / "phase0", "sft": directory / "eval_step_44"}
+    for step, (name, records) in enumerate((("base", before), ("sft", now))):
+        fake = Fake({}, {"codecontests_valid": 20}, seed=step, step=44 if step else None)
+        write_records(folders[name], fake, {"codecontests_valid": records})
+    return folders
+
+
+def _answer_of(i: int, tests: int, passed: int = 0, printing: bool = True, crashing: bool = False) -> Record:
+    """Of a program that passes its first tests; the others crash it, or it prints another answer, or none."""
+    kind = "runtime_error" if crashing else "wrong_answer"
+    code = "def solve():\n    print(1)" if not printing else "print(1)"
+    return Record(
+        dataset="codecontests_valid",
+        problem_id=f"codecontests_valid/{i}",
+        prompt="Print the answer.",
+        prompt_sha256=sha256_text("Print the answer."),
+        completion=f"<code>\n{code}\n</code>",
+        finish_reason="stop",
+        prompt_tokens=100,
+        gen_tokens=20,
+        gen_time=1.0,
+        started=1000.0 + i,
+        session=0,
+        code=code,
+        error_type=kind,
+        pass_ratio=passed / tests,
+        tests_total=tests,
+        tests_run=tests,
+        tests_passed=passed,
+        test_verdicts=["success"] * passed + [kind] * (tests - passed),
+        finished=1002.0 + i,
+        tests_silent=0 if printing else tests,
+    )
+
+
+def _verdicts(kind: str, passed: int, tests: int) -> list[str]:
+    """Of each test, in a problem that ended as `kind`."""
+    return [] if kind == "syntax_error" else ["success"] * passed + [kind] * (tests - passed)
 
 
 def write_original_phase0(directory: Path) -> Path:

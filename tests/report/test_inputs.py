@@ -130,12 +130,8 @@ def test_torn_or_missing_input_is_one_line_that_names_the_file_and_exit_2(sides,
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("pass_ratio", float("nan")),
         ("judge_time", float("inf")),
         ("gen_tokens", "12"),
-        ("pass_ratio", [1]),
-        ("accepted", "yes"),
-        ("error_type", None),
         ("prompt", None),
         ("completion", None),
         ("problem_id", 7),
@@ -150,6 +146,16 @@ def test_a_record_that_cannot_be_counted_is_one_line_that_names_it_and_its_field
     done = compare(base.parent, base / "metrics.json", better / "metrics.json")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert f"humaneval.jsonl: record of {'7' if field == 'problem_id' else 'humaneval/0'}: {field} is " in done.stderr
+
+
+def test_flags_that_were_flipped_by_hand_are_refused_with_file_line_and_problem(sides):
+    base, better = sides
+    path = better / "results" / "codecontests_valid.jsonl"
+    rows = [json.loads(line) | {"accepted": True} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = compare(base.parent, base / "metrics.json", better / "metrics.json")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "codecontests_valid.jsonl:1: codecontests_valid/0: accepted is True" in done.stderr
 
 
 def test_a_torn_last_record_is_left_out_and_shows_as_a_mismatch(sides):

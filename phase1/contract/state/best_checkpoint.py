@@ -16,6 +16,16 @@ class Rates(BaseModel):
 
     exec_success_rate: float | None = None
     accepted_at_1: float | None = None
+    silent_rate: float | None = None
+
+
+class WithoutSilent(BaseModel):
+    """What would be chosen if programs that print nothing did not count as executed; the rate is that without them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    best_step: int
+    exec_success_rate: float
 
 
 class RunnerUp(Rates):
@@ -34,11 +44,15 @@ class BestCheckpoint(StateFile):
 
     `interval`: 95%, of the best rate. `not_judged`: failures that are not the model's, counted against it in the rate.
     `not_comparable`: steps left out because they were measured otherwise. `kept`: the model is held in outputs/kept/.
+    `warning`: where the choice rests on programs that print nothing, in words; missing where it does not.
+    `without_silent`: None where an evaluation does not say which programs print nothing.
     """
 
+    warning: str | None = None
     best_step: int
     best_exec_success_rate: float | None = None
     best_accepted_at_1: float | None = None
+    without_silent: WithoutSilent | None = None
     model_path: str | None = None
     selection_metric: str | None = None
     all_checkpoints: dict[str, Rates] = {}

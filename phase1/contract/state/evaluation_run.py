@@ -32,20 +32,48 @@ class EvaluatedSet(BaseModel):
     problems: int = 0
 
 
+class Behaviour(BaseModel):
+    """By which rules answers became verdicts: a hash each, made by phase1.judge.behaviour.
+
+    Attributes:
+        answer_form: how a problem is asked and a solution is shown in training; None where old answers, of which it is
+            not known, were judged again.
+        extraction: which program is taken from an answer.
+        beside: what else is noted of an answer, and which other program is judged beside it.
+        comparison: which outputs are right.
+        programs: what is made of a program before it is run.
+        judge_code: the sources of the judge.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    answer_form: str | None = None
+    extraction: str
+    beside: str
+    comparison: str
+    programs: str
+    judge_code: str
+
+
 class Session(BaseModel):
-    """One start of phase1_eval.py on the folder; `finished` is missing where it was killed."""
+    """One start of phase1_eval.py on the folder; `finished` is missing where it was killed.
+
+    `vllm` is the version that generated, None where it generated nothing or with another backend.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     started: str
     finished: str | None = None
     stamp: Stamp = Stamp()
+    vllm: str | None = None
 
 
 class EvaluationRun(StateFile):
     """run.json. Readers trust a folder only when `complete` is true.
 
-    `model` to `datasets` make two evaluations comparable. `stamp`: of the last session. `sandbox`, `generation`: what
+    `model` to `behaviour` make two evaluations comparable; `behaviour` is None in a file of before it was recorded, and
+    then not known. `stamp`: of the last session. `sandbox`, `generation`: what
     the judge and the backend said of themselves. `recomputed`: the last start that only derived the metrics again.
     """
 
@@ -55,6 +83,7 @@ class EvaluationRun(StateFile):
     sampling: dict[str, JsonValue] = {}
     judge: dict[str, JsonValue] = {}
     datasets: dict[str, EvaluatedSet] = {}
+    behaviour: Behaviour | None = None
     sessions: list[Session] = []
     stamp: Stamp = Stamp()
     finished: str | None = None
