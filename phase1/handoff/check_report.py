@@ -7,7 +7,7 @@ from phase1.files import fingerprint
 from phase1.handoff.handoff import Handoff, verdict
 from phase1.handoff.run_folders import Comparison, comparison_at
 
-CONDEMNED = ("worse", "mixed", "maybe_worse", "not_comparable")  # words of phase1.report.verdict.WORDS
+CONDEMNED = ("worse", "mixed", "maybe_worse", "silent", "not_comparable")  # words of phase1.report.verdict.WORDS
 PRAISED = ("improved",)
 CURE = 'mend it, or say --accept "reason"'
 
