@@ -7,6 +7,7 @@ those files relies on: a file is either whole or absent, JSON is plain JSON, and
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import getpass
 import gzip
@@ -27,6 +28,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
+
+from phase1.redact import redacted
 
 # Packages whose versions can move a number; what is not installed is left out of the stamp.
 STAMPED_PACKAGES = (
@@ -113,9 +116,18 @@ def only_one(lock_path: str | Path, wait: float = 0.0) -> Iterator[bool]:
     """Hold the kernel's lock on `lock_path`, which ends with its holder; the file says who holds it.
 
     Yields False where another process still has it after `wait` seconds.
+
+    Raises:
+        BadInput: it is a link, behind which the file of somebody else would be emptied.
     """
     Path(lock_path).parent.mkdir(parents=True, exist_ok=True)
-    with open(lock_path, "a+") as f:
+    try:
+        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    except OSError as e:
+        if e.errno == errno.ELOOP:
+            raise BadInput(f"{lock_path}: is a link, and a lock must be a file; remove it") from None
+        raise
+    with open(fd, "a+") as f:
         deadline = time.monotonic() + wait
         while True:
             try:
@@ -240,14 +252,14 @@ def git_revision() -> str | None:
 
 
 def run_stamp(args: Mapping[str, object]) -> dict[str, Any]:
-    """How a result file was made: command, arguments, versions, git revision, host and time."""
+    """How a result file was made: command, arguments (without secrets), versions, git revision, host and time."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's uid without a passwd entry
         user = str(os.getuid())
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "arguments": finite(dict(args)),
+        "command": redacted([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "arguments": redacted(finite(dict(args))),
         "versions": versions(),
         "git_revision": git_revision(),
         "host": socket.gethostname(),

@@ -143,6 +143,14 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_a_lock_does_not_follow_a_link(tmp_path):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "lock").symlink_to("precious")
+    with pytest.raises(BadInput, match="lock: is a link"), only_one(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_a_lock_is_held_by_one_and_ends_with_its_holder(tmp_path):
     with only_one(tmp_path / "lock") as first, only_one(tmp_path / "lock") as second:
         assert first and not second

@@ -78,6 +78,8 @@ def open_run(output_dir: Path, wanted: Identity) -> EvaluationRun:
             )
         return EvaluationRun(status="running", **wanted.fields(), sessions=[])
     begun = read_run(output_dir)
+    if not _generated(output_dir):  # a start that failed before it did anything binds nobody
+        return EvaluationRun(status="running", **wanted.fields(), sessions=begun.sessions)
     if found := Identity.of(begun).first_difference(wanted):
         ways = "give another --output_dir or the first arguments"
         if found.field.startswith("behaviour.") and found.field != "behaviour.answer_form":
@@ -109,6 +111,10 @@ def need_known_rules(output_dir: Path, run: EvaluationRun) -> None:
             "not known: an earlier version wrote it; judge the stored answers by the rules of now with --rejudge, or "
             "give another --output_dir"
         )
+
+
+def _generated(output_dir: Path) -> bool:
+    return any(path.stat().st_size for name in ("completions", "results") for path in (output_dir / name).glob("*"))
 
 
 def _judged(output_dir: Path) -> bool:

@@ -29,6 +29,7 @@ from phase1.generate.vllm_servers import (
     wait_ready,
 )
 from phase1.machine import usable_gpus
+from phase1.redact import is_secret, redacted
 
 MOST_BATCH_INVARIANT = 255  # sequences that vLLM's batch-invariant kernels take at a time
 CORES_A_SERVER = 2  # an API process and an engine
@@ -61,6 +62,12 @@ def from_settings(settings: BackendSettings) -> VllmGenerator:
         more_args = tuple(shlex.split(settings.vllm_args))
     except ValueError as e:
         raise BadInput(f"--vllm_args {settings.vllm_args}: {e}") from None
+    for word in (*more_args, *settings.vllm_url):
+        if redacted(word) != word or is_secret(word.lstrip("-")):
+            raise BadInput(
+                f"--vllm_args or --vllm_url: {redacted(word)} holds a secret, which would stand in logs and in the "
+                "list of processes; leave it out and set VLLM_API_KEY"
+            )
     if settings.vllm_url:
         return VllmGenerator(client, urls=settings.vllm_url)
     python = _interpreter(settings)

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import base64
 import random
 import secrets
 import sys
+import urllib.parse
 from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -52,6 +54,7 @@ from phase1.judge.outcomes import (
     assert_runs,
     stdin_verdict,
 )
+from phase1.redact import redacted
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -119,13 +122,23 @@ class FusionSandbox:
     def __init__(self, urls: tuple[str, ...], workers: int, back_off: float = BACK_OFF):
         if not urls:
             raise BadInput("--judge sandbox_fusion needs --sandbox_url http://HOST:PORT (once a server)")
-        self.urls = [url if url.endswith("/run_code") else url.rstrip("/") + "/run_code" for url in urls]
+        self.urls = []
+        self.login: dict[str, dict[str, str]] = {}  # header by URL, which is told without user and password
+        for given in urls:
+            url = given if given.endswith("/run_code") else given.rstrip("/") + "/run_code"
+            user, at, host = url.rpartition("@")
+            if at:
+                scheme, _, login = user.partition("://")
+                url = f"{scheme}://{host}"
+                word = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+                self.login[url] = {"Authorization": f"Basic {word}"}
+            self.urls.append(url)
         self.back_off = back_off
         self.slots = asyncio.Semaphore(max(workers, 2 * len(urls)))
         self.in_flight = dict.fromkeys(self.urls, 0)
         self.down = dict.fromkeys(self.urls, 0.0)  # loop time until which a server is left alone
         self.lost = 0  # answers that said nothing of the program; each costs a further request
-        self.info = ServersInfo("sandbox_fusion", list(urls), healthy=0)
+        self.info = ServersInfo("sandbox_fusion", redacted(list(urls)), healthy=0)
         self.session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -266,7 +279,8 @@ class FusionSandbox:
     async def _post(self, url: str, body: dict[str, object], limit: float) -> _Result:
         """One request. Raises ValueError or aiohttp.ClientError where the server failed."""
         assert self.session is not None
-        async with self.session.post(url, json=body, timeout=aiohttp.ClientTimeout(total=limit + GRACE)) as response:
+        timeout = aiohttp.ClientTimeout(total=limit + GRACE)
+        async with self.session.post(url, json=body, headers=self.login.get(url), timeout=timeout) as response:
             if response.status != 200:
                 raise ValueError(f"HTTP {response.status}")
             return _read_answer(await response.json(content_type=None))

@@ -39,9 +39,22 @@ def identity_of(**changes) -> Identity:
 
 @pytest.fixture
 def begun(tmp_path):
-    """A folder with one session that was killed."""
+    """A folder with one session that was killed behind its first answer."""
     begin_session(tmp_path, run_of(), STAMP)
+    (tmp_path / "completions").mkdir()
+    (tmp_path / "completions/mbpp_reg.jsonl").write_text("{}\n")
     return tmp_path
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_start_that_failed_before_anything_was_generated_does_not_block_the_folder(tmp_path, empty):
+    begin_session(tmp_path, run_of(), STAMP)
+    if empty:
+        (tmp_path / "completions").mkdir()
+        (tmp_path / "completions/mbpp_reg.jsonl").touch()
+    other = {"temperature": 0.5, "backend": "transformers"}
+    run = open_run(tmp_path, identity_of(sampling=other))
+    assert run.sampling == other and len(run.sessions) == 1 and not run.complete
 
 
 @pytest.mark.parametrize(
@@ -62,10 +75,10 @@ def test_another_identity_is_refused_by_its_first_field(begun, changes, field):
         open_run(begun, identity_of(**changes))
 
 
-def test_a_mode_that_is_left_out_later_is_refused(tmp_path):
-    begin_session(tmp_path, run_of(sampling={**SETTINGS["sampling"], "batch_invariant": True}), STAMP)
+def test_a_mode_that_is_left_out_later_is_refused(begun):
+    begin_session(begun, run_of(sampling={**SETTINGS["sampling"], "batch_invariant": True}), STAMP)
     with pytest.raises(BadInput, match="sampling.batch_invariant = True, now it is None"):
-        open_run(tmp_path, identity_of())
+        open_run(begun, identity_of())
 
 
 def test_a_moved_model_and_a_further_data_set_are_the_same_evaluation(begun):

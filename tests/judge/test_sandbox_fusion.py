@@ -5,6 +5,7 @@ The fake server runs what it is sent in the local judge's sandbox, so untrusted 
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import time
@@ -30,11 +31,12 @@ class FakeServer:
     """POST /run_code as the real one answers it; `faults` are played first, one a request."""
 
     def __init__(self, sandbox):
-        self.sandbox, self.faults, self.requests = sandbox, [], []
+        self.sandbox, self.faults, self.requests, self.logins = sandbox, [], [], []
 
     async def run_code(self, request):
         body = await request.json()
         self.requests.append(body)
+        self.logins.append(request.headers.get("Authorization"))
         fault = self.faults.pop(0) if self.faults else None
         if fault == "500":
             return web.Response(status=500, text="Internal Server Error")
@@ -270,3 +272,15 @@ def test_probe_of_servers_says_how_many_answer(world, capsys):
     config = JudgeConfig(judge="sandbox_fusion", sandbox_urls=("http://127.0.0.1:9", fusion.backend.urls[0]))
     assert runner.run(print_probes(config)) == 0
     assert "1 of 2 servers" in capsys.readouterr().out
+
+
+def test_the_password_in_a_url_is_sent_and_not_told(world):
+    runner, server, fusion, _ = world
+    url = fusion.backend.urls[0].removesuffix("/run_code").replace("http://", "http://me:pass%40word@")
+
+    async def start():
+        async with open_judge(JudgeConfig(judge="sandbox_fusion", sandbox_urls=(url,))) as judge:
+            return judge.info, judge.backend.urls
+
+    told = runner.run(start())
+    assert "pass" not in str(told) and base64.b64decode(server.logins[-1].removeprefix("Basic ")) == b"me:pass@word"
