@@ -72,6 +72,13 @@ def tree(tmp_path) -> Tree:
     return Tree(tmp_path)
 
 
+def begun_with_an_answer(folder: Path, run: EvaluationRun) -> None:
+    """An evaluation that was killed behind its first answer."""
+    begin_session(folder, run, Stamp())
+    (folder / "completions").mkdir()
+    (folder / "completions" / f"{SET}.jsonl").write_text("{}\n")
+
+
 def named_by_the_report(folder: Path, was: dict, is_now: dict) -> list[str]:
     """The mismatches that the report finds between two evaluations whose run.json differ as given."""
     sides = []
@@ -126,7 +133,7 @@ def test_a_change_of_the_tree_is_named_by_the_report_and_by_a_resume(tree, befor
         assert now.datasets[SET].problems_sha256 == before.datasets[SET].problems_sha256
     else:
         assert any(named in text for text in named_by_the_report(tmp_path, fields(before), fields(now)))
-    begin_session(tmp_path / "begun", before, Stamp())
+    begun_with_an_answer(tmp_path / "begun", before)
     with pytest.raises(BadInput) as refused:
         open_run(tmp_path / "begun", Identity.of(now))
     assert named in str(refused.value)
@@ -140,7 +147,7 @@ def test_a_comment_outside_the_judge_changes_nothing(tree, before, tmp_path):
 def test_another_sampling_is_named_by_the_report_and_by_a_resume(before, tmp_path):
     now = before.model_copy(update={"sampling": {**SAMPLING, "temperature": 0.5}})
     assert "sampling.temperature" in named_by_the_report(tmp_path, fields(before), fields(now))[0]
-    begin_session(tmp_path / "begun", before, Stamp())
+    begun_with_an_answer(tmp_path / "begun", before)
     with pytest.raises(BadInput, match="sampling.temperature"):
         open_run(tmp_path / "begun", Identity.of(now))
 
