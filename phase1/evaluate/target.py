@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from phase1.contract.state import train_run
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput
+from phase1.model.matches_config import check_model
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,25 @@ def _model_dir(path: Path) -> Path:
             f"{path}: no config.json there; a checkpoint without huggingface/ is converted by convert_fsdp_to_hf.py"
         )
     return path
+
+
+def check_weights(model: Path, *, served: bool) -> None:
+    """Refuse weights that are not those of the model's own config.json, before anything loads them.
+
+    What could not be compared, or looks odd, is a warning on stderr.
+
+    Args:
+        model: the model directory.
+        served: running servers hold the weights (--vllm_url), so that they need not lie here too.
+
+    Raises:
+        BadInput: names the tensor or the file, and what to do.
+    """
+    if served and not any(p.suffix in (".safetensors", ".bin") for p in model.iterdir()):
+        print(f"warning: {model}: no weights here; those of the running server are not checked", file=sys.stderr)
+        return
+    for doubt in check_model(model).doubts:
+        print(f"warning: {model}: {doubt}", file=sys.stderr)
 
 
 def training_model(checkpoint_dir: Path | None) -> Path | None:

@@ -10,7 +10,7 @@ from phase1.contract.prompts import PROMPTS_SHA256, answer
 from phase1.contract.state.handoff import CheckResult
 from phase1.handoff.ask_model import PROMPTS
 from phase1.handoff.handoff import MAX_MODEL_LEN, Handoff, failed, verdict
-from phase1.model.matches_config import EMBEDDING, HEAD
+from phase1.model.shapes import EMBEDDING, HEAD
 from phase1.model.small_files import read_object, rope_theta
 from phase1.model.tokenizer import Tokenizer, chat_text
 

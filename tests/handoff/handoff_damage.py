@@ -175,18 +175,18 @@ DAMAGE = {
     ),
     "mixed dtypes": (tensors(lambda s: s.update({NORM: s[NORM].float()})), check_weights.check_dtype, "several dtypes"),
     "contradicting dtypes": (config(torch_dtype="float32", dtype="bfloat16"), check_weights.check_dtype, "says both"),
-    "a tensor is missing": (tensors(lambda s: s.pop(UP)), check_weights.check_parameters, f"{UP} is missing"),
+    "a tensor is missing": (tensors(lambda s: s.pop(UP)), check_weights.check_parameters, f"lacks {UP}, which"),
     "a foreign tensor": (
         tensors(lambda s: s.update({"value_head.weight": torch.ones(2)})),
         check_weights.check_parameters,
-        "not of this architecture",
+        "holds value_head.weight, which the model of",
     ),
     "another shape": (
         tensors(lambda s: s.update({UP: s[UP][:-1].clone()})),
         check_weights.check_parameters,
-        "the config says",
+        "config.json says",
     ),
-    "an untied second head": (second_head, check_weights.check_parameters, "readers drop what was trained"),
+    "an untied second head": (second_head, check_weights.check_parameters, "were trained apart"),
     "unknown architecture": (
         config(model_type="nonesuch"),
         check_weights.check_parameters,

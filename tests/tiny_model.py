@@ -1,0 +1,43 @@
+"""The smallest model whose weights fit its configuration: a Qwen2 of one layer and 8 tokens, zeros throughout."""
+
+import json
+import math
+import os
+import struct
+from pathlib import Path
+
+from phase1.model.shapes import expected_tensors
+
+CONFIG: dict[str, object] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": 8,
+    "hidden_size": 4,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "rope_theta": 1e6,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+}
+
+
+def write_tiny_model(folder: Path, **changes: object) -> None:
+    """config.json, with these changes, and model.safetensors in `folder`, which exists; needs no torch."""
+    path, config = folder / "config.json", CONFIG | changes
+    path.write_text(json.dumps(config))
+    write_float32(folder / "model.safetensors", expected_tensors(config, path).needed)
+
+
+def write_float32(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A safetensors file of float32 zeros with these shapes by name."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(path, 8 + len(text) + end)  # sparse: a 7B takes no room either
