@@ -26,9 +26,13 @@ CONFIG: dict[str, object] = {
 
 def write_tiny_model(folder: Path, **changes: object) -> None:
     """config.json, with these changes, and model.safetensors in `folder`, which exists; needs no torch."""
-    path, config = folder / "config.json", CONFIG | changes
-    path.write_text(json.dumps(config))
-    write_float32(folder / "model.safetensors", expected_tensors(config, path).needed)
+    (folder / "config.json").write_text(json.dumps(CONFIG | changes))
+    write_float32(folder / "model.safetensors", tiny_shapes(**changes))
+
+
+def tiny_shapes(**changes: object) -> dict[str, tuple[int, ...]]:
+    """The shapes of that model's tensors by name."""
+    return expected_tensors(CONFIG | changes, Path("config.json")).needed
 
 
 def write_float32(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
