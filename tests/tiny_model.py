@@ -1,8 +1,7 @@
-"""The smallest model whose weights fit its configuration: a Qwen2 of one layer and 8 tokens, zeros throughout."""
+"""The smallest model whose weights fit its configuration: a Qwen2 of one layer and 8 tokens."""
 
 import json
 import math
-import os
 import struct
 from pathlib import Path
 
@@ -36,12 +35,17 @@ def tiny_shapes(**changes: object) -> dict[str, tuple[int, ...]]:
 
 
 def write_float32(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A safetensors file of float32 zeros with these shapes by name."""
-    header, end = {}, 0
+    """A safetensors file of float32 tensors with these shapes by name: a 1, then zeros."""
+    header: dict[str, dict] = {}
+    end = 0
     for name, shape in shapes.items():
         size = 4 * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text)
-    os.truncate(path, 8 + len(text) + end)  # sparse: a 7B takes no room either
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        f.truncate(8 + len(text) + end)  # sparse: a 7B takes no room either
+        for entry in header.values():
+            f.seek(8 + len(text) + entry["data_offsets"][0])
+            f.write(struct.pack("<f", 1.0))

@@ -6,15 +6,14 @@ import math
 import re
 from typing import NamedTuple
 
-import torch
-
 from phase1.contract.state.handoff import CheckResult
 from phase1.files import BadInput, read_json, sha256_file
 from phase1.handoff.handoff import Handoff, failed, not_run, verdict
-from phase1.model.matches_config import check_model, dtype_findings
+from phase1.model.matches_config import check_model, dtype_findings, not_finite_text, zero_text
 from phase1.model.shapes import HEAD
 from phase1.model.tensors import Source, read_safetensors, side_by_side
 from phase1.model.tokenizer import TOKENIZER_FILES
+from phase1.model.values import find_bad_values
 from phase1.model.weight_files import stored_tensors, weight_files
 
 OWN_NORM = 1.0  # relative change of a layer beyond which it is hardly a fine-tune; training from random weights may
@@ -66,7 +65,7 @@ def check_dtype(h: Handoff) -> CheckResult:
 
 def check_parameters(h: Handoff) -> CheckResult:
     """Names and shapes are those of the architecture that config.json describes; the parameter count."""
-    fit = check_model(h.model)
+    fit = check_model(h.model, read_values=False)
     warnings = [f"not compared: {fit.not_compared}"] if fit.not_compared else []
     if fit.has_tied_copy:
         warnings.append(f"a second copy of the tied embedding as {HEAD}; convert_fsdp_to_hf.py --slim drops it")
@@ -76,22 +75,10 @@ def check_parameters(h: Handoff) -> CheckResult:
 
 def check_values(h: Handoff) -> CheckResult:
     """No NaN, no infinity, no tensor of zeros alone (biases may be zero: fresh models start so)."""
-    bad, zero = [], []
-    for name, source in h.weights.items():
-        any_nonzero = False
-        for chunk in source.chunks():
-            if not torch.isfinite(chunk).all():
-                bad.append(name)
-                break
-            any_nonzero = any_nonzero or bool((chunk != 0).any())
-        else:
-            if not any_nonzero and not name.endswith(".bias"):
-                zero.append(name)
-    failures = []
-    if bad:
-        failures.append(f"NaN or infinity in {len(bad)} tensors, first {bad[0]}")
-    if zero:
-        failures.append(f"{len(zero)} tensors hold only zeros, first {zero[0]}")
+    values = find_bad_values(stored_tensors(h.model).values())
+    failures = [not_finite_text(values)] if values.not_finite else []
+    if values.zero:
+        failures.append(zero_text(values.zero))
     return verdict("values", failures, [], f"all {len(h.weights)} tensors finite, none all zero")
 
 

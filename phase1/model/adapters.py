@@ -8,7 +8,13 @@ from pathlib import Path
 
 from phase1.files import BadInput
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+# PEFT's, and the folder in which verl's merger puts them beside the base model that it calls merged.
+ADAPTER_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "lora_adapter/adapter_config.json",
+)
 # PEFT's names: the two factors of each adapter, the wrapped layer, and what it puts before every name.
 _NAME = re.compile(r"(?:^|\.)(?:lora_[A-Za-z_]+|base_layer)(?:\.|$)|^base_model\.model\.")
 MERGE = (
@@ -31,11 +37,13 @@ def refuse_adapter_names(names: Iterable[str], where: str) -> None:
 
 
 def refuse_adapter_files(model: Path) -> None:
-    """Refuse a model directory that holds PEFT's files: transformers would put the adapter onto whatever lies there.
+    """Refuse a model directory with an adapter in it.
+
+    Beside weights transformers would put it onto them; in verl's lora_adapter/ nobody does, and they are the base model's.
 
     Raises:
         BadInput: names the file, and how to merge the adapter.
     """
     for name in ADAPTER_FILES:
         if (model / name).exists():
-            raise BadInput(f"{model / name}: a LoRA adapter, not a whole model; {MERGE}")
+            raise BadInput(f"{model / name}: a LoRA adapter that is not merged into the weights; {MERGE}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from phase1.files import BadInput
 from phase1.model.matches_config import check_model
+from phase1.model.small_files import refuse_torn_json
 from phase1.model.tokenizer import TOKENIZER_FILES
 from phase1.model.weight_files import stored_tensors, weight_files
 
@@ -29,7 +30,8 @@ def model_problem(model: Path) -> str:
     except (BadInput, OSError) as e:
         return f"{model.name}/ has no whole safetensors ({e})"
     try:
-        check_model(model, compare_head=False)
+        check_model(model, compare_head=False, read_values=False)
+        refuse_torn_json(model)
     except BadInput as e:
         return f"{model.name}/ cannot be loaded as it was trained ({e})"
     return ""

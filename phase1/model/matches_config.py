@@ -18,6 +18,7 @@ from phase1.files import BadInput
 from phase1.model.adapters import refuse_adapter_files, refuse_adapter_names
 from phase1.model.shapes import EMBEDDING, HEAD, Expected, expected_tensors
 from phase1.model.small_files import read_object
+from phase1.model.values import BadValues, find_bad_values
 from phase1.model.weight_files import Stored, same_bytes, stored_tensors
 
 if TYPE_CHECKING:  # torch takes a second, and the preflight does without
@@ -167,31 +168,34 @@ class Fit:
         parameters: elements of all tensors; a tied model's second copy of its embedding is not counted.
         has_tied_copy: whether there is such a copy.
         not_compared: why names and shapes could not be compared; empty where they were.
+        zero: names of tensors that hold zeros alone; empty where values were not read.
         dtypes: what the dtypes on disk say beside config.json.
     """
 
     parameters: int
     has_tied_copy: bool
     not_compared: str
+    zero: list[str]
     dtypes: DtypeFindings
 
     @property
     def doubts(self) -> list[str]:
         """What a user should look at before these weights are evaluated or trained."""
-        skipped = (
-            [f"names and shapes of the weights are not compared: {self.not_compared}"] if self.not_compared else []
-        )
-        return skipped + self.dtypes.failures
+        found = list(self.dtypes.failures)
+        if self.not_compared:
+            found.append(f"names and shapes of the weights are not compared: {self.not_compared}")
+        if self.zero:
+            found.append(zero_text(self.zero))
+        return found
 
 
-def check_model(model: Path, *, compare_head: bool = True) -> Fit:
+def check_model(model: Path, *, compare_head: bool = True, read_values: bool = True) -> Fit:
     """Check that the weight files of a model directory hold the very tensors that its config.json describes.
-
-    Only headers are read, but for a tied model's second copy of its embedding.
 
     Args:
         model: a Hugging Face directory; files of the Hub's cache are links, and are followed.
-        compare_head: compare that copy with the embedding, byte by byte.
+        compare_head: compare a tied model's second copy of its embedding with it, byte by byte.
+        read_values: look for NaN and zeros, 5 GB a second from memory. Without both only headers are read.
 
     Raises:
         BadInput: names the tensor or the file, and what to do.
@@ -210,13 +214,27 @@ def check_model(model: Path, *, compare_head: bool = True) -> Fit:
     copied = has_tied_copy(stored, config)
     if copied and compare_head and not same_bytes(stored[HEAD], stored[EMBEDDING]):
         raise BadInput(_trained_apart(path, "their bytes differ"))
+    values = find_bad_values(stored.values()) if read_values else BadValues()
+    if values.not_finite:
+        raise BadInput(f"{model}: {not_finite_text(values)}; take an earlier step, or copy or convert the model again")
     floating = [FLOATING[t.dtype] for t in stored.values() if t.dtype in FLOATING]
     return Fit(
         parameters=sum(math.prod(t.shape) for t in tensors if not (copied and t.name == HEAD)),
         has_tied_copy=copied,
         not_compared=want.unknown,
+        zero=values.zero,
         dtypes=dtype_findings(floating, sum(t.stop - t.start for t in stored.values()), config),
     )
+
+
+def not_finite_text(values: BadValues) -> str:
+    """How many tensors hold NaN or infinity, and which is the first."""
+    return f"NaN or infinity in {len(values.not_finite)} tensors, first {values.not_finite[0]}"
+
+
+def zero_text(names: Sequence[str]) -> str:
+    """How many tensors hold zeros alone, and which is the first."""
+    return f"{len(names)} tensors hold only zeros, first {names[0]}"
 
 
 def _check_weights_are_floating(stored: Mapping[str, Stored]) -> None:

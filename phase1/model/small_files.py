@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -13,6 +14,7 @@ from phase1.model.hub import local_model
 from phase1.model.tokenizer import TOKENIZER_FILES
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf")
+MOST_SMALL = 1 << 20  # bytes; a larger JSON file is a vocabulary, which the tokenizer's loading shows
 GIVE_BASE = "give --base_model, the model that training started from"
 
 
@@ -62,6 +64,17 @@ def read_object(path: Path) -> dict[str, JsonValue]:
     return cast(dict[str, JsonValue], value)
 
 
+def refuse_torn_json(model: Path) -> None:
+    """Refuse a model directory of whose small JSON files one is torn: readers may pass over it without a word.
+
+    Raises:
+        BadInput: names file and line.
+    """
+    for path in sorted(model.glob("*.json")):
+        if path.stat().st_size <= MOST_SMALL:
+            read_json(path)
+
+
 def export_config(path: Path, dtype: str) -> dict[str, JsonValue]:
     """config.json with the dtype that is written, under both names, and the rope settings in both forms.
 
@@ -100,14 +113,14 @@ class RopeTheta(NamedTuple):
     nested: float | None
 
 
-def rope_theta(config: dict[str, JsonValue]) -> RopeTheta:
+def rope_theta(config: Mapping[str, JsonValue]) -> RopeTheta:
     """Both forms of the base of the rotary embedding; None where the config lacks one."""
     found = (config.get("rope_theta"), _object(config, "rope_parameters").get("rope_theta"))
     flat, nested = (value if isinstance(value, int | float) else None for value in found)
     return RopeTheta(flat, nested)
 
 
-def _object(config: dict[str, JsonValue], key: str) -> dict[str, JsonValue]:
+def _object(config: Mapping[str, JsonValue], key: str) -> dict[str, JsonValue]:
     """The object under `key`; empty where there is none."""
     value = config.get(key)
     return value if isinstance(value, dict) else {}

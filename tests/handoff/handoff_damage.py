@@ -187,6 +187,21 @@ DAMAGE = {
         "config.json says",
     ),
     "an untied second head": (second_head, check_weights.check_parameters, "were trained apart"),
+    "saved while compiled": (
+        lambda m, b: edit_weights(m, lambda s: [s.update({f"_orig_mod.{n}": s.pop(n)}) for n in list(s)]),
+        check_weights.check_parameters,
+        "a wrapper's prefix '_orig_mod.'",
+    ),
+    "LoRA adapters within": (
+        tensors(lambda s: s.update({UP.replace(".weight", ".base_layer.weight"): s.pop(UP)})),
+        check_weights.check_parameters,
+        "merge it with PEFT",
+    ),
+    "a LoRA adapter beside": (
+        lambda m, b: write(m / "adapter_config.json", {"r": 8}),
+        check_weights.check_parameters,
+        "merge it with PEFT",
+    ),
     "unknown architecture": (
         config(model_type="nonesuch"),
         check_weights.check_parameters,

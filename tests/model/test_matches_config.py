@@ -102,7 +102,7 @@ SOUND: dict[str, Callable[[Path], object]] = {
     "an untied head": both(edited(lambda s: s.update({HEAD: s[EMBEDDING] * 2})), config(tie_word_embeddings=False)),
     "two files": lambda m: in_parts(m, lambda homes: None),
     "a pickle": pickled(lambda s: None),
-    "float16": both(edited(lambda s: s.update({n: t.half() for n, t in s.items()})), config(torch_dtype="float16")),
+    "float16": both(edited(lambda s: s.update({n: t.half() for n, t in s.items()})), config(dtype="float16")),
     "a buffer that readers ignore": edited(lambda s: s.update({INV_FREQ: torch.ones(4)})),
     "another family": llama(tied=True),
     "another family's body alone": both(llama(tied=True), renamed(lambda n: n.removeprefix("model."))),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from phase1.files import BadInput, read_json
 from phase1.model.adapters import refuse_adapter_files
+from phase1.model.matches_base import config_failures, reads_old_form_alone, rope_lost
 from phase1.model.matches_config import check_model
+from phase1.model.small_files import refuse_torn_json
 from phase1.model.tokenizer import TOKENIZER_FILES, load_fast_tokenizer
 from phase1.train.job import Job, how_to_set
 from phase1.train.preflight.outcome import Outcome, passes, warns
@@ -25,6 +27,12 @@ def model(job: Job) -> Outcome:
         raise BadInput(f"{name}: no such model folder; {how_to_set('model.partial_pretrain')}")
     config = read_json(folder / "config.json")
     refuse_adapter_files(folder)
+    refuse_torn_json(folder)
+    if not (folder / "tokenizer_config.json").is_file():
+        raise BadInput(f"{folder}: no tokenizer_config.json; copy the base model's tokenizer files there")
+    lost = rope_lost(config) if reads_old_form_alone() else ""
+    if failures := config_failures(config, {}) + ([lost] if lost else []):
+        raise BadInput(f"{folder / 'config.json'}: {failures[0]}")
     refuse_bad_tokenizer(folder)
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         if Path(name).is_dir():
