@@ -39,7 +39,8 @@ def refuse_adapter_names(names: Iterable[str], where: str) -> None:
 def refuse_adapter_files(model: Path) -> None:
     """Refuse a model directory with an adapter in it.
 
-    Beside weights transformers would put it onto them; in verl's lora_adapter/ nobody does, and they are the base model's.
+    Beside weights transformers would put it onto them. From verl's lora_adapter/ nobody does: those weights are the
+    base model's.
 
     Raises:
         BadInput: names the file, and how to merge the adapter.

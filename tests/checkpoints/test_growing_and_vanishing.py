@@ -24,7 +24,7 @@ from phase1.checkpoints.keep import keep, kept_model, remove
 from phase1.files import BadInput, fingerprint
 from tests.checkpoints.made import make_checkpoint
 
-PIECE = 100  # bytes that are written at once
+PIECE = 500  # bytes that are written at once
 NOT_NEEDED = ("chat_template.jinja", "generation_config.json", "merges.txt")  # a model loads without them
 
 
@@ -33,7 +33,7 @@ def model(tmp_path) -> Path:
     """A whole model of small files, some of several pieces."""
     path = make_checkpoint(tmp_path / "whole", 1)
     for name in NOT_NEEDED:
-        (path / name).write_text(f"{name} " * 20)
+        (path / name).write_text(f"{name} " * 60)
     return path
 
 

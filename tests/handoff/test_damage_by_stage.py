@@ -1,5 +1,6 @@
 """Which stage sees which kind of damage, before it loads a weight: the table of docs/05, kind by kind."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,7 @@ EVERYWHERE = Stages("refused", "refused", "refused")
 ON_READING = Stages("refused", "-", "refused")  # the first look of the night reads headers alone
 DOUBTED = Stages("warned", "-", "warned")
 AGAINST_BASE = Stages("-", "-", "refused")  # a base model has none to be compared with
+RENDERED = Stages("-", "-", "refused")  # templates are rendered by transformers, which the preflight does without
 # Every other kind of DAMAGE is refused everywhere.
 LESS: dict[str, Stages] = {
     "fp16 under a bf16 label": DOUBTED,
@@ -54,9 +56,9 @@ LESS: dict[str, Stages] = {
     "tokens swapped": AGAINST_BASE,
     "characters lost": AGAINST_BASE,
     "template differs": AGAINST_BASE,
-    "evaluation asks otherwise than training": AGAINST_BASE,
     "answers never end": AGAINST_BASE,
-    "template does not parse": AGAINST_BASE,
+    "evaluation asks otherwise than training": RENDERED,
+    "template does not parse": RENDERED,
     "eos is another token": Stages("-", "-", "warned"),
     "never trained": Stages("-", "-", "-"),  # a sound model, whose numbers are its own: the hand-off asks for training
 }
@@ -77,8 +79,6 @@ class Place:
 
 @pytest.fixture
 def place(run, base, tmp_path) -> Place:
-    import shutil
-
     step = tmp_path / "ck" / "global_step_5"
     step.mkdir(parents=True)
     model = shutil.copytree(run.parent / "checkpoints/global_step_5/huggingface", step / "huggingface")

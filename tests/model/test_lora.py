@@ -1,6 +1,7 @@
 """LoRA: what verl's merger leaves is the base model and an adapter; docs/05's commands make one model of them."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,8 +78,6 @@ def test_with_the_alpha_that_verl_writes_the_adapter_would_be_nothing(lora, tmp_
 
 
 def test_what_a_lora_run_leaves_is_refused_whichever_form_it_has(lora, base_model, tmp_path):
-    import shutil
-
     for form in ("verl's huggingface/", "the adapter alone", "verl's merged model"):
         model = Path(shutil.copytree(base_model, tmp_path / form.replace("/", "")))
         if form == "verl's huggingface/":
