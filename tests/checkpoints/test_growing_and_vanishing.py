@@ -7,6 +7,7 @@ on: while a checkpoint grows or vanishes, at least one step falls into each wait
 """
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -33,7 +34,7 @@ def model(tmp_path) -> Path:
     """A whole model of small files, some of several pieces."""
     path = make_checkpoint(tmp_path / "whole", 1)
     for name in NOT_NEEDED:
-        (path / name).write_text(f"{name} " * 60)
+        (path / name).write_text(json.dumps({"file": f"{name} " * 60}))
     return path
 
 
