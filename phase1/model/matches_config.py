@@ -195,7 +195,7 @@ def check_model(model: Path, *, compare_head: bool = True, read_values: bool = T
     Args:
         model: a Hugging Face directory; files of the Hub's cache are links, and are followed.
         compare_head: compare a tied model's second copy of its embedding with it, byte by byte.
-        read_values: look for NaN and zeros, 5 GB a second from memory. Without both only headers are read.
+        read_values: look for NaN and zeros, which reads all weights once. Without both only headers are read.
 
     Raises:
         BadInput: names the tensor or the file, and what to do.

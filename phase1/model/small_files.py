@@ -14,7 +14,6 @@ from phase1.model.hub import local_model
 from phase1.model.tokenizer import TOKENIZER_FILES
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf")
-MOST_SMALL = 1 << 20  # bytes; a larger JSON file is a vocabulary, which the tokenizer's loading shows
 GIVE_BASE = "give --base_model, the model that training started from"
 
 
@@ -65,13 +64,15 @@ def read_object(path: Path) -> dict[str, JsonValue]:
 
 
 def refuse_torn_json(model: Path) -> None:
-    """Refuse a model directory of whose small JSON files one is torn: readers may pass over it without a word.
+    """Refuse a model directory of whose JSON files one is torn: readers may pass over it without a word.
+
+    Vocabularies are left to the tokenizer's loading, which says more.
 
     Raises:
         BadInput: names file and line.
     """
     for path in sorted(model.glob("*.json")):
-        if path.stat().st_size <= MOST_SMALL:
+        if path.name not in TOKENIZER_FILES:
             read_json(path)
 
 
