@@ -53,7 +53,7 @@ def find_bad_values(tensors: Iterable[Stored]) -> BadValues:
         for t, largest in zip(floating, threads.map(_largest_magnitude, floating), strict=True):
             if largest >= _BITS[t.dtype].exponent:
                 found.not_finite.append(t.name)
-            if largest == 0 and not t.name.endswith(".bias"):
+            if largest == 0 and not t.name.endswith("bias"):
                 found.zero.append(t.name)
     return found
 

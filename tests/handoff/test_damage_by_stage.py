@@ -50,6 +50,7 @@ LESS: dict[str, Stages] = {
     "infinity": ON_READING,
     "rope forms disagree": ON_READING,
     "no template": ON_READING,
+    "tokenizer torn": ON_READING,
     "rope_theta lost": Stages("refused", "-", "warned"),  # refused with the transformers backend, if that is version 4
     "rope_theta changed": AGAINST_BASE,
     "other norm epsilon": AGAINST_BASE,

@@ -1,6 +1,7 @@
 """phase1/model/matches_config.py: weights that are not those of the model's own config.json are refused by name."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,34 @@ def test_weights_that_are_not_the_configs_are_refused_by_name(model, kind):
     with pytest.raises(BadInput) as refused:
         check_model(model)
     assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+SIZES = {"vocab_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+GPT = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}
+FAMILIES = {
+    "gemma": SIZES | {"hidden_size": 32, "intermediate_size": 48},  # tied, and its config.json does not say so
+    "gpt2": GPT,
+    "gpt_bigcode": GPT,
+    "phi3": SIZES | {"hidden_size": 32, "intermediate_size": 48, "pad_token_id": 0},
+    "qwen2_moe": SIZES | {"hidden_size": 32, "intermediate_size": 48, "num_experts": 4, "moe_intermediate_size": 16},
+    "qwen3": SIZES | {"hidden_size": 32, "intermediate_size": 48},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_transformers_saves_of_another_family_passes_and_is_refused_without_its_last_tensor(tmp_path, family):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **FAMILIES[family]))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path)
+    assert check_model(tmp_path).doubts == []
+    last = sorted(load_file(tmp_path / "model.safetensors"))[-1]
+    edited(lambda s: s.pop(last))(tmp_path)
+    with pytest.raises(BadInput, match=re.escape(f"lacks {last}")):
+        check_model(tmp_path)
 
 
 def test_what_transformers_starts_at_random_is_what_is_refused(model):
