@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from phase1.files import BadInput, run_script, run_stamp
-from phase1.model.shapes import model_shapes
+from phase1.model.shapes import expected_tensors
 from phase1.model.small_files import export_config, small_files
 
 SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -82,14 +82,14 @@ def main() -> int:
     beside = small_files(origin, args.base_model)
     config_path = beside["config.json"]
     config = export_config(config_path, args.dtype)
-    shapes = InBackground(lambda: model_shapes(config, config_path))
+    expected = InBackground(lambda: expected_tensors(config, config_path))
     if shards:
         check_steps(shards)
-        sources = read_shards(shards, shapes.result)
+        sources = read_shards(shards, lambda: expected.result().needed)
     kept = tensors_to_write(sources, config)
     checks = [
         InBackground(lambda: check_tied(sources, config, config_path)),
-        InBackground(lambda: check_shapes(kept, shapes.result(), config_path)),
+        InBackground(lambda: check_shapes(kept, expected.result(), config_path)),
     ]
     dtype = getattr(torch, args.dtype)
     size = stored_bytes(kept, dtype)

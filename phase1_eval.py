@@ -25,7 +25,7 @@ from phase1.evaluate.loop import work_off
 from phase1.evaluate.metrics import write_metrics
 from phase1.evaluate.qa import write_qa_logs
 from phase1.evaluate.table import show
-from phase1.evaluate.target import Target, TargetChoice, find_target, guard_test_sets, training_model
+from phase1.evaluate.target import Target, TargetChoice, check_loadable, find_target, guard_test_sets, training_model
 from phase1.evaluate.wandb_log import WandbRun, log_evaluation
 from phase1.files import BadInput, fingerprint, run_script, run_stamp
 from phase1.generate.backends import BACKENDS, choose_generator
@@ -157,7 +157,8 @@ def main() -> int:
     guard_test_sets(target, args.datasets, allowed=args.final, best_checkpoint=args.best_checkpoint)
     problems = {d: load_problems(args.manifest_dir, d, args.limit) for d in args.datasets}
     sampling, judge = sampling_from(args), config_from(args)
-    generator = generator_from(args, target)
+    generator, base = generator_from(args, target), training_model(args.checkpoint_dir)
+    check_loadable(target.model_path, base, backend=generator.name, served=bool(args.vllm_url))
     wanted = Identity(
         model=EvaluatedModel(path=str(target.model_path), step=target.step, fingerprint=fingerprint(target.model_path)),
         prompts_sha256=PROMPTS_SHA256,
@@ -170,7 +171,7 @@ def main() -> int:
         datasets=evaluated_sets(args.manifest_dir, problems),
         behaviour=behaviour(judge),
     )
-    answering = Answering(target.model_path, sampling, generator, training_model(args.checkpoint_dir))
+    answering = Answering(target.model_path, sampling, generator, base)
     with folder.locked(target.output_dir, args.lock_wait):
         run = folder.open_run(target.output_dir, wanted)
         answers = sampling.n_samples * sum(len(asked) for asked in problems.values())

@@ -57,7 +57,7 @@ def engine_verl(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def env(tmp_path, patched_verl) -> dict[str, str]:
-    """Variables for run_sft.sh of a run that passes every check: 64 rows, a model folder with a tensor, no GPU."""
+    """Variables for run_sft.sh of a run that passes every check: 64 rows, a folder with the smallest model, no GPU."""
     return job_variables(tmp_path, patched_verl)
 
 

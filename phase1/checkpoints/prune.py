@@ -55,6 +55,8 @@ def reason_to_stay(
         return "the latest"
     if c.step not in evaluated:
         return "not evaluated"
+    if c.problem:  # its numbers may be those of other weights
+        return c.problem
     if pid := user_of(c.path):
         return f"in use by process {pid}"
     return ""

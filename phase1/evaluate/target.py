@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from phase1.contract.state import train_run
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput
+from phase1.model.matches_base import config_failures, reads_old_form_alone, rope_lost
+from phase1.model.matches_config import check_model
+from phase1.model.small_files import read_object, refuse_torn_json
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,40 @@ def _model_dir(path: Path) -> Path:
             f"{path}: no config.json there; a checkpoint without huggingface/ is converted by convert_fsdp_to_hf.py"
         )
     return path
+
+
+def check_loadable(model: Path, base: Path | None, *, backend: str, served: bool) -> None:
+    """Refuse a model that would be loaded as another one than was trained, before anything loads it.
+
+    What could not be compared, or looks odd, is a warning on stderr.
+
+    Args:
+        model: the model directory.
+        base: the model that training started from, where that is known.
+        backend: of the generation; transformers is this Python's own.
+        served: running servers hold the weights (--vllm_url), so that they need not lie here too.
+
+    Raises:
+        BadInput: names the tensor, the field or the file, and what to do.
+    """
+    refuse_torn_json(model)
+    if not (model / "tokenizer_config.json").is_file():
+        raise BadInput(f"{model}: no tokenizer_config.json; copy the base model's tokenizer files there")
+    config = read_object(model / "config.json")
+    of_base = read_object(base / "config.json") if base and (base / "config.json").is_file() else {}
+    if failures := config_failures(config, of_base):
+        raise BadInput(f"{model / 'config.json'}: {failures[0]}; copy the value that was trained")
+    doubts = []
+    if lost := rope_lost(config):
+        if backend == "transformers" and reads_old_form_alone():
+            raise BadInput(f"{model / 'config.json'}: {lost}")
+        doubts.append(lost)
+    if served and not any(p.suffix in (".safetensors", ".bin") for p in model.iterdir()):
+        doubts.append("no weights here; those of the running server are not checked")
+    else:
+        doubts += check_model(model).doubts
+    for doubt in doubts:
+        print(f"warning: {model}: {doubt}", file=sys.stderr)
 
 
 def training_model(checkpoint_dir: Path | None) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from pathlib import Path
 from phase1.contract.records import Completion
 from phase1.generate.decoding import Answer
 from phase1.generate.make_requests import Wanted, make_requests
-from phase1.generate.model_config import context_limit, stop_ids
+from phase1.generate.model_config import context_limit, own_stop_ids, stop_ids
 from phase1.generate.protocol import BackendRecord, Generation, Generator, Progress, Setup
 from phase1.generate.sampling import Sampling
 from phase1.model.tokenizer import (
     Tokenizer,
     check_template,
-    compare_template,
+    compare_with_base,
     load_chat_tokenizer,
+    lost_in_round_trip,
     template_sha256,
 )
 
@@ -80,11 +82,20 @@ async def open_generation(
 
 
 def _load_checked_tokenizer(answering: Answering) -> Tokenizer:
-    """The checkpoint's tokenizer, once its chat template has been compared with training's."""
+    """The checkpoint's tokenizer, once it and its chat template have been compared with training's."""
     tokenizer = load_chat_tokenizer(answering.model_path)
     check_template(tokenizer, answering.model_path)
+    for line in lost_in_round_trip(tokenizer):
+        print(f"warning: {answering.model_path}: the tokenizer loses text: {line}", file=sys.stderr)
+    own = own_stop_ids(answering.model_path)
+    if own and tokenizer.eos_token_id not in own:
+        print(
+            f"warning: {answering.model_path}: the tokenizer ends answers with id {tokenizer.eos_token_id}, the model "
+            f"with {own}; both end them here, only the second elsewhere",
+            file=sys.stderr,
+        )
     if answering.base_model:
-        compare_template(tokenizer, answering.model_path, answering.base_model)
+        compare_with_base(tokenizer, answering.model_path, answering.base_model)
     return tokenizer
 
 

@@ -10,11 +10,15 @@ from phase1.model.tokenizer import Tokenizer
 
 def stop_ids(model_path: Path, tokenizer: Tokenizer) -> list[int]:
     """The ids that end an answer: the model's own (generation_config.json, else config.json) and the tokenizer's."""
+    return sorted({i for i in (*own_stop_ids(model_path), tokenizer.eos_token_id) if isinstance(i, int)})
+
+
+def own_stop_ids(model_path: Path) -> list[int]:
+    """The ids at which other readers stop: generation_config.json's, else config.json's; empty where neither says."""
     own = _setting(model_path / "generation_config.json", "eos_token_id")
     if own is None:
         own = _setting(model_path / "config.json", "eos_token_id")
-    named = own if isinstance(own, list) else [own]
-    return sorted({i for i in (*named, tokenizer.eos_token_id) if isinstance(i, int)})
+    return [i for i in (own if isinstance(own, list) else [own]) if isinstance(i, int)]
 
 
 def context_limit(model_path: Path, max_model_len: int) -> int:

@@ -10,18 +10,10 @@ from phase1.contract.prompts import PROMPTS_SHA256, answer
 from phase1.contract.state.handoff import CheckResult
 from phase1.handoff.ask_model import PROMPTS
 from phase1.handoff.handoff import MAX_MODEL_LEN, Handoff, failed, verdict
-from phase1.model.matches_config import EMBEDDING, HEAD
+from phase1.model.matches_base import config_failures, rope_lost
+from phase1.model.shapes import EMBEDDING, HEAD
 from phase1.model.small_files import read_object, rope_theta
-from phase1.model.tokenizer import Tokenizer, chat_text
-
-AS_THE_BASE = ("model_type", "rms_norm_eps", "hidden_act", "num_attention_heads")  # fields that training never changes
-ROUND_TRIP = (
-    "class Node:\n    N = 10**9 + 7\n",
-    "def f(x):\n    return x + 1\n",
-    "print('héllo, 世界 🙂')\n\tif a<=b: pass",
-    "<code>\nn = int(input())\n</code>",
-    "  a  b\r\n\n\nc ",
-)
+from phase1.model.tokenizer import ROUND_TRIP, chat_text, lost_in_round_trip, plain_ids, same_ids
 
 
 def check_config(h: Handoff) -> CheckResult:
@@ -30,11 +22,10 @@ def check_config(h: Handoff) -> CheckResult:
     theta, stops = rope_theta(h.config).flat, end_of_text_ids(h.model, h.config)
     embedding, vocab_size = h.weights.get(EMBEDDING), h.config.get("vocab_size")
     rows = embedding.shape[0] if embedding else vocab_size if isinstance(vocab_size, int) else 0
-    failures = rope_failures(h.config, base)
-    for key in AS_THE_BASE:
-        if key in base and h.config.get(key) != base[key]:
-            failures.append(f"{key} {h.config.get(key)}, the base model's is {base[key]}")
-    warnings = []
+    lost = rope_lost(h.config)
+    failures, warnings = [*([lost] if lost else []), *config_failures(h.config, base)], []
+    if theta is None and not lost and h.config.get("model_type") != "gpt2":
+        failures.append("no rope_theta: transformers 4 and vLLM read 10000")
     end = h.tokenizer.eos_token_id
     if end is None or end not in stops:
         failures.append(f"the tokenizer ends answers with id {end} ({h.tokenizer.eos_token}), readers stop at {stops}")
@@ -65,21 +56,6 @@ def check_config(h: Handoff) -> CheckResult:
     )
 
 
-def rope_failures(config: dict[str, JsonValue], base: dict[str, JsonValue]) -> list[str]:
-    """What is wrong with rope_theta, of which transformers 4 and 5 each read another form."""
-    theta, inner = rope_theta(config)
-    failures = []
-    if theta is None and config.get("model_type") != "gpt2":
-        instead = "" if inner is None else f" instead of {inner:g}; convert_fsdp_to_hf.py --slim writes both forms"
-        failures.append(f"no rope_theta: transformers 4 and vLLM read 10000{instead}")
-    elif inner is not None and inner != theta:
-        failures.append(f"rope_theta {theta:g} but rope_parameters.rope_theta {inner:g}")
-    base_theta = rope_theta(base).flat or rope_theta(base).nested
-    if base_theta is not None and theta is not None and theta != base_theta:
-        failures.append(f"rope_theta {theta:g}, the base model's is {base_theta:g}")
-    return failures
-
-
 def end_of_text_ids(model: Path, config: dict[str, JsonValue]) -> list[JsonValue]:
     """The ids at which readers stop: generation_config.json's, else config.json's."""
     path = model / "generation_config.json"
@@ -92,26 +68,15 @@ def end_of_text_ids(model: Path, config: dict[str, JsonValue]) -> list[JsonValue
 
 def check_tokenizer(h: Handoff) -> CheckResult:
     """Text survives encoding and decoding; special tokens are one id each; ids equal the base model's."""
-    failures = []
-    for text in ROUND_TRIP:
-        back = h.tokenizer.decode(ids(h.tokenizer, text), clean_up_tokenization_spaces=False)
-        if back != text:
-            failures.append(f"{text!r} comes back as {back!r}")
+    failures = lost_in_round_trip(h.tokenizer)
     for token in h.tokenizer.all_special_tokens:
-        if len(ids(h.tokenizer, token)) != 1:
+        if len(plain_ids(h.tokenizer, token)) != 1:
             failures.append(f"{token} is several tokens")
     base = h.base_tokenizer
-    if base:
-        same_vocabulary = h.tokenizer.get_vocab() == base.get_vocab()
-        if not same_vocabulary or any(h.tokenizer(t).input_ids != base(t).input_ids for t in ROUND_TRIP):
-            failures.append("encodes text in other ids than the base model's tokenizer")
+    if base and not same_ids(h.tokenizer, base):
+        failures.append("encodes text in other ids than the base model's tokenizer")
     compared = ", ids as the base model's" if base else ""
     return verdict("tokenizer", failures, [], f"{len(ROUND_TRIP)} texts come back unchanged{compared}")
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The text's token ids, without special tokens around it."""
-    return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def check_chat_template(h: Handoff) -> CheckResult:

@@ -6,15 +6,15 @@ import math
 import re
 from typing import NamedTuple
 
-import torch
-
 from phase1.contract.state.handoff import CheckResult
 from phase1.files import BadInput, read_json, sha256_file
 from phase1.handoff.handoff import Handoff, failed, not_run, verdict
-from phase1.model.matches_config import EMBEDDING, HEAD
-from phase1.model.tensors import Source, first_difference, read_safetensors, side_by_side
+from phase1.model.matches_config import check_model, dtype_findings, not_finite_text, zero_text
+from phase1.model.shapes import HEAD
+from phase1.model.tensors import Source, read_safetensors, side_by_side
 from phase1.model.tokenizer import TOKENIZER_FILES
-from phase1.model.weight_files import INDEX, read_header, weight_files
+from phase1.model.values import find_bad_values
+from phase1.model.weight_files import stored_tensors, weight_files
 
 OWN_NORM = 1.0  # relative change of a layer beyond which it is hardly a fine-tune; training from random weights may
 
@@ -44,95 +44,41 @@ def check_files(h: Handoff) -> CheckResult:
 
 def check_weights_index(h: Handoff) -> CheckResult:
     """Headers and sizes of the weight files, the index against them, and the hash of every file."""
-    files = weight_files(h.model)
-    held = {name: path.name for path in files for name in read_header(path)}
-    failures, warnings = [], []
-    if (h.model / INDEX).exists():
-        mapped = read_json(h.model / INDEX)["weight_map"]
-        odd = sorted(name for name in set(mapped) | set(held) if mapped.get(name) != held.get(name))
-        if odd:
-            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-            failures.append(f"{INDEX} and the files disagree on {odd[0]}{more}")
+    held, files = stored_tensors(h.model), weight_files(h.model)
+    warnings = []
     stray = sorted(p.name for p in h.model.glob("*.safetensors") if p not in files)
     if stray:
         warnings.append(f"{stray[0]} is named by no index")
     hashes = {p.name: sha256_file(p) for p in sorted(h.model.iterdir()) if p.is_file()}
     size = sum(p.stat().st_size for p in files)
     evidence = f"{len(held)} tensors, {len(files)} files, {size / 1e9:.3f} GB"
-    return verdict("weights_index", failures, warnings, evidence, sha256=hashes)
+    return verdict("weights_index", [], warnings, evidence, sha256=hashes)
 
 
 def check_dtype(h: Handoff) -> CheckResult:
     """The dtype on disk against the one that config.json tells readers."""
-    stated = {str(h.config[key]) for key in ("dtype", "torch_dtype") if h.config.get(key)}
-    floating = {s.dtype for s in h.weights.values() if s.dtype.is_floating_point}
-    on_disk = sorted(str(dtype).removeprefix("torch.") for dtype in floating)
-    size = sum(s.numel * s.dtype.itemsize for s in h.weights.values())
-    failures, warnings = [], []
-    if len(stated) > 1:
-        failures.append(f"config.json says both {' and '.join(sorted(stated))}")
-    if len(on_disk) > 1:
-        failures.append(f"weights of several dtypes: {', '.join(on_disk)}")
-    if not stated:
-        warnings.append("config.json names no dtype: readers take float32")
-    elif on_disk and on_disk[0] not in stated:
-        text = f"{on_disk[0]} on disk ({size / 1e9:.2f} GB), {min(stated)} in config.json"
-        # fp32 master weights under a bf16 label are read as bf16, as the evaluation did: right, but twice the size
-        if on_disk == ["float32"] and stated == {"bfloat16"}:
-            warnings.append(f"{text}; convert_fsdp_to_hf.py --slim halves it")
-        else:
-            failures.append(text)
-    evidence = f"{', '.join(on_disk)} on disk and in config.json"
-    return verdict("dtype", failures, warnings, evidence, on_disk=on_disk, stated=sorted(stated))
+    floating = [str(s.dtype).removeprefix("torch.") for s in h.weights.values() if s.dtype.is_floating_point]
+    found = dtype_findings(floating, sum(s.numel * s.dtype.itemsize for s in h.weights.values()), h.config)
+    evidence = f"{', '.join(found.on_disk)} on disk and in config.json"
+    return verdict("dtype", found.failures, found.warnings, evidence, on_disk=found.on_disk, stated=found.stated)
 
 
 def check_parameters(h: Handoff) -> CheckResult:
     """Names and shapes are those of the architecture that config.json describes; the parameter count."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(h.model))
-    except Exception as e:  # whatever transformers makes of a broken config
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
-        return failed("parameters", f"transformers cannot build the model: {reason}")
-    want = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    have = {name: s.shape for name, s in h.weights.items()}
-    needed = set(want) - ({HEAD} if h.tied else set())
-    other = sorted(name for name in set(have) & set(want) if have[name] != want[name])
-    failures = [f"{name} is missing" for name in sorted(needed - set(have))[:2]]
-    failures += [f"{name} is not of this architecture" for name in sorted(set(have) - set(want))[:2]]
-    failures += [f"{name} is {have[name]}, the config says {want[name]}" for name in other[:2]]
-    warnings = []
-    if h.tied and HEAD in have and EMBEDDING in have:
-        head, embedding = h.weights[HEAD], h.weights[EMBEDDING]
-        if first_difference(head, embedding, head.dtype):
-            failures.append(f"{HEAD} differs from the embedding it is tied to: readers drop what was trained")
-        else:
-            warnings.append(f"a second copy of the tied embedding as {HEAD}; convert_fsdp_to_hf.py --slim drops it")
-    count = sum(p.numel() for p in model.parameters())
-    evidence = f"{count:,} parameters, {len(have)} tensors as the config says"
-    return verdict("parameters", failures, warnings, evidence, parameters=count)
+    fit = check_model(h.model, read_values=False)
+    warnings = [f"not compared: {fit.not_compared}"] if fit.not_compared else []
+    if fit.has_tied_copy:
+        warnings.append(f"a second copy of the tied embedding as {HEAD}; convert_fsdp_to_hf.py --slim drops it")
+    evidence = f"{fit.parameters:,} parameters, {len(h.weights)} tensors as the config says"
+    return verdict("parameters", [], warnings, evidence, parameters=fit.parameters)
 
 
 def check_values(h: Handoff) -> CheckResult:
     """No NaN, no infinity, no tensor of zeros alone (biases may be zero: fresh models start so)."""
-    bad, zero = [], []
-    for name, source in h.weights.items():
-        any_nonzero = False
-        for chunk in source.chunks():
-            if not torch.isfinite(chunk).all():
-                bad.append(name)
-                break
-            any_nonzero = any_nonzero or bool((chunk != 0).any())
-        else:
-            if not any_nonzero and not name.endswith(".bias"):
-                zero.append(name)
-    failures = []
-    if bad:
-        failures.append(f"NaN or infinity in {len(bad)} tensors, first {bad[0]}")
-    if zero:
-        failures.append(f"{len(zero)} tensors hold only zeros, first {zero[0]}")
+    values = find_bad_values(stored_tensors(h.model).values())
+    failures = [not_finite_text(values)] if values.not_finite else []
+    if values.zero:
+        failures.append(zero_text(values.zero))
     return verdict("values", failures, [], f"all {len(h.weights)} tensors finite, none all zero")
 
 

@@ -1,15 +1,18 @@
-"""Name and shape of every tensor of the model that a config.json describes."""
+"""Name and shape of every tensor of the model that a config.json describes. Needs no torch for Qwen2."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError
 
 from phase1.files import BadInput
 
 Shapes = dict[str, tuple[int, ...]]
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"  # most families' names
 
 
 class Qwen2Sizes(BaseModel):
@@ -27,8 +30,44 @@ class Qwen2Sizes(BaseModel):
     head_dim: PositiveInt | None = None
 
 
-def model_shapes(config: dict[str, JsonValue], path: Path) -> Shapes:
-    """Shapes by name, without the head of a tied model.
+@dataclass(frozen=True)
+class Expected:
+    """The tensors that readers of a model take from its files.
+
+    Attributes:
+        needed: shape by name; readers start what is missing at random.
+        optional: those that may lie in the files beside: copies that a tied model does not need.
+        ignored: patterns of names that readers skip on purpose.
+        prefix: of all names but the head's; readers add it where files lack it.
+        unknown: why names and shapes in the files say nothing; empty where they do.
+    """
+
+    needed: Shapes
+    optional: Shapes
+    ignored: tuple[str, ...] = ()
+    prefix: str = ""
+    unknown: str = ""
+
+    def name_of(self, stored: str) -> str:
+        """The model's own name of a stored tensor: with the prefix, where only that is lacking."""
+        full = f"{self.prefix}.{stored}"
+        return full if self.prefix and full in self.needed | self.optional else stored
+
+    def shape_of(self, stored: str) -> tuple[int, ...] | None:
+        """The shape that a stored tensor must have; None where the model has no such tensor."""
+        name = self.name_of(stored)
+        return self.needed.get(name, self.optional.get(name))
+
+    def skips(self, stored: str) -> bool:
+        """Whether readers pass over a stored tensor that the model does not have."""
+        return any(re.search(pattern, stored) for pattern in self.ignored)
+
+
+INV_FREQ = r"rotary_emb\.inv_freq$"  # a buffer that old files hold; transformers ignores it
+
+
+def expected_tensors(config: dict[str, JsonValue], path: Path) -> Expected:
+    """The tensors of the model that a config describes.
 
     Those of Qwen2, the family that this phase trains, are written out below: to ask transformers takes 4 s of CPU, as
     long as gigabytes of weights. Every other family is asked of transformers.
@@ -40,13 +79,18 @@ def model_shapes(config: dict[str, JsonValue], path: Path) -> Shapes:
     Raises:
         BadInput: transformers knows no such architecture, or its sizes make no sense.
     """
+    if config.get("quantization_config"):
+        return Expected({}, {}, unknown="its weights are quantised")
     try:
-        want = qwen2_shapes(Qwen2Sizes.model_validate(config))
+        shapes = qwen2_shapes(Qwen2Sizes.model_validate(config))
     except ValidationError:
-        want = shapes_of_transformers(config, path)
-    if config.get("tie_word_embeddings"):
-        want.pop("lm_head.weight", None)
-    return want
+        if not config.get("model_type"):
+            raise BadInput(f"{path}: names no model_type; copy it from the base model") from None
+        if config.get("auto_map"):
+            return Expected({}, {}, unknown="it brings code of its own (auto_map)")
+        return expected_by_transformers(config, path)
+    tied = {HEAD: shapes.pop(HEAD)} if config.get("tie_word_embeddings") else {}
+    return Expected(needed=shapes, optional=tied, ignored=(INV_FREQ,))
 
 
 def qwen2_shapes(sizes: Qwen2Sizes) -> Shapes:
@@ -69,17 +113,17 @@ def qwen2_shapes(sizes: Qwen2Sizes) -> Shapes:
         "post_attention_layernorm.weight": (hidden,),
     }
     shapes: Shapes = {
-        "model.embed_tokens.weight": (tokens, hidden),
+        EMBEDDING: (tokens, hidden),
         "model.norm.weight": (hidden,),
-        "lm_head.weight": (tokens, hidden),
+        HEAD: (tokens, hidden),
     }
     for i in range(sizes.num_hidden_layers):
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     return shapes
 
 
-def shapes_of_transformers(config: dict[str, JsonValue], path: Path) -> Shapes:
-    """The shapes of the model that transformers would build, without building it.
+def expected_by_transformers(config: dict[str, JsonValue], path: Path) -> Expected:
+    """The tensors of the model that transformers would build, without building it.
 
     Raises:
         BadInput: it cannot; `path` is named.
@@ -93,6 +137,30 @@ def shapes_of_transformers(config: dict[str, JsonValue], path: Path) -> Shapes:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape_only))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:120]  # it lists every family that it knows
         raise BadInput(f"{path}: transformers cannot build this architecture ({reason})") from None
-    return {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    needed = {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    optional = {n: needed.pop(n) for n in _copies(model) if n in needed} if model.config.tie_word_embeddings else {}
+    return Expected(
+        needed=needed,
+        optional=optional,
+        ignored=(INV_FREQ, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())),
+        prefix=str(model.base_model_prefix),
+        unknown="transformers renames this family's tensors while it loads them" if _renames(model) else "",
+    )
+
+
+def _copies(model: Any) -> list[str]:
+    """The names of a model's second names of tied tensors: transformers 4 lists them, 5 maps each to its original."""
+    return list(getattr(model, "_tied_weights_keys", None) or ())
+
+
+def _renames(model: Any) -> bool:
+    """Whether transformers loads this family's files under other names than the model's own."""
+    if getattr(model, "_checkpoint_conversion_mapping", None):  # transformers 4
+        return True
+    try:
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+    except ImportError:
+        return False
+    return bool(get_checkpoint_conversion_mapping(model.config.model_type))

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from phase1.files import BadInput
+from phase1.model.adapters import refuse_adapter_names
 from phase1.model.tensors import CHUNK, Shape, Source
 
 _SHARD_NAME = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
@@ -187,8 +188,7 @@ def read_shards(paths: list[Path], shapes: Callable[[], dict[str, Shape]] = dict
     for rank, (path, state) in enumerate(zip(paths, states, strict=True)):
         if (written := _written_by(next(iter(state.values())))) not in (None, rank):
             raise BadInput(f"{path}: was written by rank {written}; restore the shard of rank {rank}")
-    if lora := [name for name in first if "lora_" in name]:
-        raise BadInput(f"{paths[0]}: holds LoRA adapters ({lora[0]}); merge these with python -m verl.model_merger")
+    refuse_adapter_names(first, str(paths[0]))
     return {name: _sharded(name, paths, [s[name] for s in states], shapes) for name in first}
 
 

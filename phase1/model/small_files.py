@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -62,6 +63,19 @@ def read_object(path: Path) -> dict[str, JsonValue]:
     return cast(dict[str, JsonValue], value)
 
 
+def refuse_torn_json(model: Path) -> None:
+    """Refuse a model directory of whose JSON files one is torn: readers may pass over it without a word.
+
+    Vocabularies are left to the tokenizer's loading, which says more.
+
+    Raises:
+        BadInput: names file and line.
+    """
+    for path in sorted(model.glob("*.json")):
+        if path.name not in TOKENIZER_FILES:
+            read_json(path)
+
+
 def export_config(path: Path, dtype: str) -> dict[str, JsonValue]:
     """config.json with the dtype that is written, under both names, and the rope settings in both forms.
 
@@ -100,14 +114,14 @@ class RopeTheta(NamedTuple):
     nested: float | None
 
 
-def rope_theta(config: dict[str, JsonValue]) -> RopeTheta:
+def rope_theta(config: Mapping[str, JsonValue]) -> RopeTheta:
     """Both forms of the base of the rotary embedding; None where the config lacks one."""
     found = (config.get("rope_theta"), _object(config, "rope_parameters").get("rope_theta"))
     flat, nested = (value if isinstance(value, int | float) else None for value in found)
     return RopeTheta(flat, nested)
 
 
-def _object(config: dict[str, JsonValue], key: str) -> dict[str, JsonValue]:
+def _object(config: Mapping[str, JsonValue], key: str) -> dict[str, JsonValue]:
     """The object under `key`; empty where there is none."""
     value = config.get(key)
     return value if isinstance(value, dict) else {}

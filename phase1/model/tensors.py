@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from phase1.files import BadInput
-from phase1.model.weight_files import read_header, weight_files
+from phase1.model.weight_files import stored_tensors
 
 # Bytes of a tensor in memory at once, before the cast: few enough to be still in the CPU's cache when they are written.
 CHUNK = 4 << 20
@@ -53,17 +53,14 @@ def read_safetensors(directory: Path) -> dict[str, Source]:
     """Every tensor of a Hugging Face directory by name; empty where it holds no safetensors.
 
     Raises:
-        BadInput: a file is torn or missing, holds a tensor that another holds too, or a dtype that is not read here.
+        BadInput: as `stored_tensors` does, or a tensor has a dtype that is not read here.
     """
     found: dict[str, Source] = {}
-    for path in weight_files(directory):
-        for name, entry in read_header(path).items():
-            if name in found:
-                raise BadInput(f"{path}: holds {name}, as {found[name].where} does; convert the model again")
-            if (dtype := DTYPES.get(entry.dtype)) is None:
-                raise BadInput(f"{path}: {name} has dtype {entry.dtype}, which cannot be read here; take a BF16 model")
-            chunks = functools.partial(_read_range, path, entry.start, entry.stop, dtype)
-            found[name] = Source(name=name, shape=entry.shape, dtype=dtype, where=str(path), chunks=chunks)
+    for name, t in stored_tensors(directory).items():
+        if (dtype := DTYPES.get(t.dtype)) is None:
+            raise BadInput(f"{t.where}: {name} has dtype {t.dtype}, which cannot be read here; take a BF16 model")
+        chunks = functools.partial(_read_range, t.path, t.start, t.stop, dtype)
+        found[name] = Source(name=name, shape=t.shape, dtype=dtype, where=t.where, chunks=chunks)
     return found
 
 

@@ -12,6 +12,14 @@ from phase1.files import BadInput, sha256_text
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")  # a directory needs any one of them
 COPY_FROM_BASE = "copy the base model's tokenizer files there"
 
+ROUND_TRIP = (
+    "class Node:\n    N = 10**9 + 7\n",
+    "def f(x):\n    return x + 1\n",
+    "print('héllo, 世界 🙂')\n\tif a<=b: pass",
+    "<code>\nn = int(input())\n</code>",
+    "  a  b\r\n\n\nc ",
+)
+
 
 class Encoded(Protocol):
     """What a call of a transformers tokenizer returns."""
@@ -126,6 +134,26 @@ def chat_ids(tokenizer: Tokenizer, user: str, assistant: str | None = None) -> l
     return tokenizer.apply_chat_template(turns, add_generation_prompt=assistant is None, return_dict=False)
 
 
+def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The text's token ids, without special tokens around it."""
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def lost_in_round_trip(tokenizer: Tokenizer) -> list[str]:
+    """A line for each text of ROUND_TRIP that does not survive encoding and decoding."""
+    lines = []
+    for text in ROUND_TRIP:
+        back = tokenizer.decode(plain_ids(tokenizer, text), clean_up_tokenization_spaces=False)
+        if back != text:
+            lines.append(f"{text!r} comes back as {back!r}")
+    return lines
+
+
+def same_ids(a: Tokenizer, b: Tokenizer) -> bool:
+    """Whether two tokenizers have one vocabulary and encode ROUND_TRIP alike."""
+    return a.get_vocab() == b.get_vocab() and all(a(t).input_ids == b(t).input_ids for t in ROUND_TRIP)
+
+
 def check_template(tokenizer: Tokenizer, folder: Path) -> None:
     """Check that a prompt is, token for token, the beginning of the training row for the same problem.
 
@@ -134,11 +162,14 @@ def check_template(tokenizer: Tokenizer, folder: Path) -> None:
     asked in a form it was never trained on.
 
     Raises:
-        BadInput: they differ; `folder` is named.
+        BadInput: they differ, or the template does not render; `folder` is named.
     """
     user = user_message("codecontests", "Read a and b.\n\nInput\n\n1 2\n")
-    prompt = chat_ids(tokenizer, user)
-    row = chat_ids(tokenizer, user, answer("print(1)"))
+    try:
+        prompt = chat_ids(tokenizer, user)
+        row = chat_ids(tokenizer, user, answer("print(1)"))
+    except Exception as e:  # jinja2's own classes, and TypeErrors of what the template does
+        raise BadInput(f"{folder}: its chat template does not render ({_reason(e)}); {COPY_FROM_BASE}") from None
     if row[: len(prompt)] != prompt:
         raise BadInput(
             f"{folder}: its chat template opens an answer otherwise in evaluation than in a training row; "
@@ -151,13 +182,19 @@ def template_sha256(tokenizer: Tokenizer) -> str:
     return sha256_text(chat_text(tokenizer, "user", "assistant"))
 
 
-def compare_template(tokenizer: Tokenizer, folder: Path, base_model: Path) -> None:
-    """Check that the tokenizer of `folder` renders a conversation as that of the model that training started from.
+def compare_with_base(tokenizer: Tokenizer, folder: Path, base_model: Path) -> None:
+    """Check that the tokenizer of `folder` renders and encodes as that of the model that training started from.
 
     Raises:
-        BadInput: they render different text, or the base model's cannot be loaded.
+        BadInput: they render different text or give other ids, or the base model's cannot be loaded.
     """
-    if template_sha256(tokenizer) != template_sha256(load_chat_tokenizer(base_model)):
+    base = load_chat_tokenizer(base_model)
+    if not same_ids(tokenizer, base):
+        raise BadInput(
+            f"{folder}: encodes text in other ids than the tokenizer of {base_model}, which training used; "
+            "copy the tokenizer files from there"
+        )
+    if template_sha256(tokenizer) != template_sha256(base):
         raise BadInput(
             f"{folder}: its chat template renders other text than that of {base_model}, which training used; "
             "copy chat_template.jinja and tokenizer_config.json from there"

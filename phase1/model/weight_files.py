@@ -11,6 +11,7 @@ from typing import Any
 from phase1.files import BadInput, read_json
 
 INDEX = "model.safetensors.index.json"
+COMPARED = 4 << 20  # bytes that `same_bytes` holds of each tensor at once
 MAX_HEADER = 100 << 20  # bytes; the format's own limit, MAX_HEADER_SIZE of safetensors' tensor.rs
 # Bytes of an element by the format's names of dtypes, Dtype of safetensors' tensor.rs.
 ITEM_BYTES = {
@@ -31,6 +32,23 @@ class Entry:
     stop: int
 
 
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a model directory: its bytes are `start` to `stop` of the file at `path`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    path: Path
+    start: int
+    stop: int
+
+    @property
+    def where(self) -> str:
+        """Its file, for messages."""
+        return str(self.path)
+
+
 def weight_files(directory: Path) -> list[Path]:
     """The files that the directory's index names, else model.safetensors; empty where there are none.
 
@@ -49,6 +67,45 @@ def weight_files(directory: Path) -> list[Path]:
         if not path.exists():
             raise BadInput(f"{path}: missing, though {index.name} names it; copy it again")
     return files
+
+
+def stored_tensors(directory: Path) -> dict[str, Stored]:
+    """Every tensor of a directory's safetensors files by name; empty where there are none.
+
+    Raises:
+        BadInput: a file is torn or missing, two hold one tensor, or index and files disagree.
+    """
+    found: dict[str, Stored] = {}
+    for path in weight_files(directory):
+        for name, e in read_header(path).items():
+            if name in found:
+                raise BadInput(f"{path}: holds {name}, as {found[name].where} does; convert the model again")
+            found[name] = Stored(name, e.shape, e.dtype, path, e.start, e.stop)
+    index = directory / INDEX
+    if not index.exists():
+        return found
+    mapped = read_json(index)["weight_map"]
+    held = {name: t.path.name for name, t in found.items()}
+    if odd := sorted(name for name in set(mapped) | set(held) if mapped.get(name) != held.get(name)):
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise BadInput(f"{index}: it and the files disagree on {odd[0]}{more}; copy or convert the model again")
+    if (single := directory / "model.safetensors").exists() and single.name not in held.values():
+        raise BadInput(f"{single}: not named by {INDEX} beside it, and readers take either; remove the stale one")
+    return found
+
+
+def same_bytes(a: Stored, b: Stored) -> bool:
+    """Whether two tensors are equal bit for bit, dtype and shape included."""
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    with open(a.path, "rb") as left, open(b.path, "rb") as right:
+        left.seek(a.start)
+        right.seek(b.start)
+        for at in range(0, a.stop - a.start, COMPARED):
+            size = min(COMPARED, a.stop - a.start - at)
+            if left.read(size) != right.read(size):
+                return False
+    return True
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -86,10 +143,9 @@ def _entry(name: str, fields: dict[str, Any], base: int) -> Entry:
 
 
 def count_parameters(directory: Path) -> int:
-    """Elements of all tensors of all safetensors files there; 0 where there are none.
+    """Elements of all tensors of the directory's safetensors files; 0 where there are none.
 
     Raises:
-        BadInput: one of them is torn.
+        BadInput: as `stored_tensors` does.
     """
-    headers = [read_header(path) for path in directory.glob("*.safetensors")]
-    return sum(math.prod(entry.shape) for header in headers for entry in header.values())
+    return sum(math.prod(t.shape) for t in stored_tensors(directory).values())

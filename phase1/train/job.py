@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,6 +188,7 @@ def refuse_misspelt(job: Job) -> None:
         BadInput: names the value and what is expected.
     """
     config, environ = job.config, job.environ
+    refuse_lora(config)
     if environ.get("COMPILE", "0") not in ("0", "1"):
         raise BadInput(f"COMPILE={environ['COMPILE']}: 1 or 0 is needed")
     budget = activation_budget(environ)
@@ -219,6 +222,35 @@ def refuse_misspelt(job: Job) -> None:
             f"trainer.default_local_dir={job.text('trainer.default_local_dir')} is not "
             f"CKPT_DIR={environ['CKPT_DIR']}; set CKPT_DIR instead"
         )
+
+
+_LORA = re.compile(r"lora.*(rank|path)$|lora\.r$", re.IGNORECASE)
+
+
+def refuse_lora(config: Mapping[str, object]) -> None:
+    """Refuse an override that turns on LoRA in any spelling: model.lora_rank, model.lora_adapter_path, model.lora.
+
+    Its checkpoints hold adapters beside wrapped layers. As a model their huggingface/ is random weights, and verl's
+    merger makes the base model of them.
+
+    Raises:
+        BadInput: names the override.
+    """
+    for key, value in _leaves("", config):
+        if _LORA.search(key) and not (value is None or (isinstance(value, int | float) and value <= 0)):
+            raise BadInput(
+                f"{key}={value}: LoRA is not trained here, since every later stage needs whole models; leave it out, "
+                "or train the adapter elsewhere and merge it with PEFT (docs/05, 'LoRA')"
+            )
+
+
+def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+    """Each value of nested settings with its dotted key."""
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
 
 
 def activation_budget(environ: dict[str, str]) -> float:

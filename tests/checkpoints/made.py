@@ -9,23 +9,21 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 from phase1.checkpoints.__main__ import main
 from phase1.contract.problems import manifest_path, read_manifest
 from phase1.files import run_script, sha256_file, write_json
 from tests.conftest import ROOT, SAMPLES
+from tests.tiny_model import write_tiny_model
 
 MANIFESTS = SAMPLES / "manifests"
 
 
 def make_checkpoint(ckpt_dir: Path, step: int, latest: int | None = None) -> Path:
-    """A whole checkpoint with a model of one tensor, whose directory is returned; verl's tracker names `latest`."""
+    """A whole checkpoint with the smallest model, whose directory is returned; verl's tracker names `latest`."""
     model = ckpt_dir / f"global_step_{step}" / "huggingface"
     model.mkdir(parents=True)
-    save_file({"a": torch.zeros(8)}, model / "model.safetensors")
-    for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
+    write_tiny_model(model)
+    for name in ("tokenizer_config.json", "tokenizer.json"):
         (model / name).write_text("{}")
     (ckpt_dir / "latest_checkpointed_iteration.txt").write_text(str(step if latest is None else latest))
     return model

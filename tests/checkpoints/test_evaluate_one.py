@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from phase1.checkpoints import evaluate_one as module
 from phase1.checkpoints.attempts import Attempts
@@ -13,6 +12,7 @@ from phase1.checkpoints.find import find_checkpoints, settled
 from phase1.checkpoints.settings import Settings
 from phase1.files import write_json
 from tests.checkpoints.made import MANIFESTS, make_checkpoint
+from tests.tiny_model import write_tiny_model
 
 
 def leave_shards_alone(model: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_converted_model_that_rotation_began_to_delete_is_not_held(tmp_path, n
     (model / "chat_template.jinja").write_text("{{ messages }}")
     [c] = settled(find_checkpoints(tmp_path), 0)
     assert c.convert
-    save_file({"a": torch.zeros(8)}, model / "model.safetensors")  # the conversion
+    write_tiny_model(model)  # the conversion
     if name is None:
         assert hold(c, tmp_path / "out")
         return

@@ -3,19 +3,32 @@
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from phase1.checkpoints.find import find_checkpoints
 from phase1.files import write_json
 from tests.checkpoints.made import cut, make_checkpoint
+from tests.tiny_model import tiny_shapes, write_float32
 
 
 def make_shards(model: Path, present: int) -> None:
+    """Two files with their index; of the second one only where `present` is 2."""
+    shapes = tiny_shapes()
     (model / "model.safetensors").unlink()
-    write_json(model / "model.safetensors.index.json", {"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}})
+    homes = {name: f"m-{1 + (i > 3)}.safetensors" for i, name in enumerate(shapes)}
+    write_json(model / "model.safetensors.index.json", {"weight_map": homes})
     for i in range(1, present + 1):
-        save_file({"a": torch.zeros(8)}, model / f"m-{i}.safetensors")
+        file = f"m-{i}.safetensors"
+        write_float32(model / file, {name: shapes[name] for name in shapes if homes[name] == file})
+
+
+def rename(model: Path, old: str, new: str) -> None:
+    """Every tensor whose name begins with `old` begins with `new`."""
+    shapes = {new + n.removeprefix(old) if n.startswith(old) else n: shape for n, shape in tiny_shapes().items()}
+    write_float32(model / "model.safetensors", shapes)
+
+
+def lose(model: Path, name: str) -> None:
+    write_float32(model / "model.safetensors", {n: shape for n, shape in tiny_shapes().items() if n != name})
 
 
 DAMAGE = {
@@ -36,6 +49,11 @@ DAMAGE = {
         lambda m: (m / "tokenizer_config.json").unlink(),
         "huggingface/tokenizer_config.json is missing",
     ),
+    "another model's names": (lambda m: rename(m, "", "_orig_mod."), "a wrapper's prefix '_orig_mod.'"),
+    "a tensor lost": (lambda m: lose(m, "model.norm.weight"), "lacks model.norm.weight"),
+    "no head": (lambda m: lose(m, "lm_head.weight"), "lacks lm_head.weight"),
+    "adapters within": (lambda m: rename(m, "lm_head.", "lm_head.base_layer."), "holds LoRA adapters (lm_head.base"),
+    "an adapter beside": (lambda m: (m / "adapter_config.json").write_text("{}"), "json: a LoRA adapter"),
     "no config": (lambda m: (m / "config.json").unlink(), "huggingface/config.json is missing"),
     "no huggingface": (lambda m: m.rename(m.with_name("hf")), "nothing to convert"),
 }

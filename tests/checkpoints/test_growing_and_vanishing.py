@@ -7,6 +7,7 @@ on: while a checkpoint grows or vanishes, at least one step falls into each wait
 """
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -24,7 +25,7 @@ from phase1.checkpoints.keep import keep, kept_model, remove
 from phase1.files import BadInput, fingerprint
 from tests.checkpoints.made import make_checkpoint
 
-PIECE = 100  # bytes that are written at once
+PIECE = 500  # bytes that are written at once
 NOT_NEEDED = ("chat_template.jinja", "generation_config.json", "merges.txt")  # a model loads without them
 
 
@@ -33,7 +34,7 @@ def model(tmp_path) -> Path:
     """A whole model of small files, some of several pieces."""
     path = make_checkpoint(tmp_path / "whole", 1)
     for name in NOT_NEEDED:
-        (path / name).write_text(f"{name} " * 20)
+        (path / name).write_text(json.dumps({"file": f"{name} " * 60}))
     return path
 
 

@@ -9,6 +9,7 @@ from phase1.checkpoints.attempts import Attempts
 from phase1.checkpoints.find import find_checkpoints
 from phase1.files import read_json
 from tests.checkpoints.made import make_checkpoint, write_eval
+from tests.tiny_model import tiny_shapes, write_float32
 
 
 def test_dry_run_says_what_it_would_do_and_why_the_rest_is_skipped(place):
@@ -51,6 +52,25 @@ def test_a_checkpoint_that_fails_does_not_stop_the_others_and_the_best_is_still_
     assert said in run.stderr
     best = read_json(place.outputs / "best_checkpoint.json")
     assert best["best_step"] == 1000 and list(best["all_checkpoints"]) == ["1000"] and best["stamp"]["host"]
+
+
+@pytest.mark.parametrize("evaluated", [False, True], ids=["not evaluated", "evaluated before it was known"])
+def test_weights_that_are_not_the_configs_are_named_and_neither_evaluated_nor_chosen_nor_pruned(place, evaluated):
+    for step in (500, 1000, 1500):
+        make_checkpoint(place.checkpoints, step)
+    broken = place.checkpoints / "global_step_500" / "huggingface"
+    write_float32(broken / "model.safetensors", {f"_orig_mod.{n}": shape for n, shape in tiny_shapes().items()})
+    for step in (1000, 1500):
+        write_eval(place.outputs, step, 0.5, 0.1)
+    if evaluated:
+        write_eval(place.outputs, 500, 0.0, 0.0)
+    run = place.evaluate("--prune", "--keep_best", 0)
+    assert "step 500 stays" in run.stdout and broken.is_dir(), run.stdout
+    if not evaluated:
+        assert run.returncode == 1 and "step 500: attempt 1 of 3 failed: huggingface/" in run.stderr
+        assert "_orig_mod.model.embed_tokens.weight" in run.stderr and "take it off every name" in run.stderr
+        assert not (place.outputs / "eval_step_500").exists()
+    assert read_json(place.outputs / "best_checkpoint.json")["best_step"] == 1000
 
 
 def test_it_waits_for_disk_space_and_says_so_when_there_is_none(place, monkeypatch):

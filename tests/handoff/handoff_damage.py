@@ -175,18 +175,33 @@ DAMAGE = {
     ),
     "mixed dtypes": (tensors(lambda s: s.update({NORM: s[NORM].float()})), check_weights.check_dtype, "several dtypes"),
     "contradicting dtypes": (config(torch_dtype="float32", dtype="bfloat16"), check_weights.check_dtype, "says both"),
-    "a tensor is missing": (tensors(lambda s: s.pop(UP)), check_weights.check_parameters, f"{UP} is missing"),
+    "a tensor is missing": (tensors(lambda s: s.pop(UP)), check_weights.check_parameters, f"lacks {UP}, which"),
     "a foreign tensor": (
         tensors(lambda s: s.update({"value_head.weight": torch.ones(2)})),
         check_weights.check_parameters,
-        "not of this architecture",
+        "holds value_head.weight, which the model of",
     ),
     "another shape": (
         tensors(lambda s: s.update({UP: s[UP][:-1].clone()})),
         check_weights.check_parameters,
-        "the config says",
+        "config.json says",
     ),
-    "an untied second head": (second_head, check_weights.check_parameters, "readers drop what was trained"),
+    "an untied second head": (second_head, check_weights.check_parameters, "were trained apart"),
+    "saved while compiled": (
+        lambda m, b: edit_weights(m, lambda s: [s.update({f"_orig_mod.{n}": s.pop(n)}) for n in list(s)]),
+        check_weights.check_parameters,
+        "a wrapper's prefix '_orig_mod.'",
+    ),
+    "LoRA adapters within": (
+        tensors(lambda s: s.update({UP.replace(".weight", ".base_layer.weight"): s.pop(UP)})),
+        check_weights.check_parameters,
+        "merge it with PEFT",
+    ),
+    "a LoRA adapter beside": (
+        lambda m, b: write(m / "adapter_config.json", {"r": 8}),
+        check_weights.check_parameters,
+        "merge it with PEFT",
+    ),
     "unknown architecture": (
         config(model_type="nonesuch"),
         check_weights.check_parameters,

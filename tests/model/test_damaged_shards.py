@@ -23,6 +23,16 @@ def foreign_config(step: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def rename(path: Path, old: str, new: str) -> None:
+    """The first `old` in every name becomes `new`."""
+
+    def change(state: State) -> None:
+        for name in list(state):
+            state[name.replace(old, new, 1)] = state.pop(name)
+
+    edit(path, change)
+
+
 def flip_head(state: State) -> None:
     state["lm_head.weight"].to_local()[0, 0] += 1.0
 
@@ -78,9 +88,17 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
         lambda s, saved: [edit(shard(s, r), lambda d: d.update({"x.lora_A.weight": torch.ones(2)})) for r in (0, 1)],
         "holds LoRA adapters",
     ),
+    "a layer that PEFT wrapped": (
+        lambda s, saved: [rename(shard(s, r), "self_attn.q_proj", "self_attn.q_proj.base_layer") for r in (0, 1)],
+        "merge it with PEFT",
+    ),
+    "compiled": (
+        lambda s, saved: [rename(shard(s, r), "model.", "_orig_mod.model.") for r in (0, 1)],
+        "a wrapper's prefix '_orig_mod.'",
+    ),
     "another model's config": (
         lambda s, saved: foreign_config(s, vocab_size=2000),
-        "says (2000, 48); the shards are of another model",
+        "says (2000, 48); its weights are another model's",
     ),
     "deeper config": (
         lambda s, saved: foreign_config(s, num_hidden_layers=3, layer_types=["full_attention"] * 3),

@@ -10,7 +10,7 @@ from phase1.model.tokenizer import (
     chat_ids,
     chat_text,
     check_template,
-    compare_template,
+    compare_with_base,
     load_chat_tokenizer,
     load_fast_tokenizer,
     load_tokenizer,
@@ -79,8 +79,8 @@ def test_a_template_that_opens_an_answer_in_evaluation_alone_is_refused(copy):
 def test_templates_are_compared_by_what_they_render(base_model, copy):
     changed = load_chat_tokenizer(copy)
     changed.chat_template = "{# a comment #}" + changed.chat_template
-    compare_template(changed, copy, base_model)
+    compare_with_base(changed, copy, base_model)
     changed.chat_template += " "
     assert template_sha256(changed) != template_sha256(load_chat_tokenizer(base_model))
     with pytest.raises(BadInput, match="renders other text"):
-        compare_template(changed, copy, base_model)
+        compare_with_base(changed, copy, base_model)

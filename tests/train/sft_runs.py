@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import pytest
 
 from phase1.train.job import Job, read_job
 from phase1.train.record import record_start, run_shape
+from tests.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGES = [{"role": r, "content": r} for r in ("system", "user", "assistant")]
@@ -61,17 +61,15 @@ def copied_verl(site: Path, version: str | None = None) -> Path:
 
 
 def job_variables(tmp_path: Path, site: Path) -> dict[str, str]:
-    """Variables of a run that passes every check: 64 rows, a model folder with an empty tensor or two, no GPU."""
+    """Variables of a run that passes every check: 64 rows, a model folder with the smallest model, no GPU."""
     model = tmp_path / "model"
     model.mkdir()
-    (model / "config.json").write_text('{"architectures": ["Qwen2ForCausalLM"]}')
+    write_tiny_model(model)
     (model / "tokenizer.json").write_text(
         '{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}, '
         '"pre_tokenizer": {"type": "Whitespace"}}'
     )
     (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    header = json.dumps({"w": {"dtype": "F32", "shape": [250, 4], "data_offsets": [0, 4000]}}).encode()
-    (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4000))
     return {
         **{k: os.environ[k] for k in ("PATH", "HOME") if k in os.environ},
         "PYTHON": sys.executable,

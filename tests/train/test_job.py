@@ -159,6 +159,48 @@ def test_a_misspelt_override_is_refused_too(env, engine_verl, override):
         job_of(env | {"TRAINER": "engine", "PYTHONPATH": str(engine_verl)}, override)
 
 
+LORA = [
+    "model.lora_rank=8",
+    "+model.lora_rank=8",
+    "++model.lora_rank=8",
+    "model.lora_rank='8'",
+    "model.lora_adapter_path=/adapters/a",
+    "model.lora.rank=8",
+    "+model.lora={rank:8,alpha:16}",
+    "model={lora_rank:8}",
+    "actor_rollout_ref.model.lora_rank=8",
+    "+engine.override.lora.r=8",
+]
+
+
+@pytest.mark.parametrize("override", LORA)
+@pytest.mark.parametrize("trainer", ["fsdp", "engine"])
+def test_lora_is_refused_by_name_in_every_spelling(env, engine_verl, trainer, override):
+    site = engine_verl if trainer == "engine" else env["PYTHONPATH"]
+    with pytest.raises(BadInput, match="LoRA is not trained here"):
+        job_of(env | {"TRAINER": trainer, "PYTHONPATH": str(site)}, override)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.lora_rank=0"],
+        ["model.lora_alpha=32", "model.lora_adapter_path=null"],
+        ["model.lora_rank=8", "model.lora_rank=0"],
+        ["trainer.experiment_name=lora_rank"],
+    ],
+    ids=" ".join,
+)
+def test_what_leaves_lora_off_is_no_lora(env, overrides):
+    assert job_of(env, *overrides).overrides[-1] == overrides[-1]
+
+
+def test_a_lora_run_is_refused_before_a_file_is_written(env):
+    done = run_sft(env, "model.lora_rank=8")
+    assert done.returncode == 2 and done.stderr.startswith("error: model.lora_rank=8: LoRA is not trained here")
+    assert not Path(env["CKPT_DIR"]).exists() and not Path(env["OUTPUT_DIR"]).exists()
+
+
 def test_the_engine_trainers_attention_and_resharding_are_verls_own_keys(env, engine_verl):
     wanted = "model.override_config.attn_implementation=sdpa", "engine.reshard_after_forward=False"
     job = job_of(env | {"TRAINER": "engine", "PYTHONPATH": str(engine_verl)}, *wanted)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from phase1.contract.prompts import answer, chat
 from phase1.files import BadInput
 from phase1.train.preflight.checks import CHECKS, run_checks
 from phase1.train.preflight.gpus import gpu_memory, shards
+from tests.tiny_model import tiny_shapes, write_float32, write_tiny_model
 from tests.train.sft_runs import MESSAGES, ROOT, job_of, patch, pretend_gpus, run_sft
 
 # What a case breaks: variables of the run, an override behind its arguments, or a function (env, tmp_path) that changes
@@ -80,16 +80,18 @@ def larger_than_the_gpus(env: dict[str, str], tmp_path: Path) -> None:
         "intermediate_size": 18944,
         "vocab_size": 152064,
     }
-    Path(env["MODEL_PATH"], "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"], **shape}))
+    write_tiny_model(Path(env["MODEL_PATH"]), **shape)
     env |= {"DEVICE": "cuda", "PATH": pretend_gpus(tmp_path, 2)}
 
 
 def larger_than_the_disk(env: dict[str, str], tmp_path: Path) -> None:
     """A sparse file of 4 TB, whose checkpoints take 16 TB."""
-    header = json.dumps({"w": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}).encode()
-    path = Path(env["MODEL_PATH"], "model.safetensors")
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
-    os.truncate(path, 8 + len(header) + 4 * 10**12)
+    write_float32(Path(env["MODEL_PATH"], "model.safetensors"), {"w": (10**12,)})
+
+
+def saved_while_compiled(env: dict[str, str], tmp_path: Path) -> None:
+    shapes = {f"_orig_mod.{name}": shape for name, shape in tiny_shapes().items()}
+    write_float32(Path(env["MODEL_PATH"], "model.safetensors"), shapes)
 
 
 def port_in_use(env: dict[str, str], tmp_path: Path) -> None:
@@ -200,6 +202,7 @@ def test_a_check_of_the_engine_trainer_refuses_too(env, tmp_path, monkeypatch, c
 STARTS: list[tuple[str, str, Break, str]] = [
     ("train", "no file", {"TRAIN_FILE": "/nowhere/train.parquet"}, "/nowhere/train.parquet"),
     ("model", "weights cut short", model_file("model.safetensors", 1), "model.safetensors: not a whole"),
+    ("model", "names of a compiled model", saved_while_compiled, "a wrapper's prefix '_orig_mod.'"),
     ("wandb", "not installed", without_wandb, "pip install wandb"),
 ]
 
@@ -252,7 +255,7 @@ def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
         "intermediate_size": 4864,
         "vocab_size": 151936,
     }
-    Path(env["MODEL_PATH"], "config.json").write_text(json.dumps({"architectures": ["Qwen2ForCausalLM"], **shape}))
+    write_tiny_model(Path(env["MODEL_PATH"]), **shape)
     report = {
         "tokens": {"p100": 3900},
         "padding_share_at_max_length": 0.815,
