@@ -123,9 +123,10 @@ def locate(args: argparse.Namespace) -> Located:
     model = Path(args.model_path or "")
     if args.best_checkpoint:
         best = BestCheckpoint.read(Path(args.best_checkpoint))
-        if best.model_path is None:
+        named = best.model_dir(Path(args.best_checkpoint))
+        if named is None:
             raise BadInput(f"{args.best_checkpoint}: names no model_path; run_eval_checkpoints.sh writes it")
-        model = Path(best.model_path)
+        model = named
         evaluation = Path(args.best_checkpoint).parent / f"eval_step_{best.best_step}"
     if not model.is_dir():
         hint = "; rebuild it with convert_fsdp_to_hf.py" if model.parent.is_dir() else ""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
-from phase1.contract.state.base import Stamp, StateFile
+from phase1.contract.state.base import Stamp, StateFile, path_beside
 from phase1.contract.state.tracker import step_folders
 from phase1.files import BadInput, fingerprint, replacing, run_stamp
 
@@ -28,7 +28,7 @@ class KeptModel(StateFile):
 
     Attributes:
         step: the training step of the model.
-        source: the directory it was kept from.
+        source: the directory it was kept from, relative to kept.json where it can be.
         how: whether its files share their blocks with those of the checkpoint.
         fingerprint: of the model when it was kept (`phase1.files.fingerprint`).
         bytes: the size of its files.
@@ -105,7 +105,7 @@ def _keep(model: Path, output_dir: Path, step: int, is_whole: Callable[[Path], b
                 raise BadInput(f"{model}: changed while it was being kept; look again when nothing writes to it")
             KeptModel(
                 step=step,
-                source=str(model),
+                source=path_beside(model, home / "kept.json"),
                 how="hard links" if linked else "copy",
                 fingerprint=seen,
                 bytes=sum(p.stat().st_size for p in files),

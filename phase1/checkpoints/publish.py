@@ -14,7 +14,7 @@ from phase1.checkpoints.choose import Ranking, against_runner_up, choose_best
 from phase1.checkpoints.find import look_at
 from phase1.checkpoints.keep import keep, kept_model, point_best_model, release
 from phase1.checkpoints.settings import Settings
-from phase1.contract.state.base import Stamp
+from phase1.contract.state.base import Stamp, path_beside
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.tracker import step_folders
 from phase1.evaluate.finished import FinishedEvaluation
@@ -38,7 +38,8 @@ def publish_best(evaluated: Mapping[int, FinishedEvaluation], ranking: Ranking, 
     model = kept_model(settings.output_dir, best.best_step) if settings.keep_best else None
     best = best.model_copy(
         update={
-            "model_path": str(model or checkpoint_model(settings, best.best_step)),
+            "model_path": path_beside(model or checkpoint_model(settings, best.best_step), settings.best_checkpoint),
+            "fingerprint": evaluated[best.best_step].run.model.fingerprint,
             "runner_up": against_runner_up(settings.output_dir, ranking),
             "kept": model is not None,
             "stamp": Stamp.model_validate(run_stamp(asdict(settings))),

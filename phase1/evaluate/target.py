@@ -11,7 +11,7 @@ from phase1.contract.problems import EVAL_SETS
 from phase1.contract.state import train_run
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.train_run import TrainRun
-from phase1.files import BadInput
+from phase1.files import BadInput, fingerprint
 from phase1.model.matches_base import config_failures, reads_old_form_alone, rope_lost
 from phase1.model.matches_config import check_model
 from phase1.model.small_files import read_object, refuse_torn_json
@@ -84,11 +84,18 @@ def _step_number(choice: TargetChoice, best: BestCheckpoint | None) -> int:
 def _best_model(choice: TargetChoice, checkpoint_dir: Path, best: BestCheckpoint) -> Path | None:
     """The best model, where best_checkpoint.json speaks of this training run; None where it is another run's.
 
-    Its model lies in the run's own folder, or was kept beside best_checkpoint.json.
+    Its model lies in the run's own folder or was kept beside best_checkpoint.json; in a project that was moved or
+    copied, the model of that step in either place is the chosen one if its files are.
     """
-    model = Path(best.model_path or "/").resolve()
-    homes = (checkpoint_dir.resolve(), choice.best_checkpoint.resolve().parent)
-    return model if any(model.is_relative_to(home) for home in homes) else None
+    home = choice.best_checkpoint.resolve().parent
+    model = best.model_dir(choice.best_checkpoint.resolve()) or Path("/")
+    if any(model.resolve().is_relative_to(place) for place in (checkpoint_dir.resolve(), home)):
+        return model.resolve()
+    for place in (checkpoint_dir, home / "kept"):
+        here = place / f"global_step_{best.best_step}" / "huggingface"
+        if best.fingerprint is not None and here.is_dir() and fingerprint(here) == best.fingerprint:
+            return here.resolve()
+    return None
 
 
 def _model_dir(path: Path) -> Path:
@@ -158,8 +165,21 @@ def guard_test_sets(target: Target, datasets: Iterable[str], allowed: bool, best
         BadInput: a set is refused.
     """
     test_only = [d for d in datasets if EVAL_SETS[d].test_only]
-    if test_only and target.step is not None and not target.is_best and not allowed:
+    if not test_only or target.step is None or target.is_best or allowed:
+        return
+    refused = f"--datasets {test_only[0]} is test-only"
+    if not best_checkpoint.exists():
         raise BadInput(
-            f"--datasets {test_only[0]} is test-only and step {target.step} is not the best step of "
-            f"{best_checkpoint}; choose the best first, or say --final"
+            f"{refused}, and no checkpoint is chosen yet: there is no {best_checkpoint}; run "
+            "run_eval_checkpoints.sh, or name the file with --best_checkpoint"
         )
+    best = BestCheckpoint.read(best_checkpoint)
+    if best.best_step == target.step:
+        raise BadInput(
+            f"{refused}, and {best_checkpoint} chose step {target.step} of another run ({best.model_path}); name this "
+            "run's file with --best_checkpoint"
+        )
+    raise BadInput(
+        f"{refused}, and {best_checkpoint} chose step {best.best_step}, not {target.step}; evaluate --step best, or "
+        "say --final"
+    )

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from phase1.checkpoints.keep import KeptModel
 from phase1.contract.state import train_run
+from phase1.contract.state.base import path_from
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import read_json, sha256_file
 from phase1.handoff.handoff import Handoff
@@ -51,7 +52,7 @@ def run_folders(h: Handoff, toolkit: Path) -> RunFolders:
     """
     outputs = h.evaluation.parent if h.evaluation else toolkit / "outputs"
     kept = h.model.parent / "kept.json"
-    trained = Path(KeptModel.read(kept).source) if kept.exists() else h.model
+    trained = path_from(KeptModel.read(kept).source, kept) if kept.exists() else h.model
     checkpoints = trained.parent.parent
     homes = [outputs / "data", toolkit / "data"]
     record = checkpoints / train_run.NAME

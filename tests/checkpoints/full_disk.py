@@ -67,7 +67,8 @@ def check_whole(outputs: Path, level: int) -> None:
         assert not path.name.endswith((".tmp", ".removed")), (level, path)
     best = read_json(outputs / "best_checkpoint.json")
     run = read_json(outputs / f"eval_step_{best['best_step']}" / "run.json")
-    assert fingerprint(best["model_path"]) == run["model"]["fingerprint"], (level, best["model_path"])
+    chosen = outputs / best["model_path"]
+    assert fingerprint(chosen) == run["model"]["fingerprint"] == best["fingerprint"], (level, chosen)
     link = outputs / "best_model"
     assert not link.is_symlink() or kept_model(outputs, int(link.resolve().parent.name.split("_")[-1])), level
     page = outputs / "status.html"

@@ -150,6 +150,8 @@ IDENTITY = Identity(EvaluatedModel(), None, {}, {"judge": "local", "extraction":
 def test_an_evaluation_is_not_resumed_under_the_other_extraction(tmp_path, was, refused):
     """One that does not say was made before there was a choice."""
     write_json(tmp_path / "run.json", {"status": "incomplete", "judge": was, "datasets": {}, "sessions": []})
+    (tmp_path / "completions").mkdir()
+    (tmp_path / "completions/mbpp_reg.jsonl").write_text("{}\n")
     if refused:
         with pytest.raises(BadInput, match="judge.extraction = 'reader'"):
             open_run(tmp_path, IDENTITY)

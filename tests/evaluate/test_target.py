@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from phase1.contract.state.base import path_beside
+from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.evaluate.target import Target, TargetChoice, find_target, guard_test_sets, training_model
-from phase1.files import BadInput
+from phase1.files import BadInput, fingerprint
 from phase1.train.record import record_start, run_shape
 from tests.train.sft_runs import job_of
 
@@ -85,6 +87,68 @@ def test_a_best_checkpoint_that_verl_rotated_away_is_found_at_its_protected_copy
     assert target == Target(kept.resolve(), 7, True, run_dir / "eval_final")
 
 
+def project(folder: Path, weights: str = "trained") -> Path:
+    """A project with a checkpoint of step 7, chosen as the night chooses it."""
+    model = folder / "checkpoints/global_step_7/huggingface"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text(json.dumps({"weights": weights}))
+    best = folder / "outputs/best_checkpoint.json"
+    BestCheckpoint(best_step=7, model_path=path_beside(model, best), fingerprint=fingerprint(model)).write(best)
+    return folder
+
+
+def chosen_in(folder: Path, best: Path | None = None) -> Target:
+    choice = TargetChoice(
+        None,
+        folder / "checkpoints",
+        "7",
+        best or folder / "outputs/best_checkpoint.json",
+        folder / "outputs/eval_final",
+    )
+    return find_target(choice, folder / "outputs")
+
+
+@pytest.mark.parametrize("original", ["stays", "goes"])
+def test_a_project_that_was_copied_or_moved_still_knows_its_best(tmp_path, original):
+    project(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    if original == "goes":
+        shutil.rmtree(tmp_path / "a")
+    assert chosen_in(tmp_path / "b").is_best
+    file = tmp_path / "b/outputs/best_checkpoint.json"
+    best = BestCheckpoint.read(file)
+    assert best.model_path == "../checkpoints/global_step_7/huggingface"
+    assert best.model_dir(file) == tmp_path / "b/checkpoints/global_step_7/huggingface"
+
+
+@pytest.mark.parametrize("weights", ["trained", "others"])
+def test_an_absolute_path_of_before_does_not_hide_the_very_model(tmp_path, weights):
+    project(tmp_path / "a")
+    best = tmp_path / "a/outputs/best_checkpoint.json"
+    BestCheckpoint.read(best).model_copy(update={"model_path": "/gone/global_step_7/huggingface"}).write(best)
+    moved = project(tmp_path / "b", weights)
+    shutil.copy(best, moved / "outputs/best_checkpoint.json")
+    assert chosen_in(moved).is_best is (weights == "trained")
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        (None, "no checkpoint is chosen yet"),
+        ({"best_step": 7, "model_path": "/elsewhere"}, "chose step 7 of another run (/elsewhere)"),
+        ({"best_step": 6, "model_path": "x"}, "chose step 6, not 7; evaluate --step best, or say --final"),
+    ],
+    ids=["none", "another run", "another step"],
+)
+def test_a_refusal_of_the_test_sets_says_what_would_help(tmp_path, best, words):
+    file = tmp_path / "best_checkpoint.json"
+    if best is not None:
+        file.write_text(json.dumps(best))
+    with pytest.raises(BadInput) as refused:
+        guard_test_sets(Target(Path("m"), 7, False, Path("o")), ["humaneval"], False, file)
+    assert words in str(refused.value) and ("--final" in str(refused.value)) is (words.endswith("--final"))
+
+
 @pytest.mark.parametrize(
     ("step", "is_best", "allowed", "dataset", "refused"),
     [
@@ -99,7 +163,7 @@ def test_a_best_checkpoint_that_verl_rotated_away_is_found_at_its_protected_copy
 def test_only_the_chosen_checkpoint_and_phase_0_see_the_test_sets(step, is_best, allowed, dataset, refused):
     target = Target(Path("m"), step, is_best, Path("o"))
     if refused:
-        with pytest.raises(BadInput, match="humaneval is test-only and step 7 is not the best step"):
+        with pytest.raises(BadInput, match="humaneval is test-only, and "):
             guard_test_sets(target, ["mbpp_reg", dataset], allowed, Path("best_checkpoint.json"))
     else:
         guard_test_sets(target, ["mbpp_reg", dataset], allowed, Path("best_checkpoint.json"))

@@ -73,7 +73,7 @@ def processes(word: str) -> list[str]:
 def model(base_model) -> Path:
     """The demo's trained model where the demo has run, else its base model."""
     best = ROOT / "outputs" / "demo" / "best_checkpoint.json"
-    trained = Path(read_json(best)["model_path"]) if best.exists() else base_model
+    trained = best.parent / read_json(best)["model_path"] if best.exists() else base_model
     return trained if trained.is_dir() else base_model
 
 

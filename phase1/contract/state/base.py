@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from phase1.files import BadInput, read_json, write_json
+
+
+def path_beside(path: Path, file: Path) -> str:
+    """A path as a state file keeps it: relative to the file's folder, so that a project can be moved or copied, absolute
+    where the two have nothing but the root in common."""
+    path, home = path.absolute(), file.absolute().parent
+    if len(Path(os.path.commonpath([path, home])).parts) < 2:
+        return str(path)
+    return os.path.relpath(path, home)
+
+
+def path_from(text: str, file: Path) -> Path:
+    """The path that a state file keeps, as an absolute one."""
+    return Path(os.path.normpath(file.absolute().parent / text))
 
 
 class StateFile(BaseModel):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict
 
-from phase1.contract.state.base import Stamp, StateFile
+from phase1.contract.state.base import Stamp, StateFile, path_from
 
 NAME = "best_checkpoint.json"
 
@@ -44,6 +46,7 @@ class BestCheckpoint(StateFile):
 
     `interval`: 95%, of the best rate. `not_judged`: failures that are not the model's, counted against it in the rate.
     `not_comparable`: steps left out because they were measured otherwise. `kept`: the model is held in outputs/kept/.
+    `model_path`: relative to this file where it can be (`model_dir`). `fingerprint`: of the model that was evaluated.
     `warning`: where the choice rests on programs that print nothing, in words; missing where it does not.
     `without_silent`: None where an evaluation does not say which programs print nothing.
     """
@@ -54,6 +57,7 @@ class BestCheckpoint(StateFile):
     best_accepted_at_1: float | None = None
     without_silent: WithoutSilent | None = None
     model_path: str | None = None
+    fingerprint: str | None = None
     selection_metric: str | None = None
     all_checkpoints: dict[str, Rates] = {}
     problems: int | None = None
@@ -63,3 +67,7 @@ class BestCheckpoint(StateFile):
     runner_up: RunnerUp | None = None
     kept: bool | None = None
     stamp: Stamp | None = None
+
+    def model_dir(self, file: Path) -> Path | None:
+        """The chosen model's directory, by this record in `file`; None where it names none."""
+        return path_from(self.model_path, file) if self.model_path else None
