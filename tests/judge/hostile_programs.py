@@ -400,6 +400,89 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
         OK,
     ),
+    "limits_of_others": refused(
+        *(f"resource.prlimit({pid}, {limit}, (0, 0))" for pid in (1, "os.getppid()") for limit in range(16))
+    ),
+    "limits_of_pid_1_by_number": refused(
+        "call(302 if os.uname().machine == 'x86_64' else 261, 1, 6, (ctypes.c_ulong * 2)(), 0)",
+        "call(302 if os.uname().machine == 'x86_64' else 261, (1 << 32) + 1, 6, (ctypes.c_ulong * 2)(), 0)",
+    ),
+    "own_limits_may_be_lowered": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"
+        "resource.prlimit(0, resource.RLIMIT_NOFILE, (16, 16))\nprint('contained')\n",
+        OK,
+    ),
+    "scheduling_of_others": refused(
+        "os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))",
+        "os.sched_setscheduler(1, os.SCHED_BATCH, os.sched_param(0))",
+        "os.sched_setparam(1, os.sched_param(0))",
+        "os.sched_setaffinity(1, {min(os.sched_getaffinity(1))})",
+        "os.setpriority(os.PRIO_PROCESS, 1, 19)",
+        "os.setpriority(os.PRIO_PGRP, 0, 19)",
+        "os.setpriority(os.PRIO_PGRP, os.getpgid(1), 19)",
+        "os.setpriority(os.PRIO_USER, 0, 19)",
+        "os.setpriority(os.PRIO_USER, os.getuid(), 19)",
+    ),
+    "io_priority_of_others": refused(
+        *(
+            f"call(251 if os.uname().machine == 'x86_64' else 30, {which}, {who}, 3 << 13)"
+            for which, who in ((1, 1), (2, 0), (2, 1), (3, 0), (3, "os.getuid()"))
+        )
+    ),
+    "idle_policy_never_runs": refused(
+        "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))",
+        "call(314 if os.uname().machine == 'x86_64' else 274, 0, ctypes.create_string_buffer(48), 0)",
+    ),
+    "file_descriptor_of_pid_1": refused(
+        "call(434, 1, 0)", "call(434, os.getppid(), 0)", "call(424, 0, 9, 0, 0)", "call(438, 0, 3, 0)"
+    ),
+    "memory_of_others_moved": refused(
+        "call(440, 0, 0, 0, 0, 0)",
+        "call(448, 0, 0)",
+        "call(279 if os.uname().machine == 'x86_64' else 239, 1, 0, 0, 0, 0, 0)",
+        "call(256 if os.uname().machine == 'x86_64' else 238, 1, 0, 0, 0)",
+    ),
+    "signals_to_threads_of_pid_1": (
+        (
+            "import ctypes, os\nlibc = ctypes.CDLL(None)\nx86 = os.uname().machine == 'x86_64'\n"
+            "info = ctypes.create_string_buffer(128)\nfor s in range(1, 65):\n"
+            "    libc.syscall(200 if x86 else 130, 1, s)\n    libc.syscall(234 if x86 else 131, 1, 1, s)\n"
+            "    libc.syscall(129 if x86 else 138, 1, s, info)\n    libc.syscall(297 if x86 else 240, 1, 1, s, info)\n"
+            "print('contained')\n"
+        ),
+        OK,
+    ),
+    "its_own_children_can_be_signalled": (
+        (
+            "import os, signal, time\npid = os.fork()\nif pid == 0:\n    time.sleep(9)\n    os._exit(1)\n"
+            "os.kill(pid, signal.SIGTERM)\nprint('contained' if os.waitpid(pid, 0)[1] == signal.SIGTERM else 'no')\n"
+        ),
+        OK,
+    ),
+    "address_families": refused(
+        *(
+            f"socket.socket({family}, {kind})"
+            for family in (3, 4, 5, 9, 15, 16, 17, 21, 29, 31, 35, 37, 38, 39, 40, 41, 43, 44, 45)
+            for kind in (1, 2, 3, 5)
+        ),
+        "socket.socketpair(40, 1)",
+    ),
+    "clocks_and_names_of_the_host": refused(
+        "time.clock_settime(time.CLOCK_REALTIME, 0)",
+        "socket.sethostname('x')",
+        "call(103 if os.uname().machine == 'x86_64' else 116, 3, ctypes.create_string_buffer(64), 64)",
+        "call(457, 0, 0, 0, 0)",
+        "call(458, 0, 0, 0, 0)",
+        "call(135 if os.uname().machine == 'x86_64' else 92, 0x0040000)",
+    ),
+    "extended_attributes": refused(
+        "os.setxattr('/tmp', 'user.x', b'x')",
+        "os.setxattr('/dev/shm', 'user.x', b'x')",
+        "os.setxattr(0, 'user.x', b'x')",
+        "os.setxattr(1, 'user.x', b'x')",
+        "os.setxattr(2, 'user.x', b'x')",
+        "os.setxattr('/tmp', 'user.x', b'x', follow_symlinks=False)",
+    ),
     # ------------------------------------------------------------------------------------------------ the interpreter
     "replaces_the_exit": (
         (
