@@ -29,6 +29,8 @@ from phase1.judge.interpreters import Interpreter
 from phase1.judge.launcher import TMP_BYTES, Plan
 from phase1.judge.outcomes import (
     ATTEMPTS,
+    BLAMED,
+    MAX_ENDED,
     MAX_TIMEOUTS,
     PROCESSES,
     CompileFailed,
@@ -45,6 +47,10 @@ from phase1.judge.probes import ESSENTIAL, MEANING, probe
 OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output is long
 # Bytes that several processes together may hold beyond the memory limit: each counts the pages they share again.
 FAMILY_SLACK = 128 << 20
+# Seconds without a word after which a sandbox is given up: it says every ALIVE_EVERY that a test still runs. Compiling
+# it cannot say, so the first try is given up sooner; the next one compiles in a process that has limits.
+SILENCE, SILENCE_COMPILING = 120.0, 30.0
+CONTROL = Task("print(6 * 7)", kind="stdin", count=1, limit=10.0, memory=512 << 20, inputs=[""])
 
 # The launcher sees the standard library first, and this project behind it.
 _LAUNCHER = """
@@ -158,9 +164,8 @@ class LocalSandbox:
             self.path = ["/tmp", *interpreter.path, *packages, *interpreter.site]
         plan = plan._replace(mounts=shown.mounts, python=[interpreter.executable, "-S", "-s", "-B"])
         cgroup = await self._launch(plan, interpreter.code)
-        task = Task("print(6 * 7)", kind="stdin", count=1, limit=10.0, memory=512 << 20, inputs=[""])
         try:
-            [run] = [run async for run in self.run(task)]
+            [run] = [run async for run in self.run(CONTROL)]
             said = f"{run.detail} {run.stderr.decode(errors='replace')[-200:]}"
             problem = "" if run.output == b"42\n" else said
         except (SandboxFailed, CompileFailed) as e:
@@ -255,13 +260,14 @@ class LocalSandbox:
     async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
         """As `Sandbox.run`."""
         async with self.slots:
-            done = late = failures = 0
-            while done < task.count and late < MAX_TIMEOUTS:
+            done = late = failures = ended = 0
+            while done < task.count and late < MAX_TIMEOUTS and ended < MAX_ENDED:
                 box = await self._take(task)
                 finished = False
                 try:
-                    async with contextlib.aclosing(self._tests(box, task, done, late)) as runs:
+                    async with contextlib.aclosing(self._tests(box, task, done, late, careful=failures > 0)) as runs:
                         async for run in runs:
+                            self.lost += failures
                             done, failures = done + 1, 0
                             late = late + 1 if run.verdict == "timeout" else 0
                             yield run
@@ -269,16 +275,42 @@ class LocalSandbox:
                 except Died as e:
                     if e.exit.oom and done < task.count:  # the kernel's choice was PID 1 itself
                         done, late = done + 1, 0
+                        if not box.compiled:
+                            ended = MAX_ENDED  # the next test would compile the same
                         yield TestRun(
                             "runtime_error", over_memory(task.memory), cpu=0.0, wall=0.0, peak_rss=task.memory
                         )
                         continue
-                    self.lost += 1
                     failures += 1
-                    if failures == ATTEMPTS:
-                        raise SandboxFailed(f"the sandbox died: {e.exit.stderr or e.exit.status}") from None
+                    said = str(e.exit.stderr or e.exit.status)
+                    if failures >= BLAMED and await self._works():
+                        when = "while it ran" if box.compiled else "before it ran"
+                        detail = f"the program ended the sandbox twice {when}: {said}"
+                        done, late, failures = done + 1, 0, 0
+                        ended = MAX_ENDED if e.silent else ended + 1  # silence is waited for, and not again
+                        yield TestRun("runtime_error", detail[:300], cpu=0.0, wall=0.0, peak_rss=0)
+                    elif failures == ATTEMPTS:
+                        self.lost += failures
+                        raise SandboxFailed(f"the sandbox died: {said}") from None
                 finally:
                     await self._stop(box, finished)
+
+    async def _works(self) -> bool:
+        """Whether a trivial program runs in a fresh sandbox: then the one that failed did so by its program."""
+        if self.process is None or self.process.poll() is not None:
+            return False
+        box, finished = (
+            await self._start(CONTROL.memory + FAMILY_SLACK + 2 * TMP_BYTES + self._output_cap(CONTROL)),
+            False,
+        )
+        try:
+            runs = [run async for run in self._tests(box, CONTROL, 0, 0, careful=False)]
+            finished = True
+            return [run.output for run in runs] == [b"42\n"]
+        except (Died, SandboxFailed, CompileFailed):
+            return False
+        finally:
+            await self._stop(box, finished)
 
     async def _take(self, task: Task) -> Box:
         """A sandbox for this task, if possible one that was started while the last task ran. Starts the next one."""
@@ -320,12 +352,13 @@ class LocalSandbox:
     def _output_cap(task: Task) -> int:
         return max(OUTPUT_CAP, 4 * task.longest_output + (1 << 20))
 
-    async def _tests(self, box: Box, task: Task, first: int, late: int) -> AsyncGenerator[TestRun, None]:
+    async def _tests(self, box: Box, task: Task, first: int, late: int, careful: bool) -> AsyncGenerator[TestRun, None]:
         """Feed one sandbox from test `first` on and yield what comes back.
 
         Args:
             first: number of the first test to run.
             late: timeouts one after another just before it.
+            careful: the task has lost a sandbox: try the compilation under the limits of a test first.
 
         Raises:
             Died: when the sandbox ends before it said that it is done.
@@ -357,15 +390,17 @@ class LocalSandbox:
             "entry_point": task.entry_point,
             "modules": task.modules,
             "marker": marker,
+            "careful": careful,
         }
         feeding = asyncio.create_task(box.feed(job, task.inputs[first:]))
-        patience = (wall + 30) * (1 if task.kind == "stdin" else task.count)
         try:
-            done, compiled = first, False
+            done = first
             while True:
-                end = await box.frame(patience)
+                end = await box.frame(SILENCE if box.compiled or careful else SILENCE_COMPILING)
+                if end.kind == protocol.ALIVE:
+                    continue
                 if end.kind == protocol.COMPILED:
-                    compiled = True
+                    box.compiled = True
                     if end.code:
                         raise CompileFailed(end.err.decode(errors="replace"))
                 elif end.kind == protocol.DONE:
@@ -392,7 +427,7 @@ class LocalSandbox:
                         yield run
         except Died as e:
             status = e.exit.status
-            if not compiled and status > 0 and os.waitstatus_to_exitcode(status) in (139, 134, 132):
+            if not box.compiled and status > 0 and os.waitstatus_to_exitcode(status) in (139, 134, 132):
                 raise CompileFailed("the compiler crashed on this program") from None
             raise
         finally:

@@ -83,6 +83,92 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
         OK,
     ),
     "stops_itself": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n", LATE),
+    "cpu_in_orphans": (
+        (
+            "import os, time\nr, w = os.pipe()\ndef work(n):\n    t = time.process_time()\n    while "
+            "time.process_time() - t < 0.1:\n        pass\n    if n == 60:\n        os.write(w, b'x')\n"
+            "    elif os.fork() == 0:\n        work(n + 1)\n    os._exit(0)\nif os.fork() == 0:\n"
+            "    if os.fork() == 0:\n        work(1)\n    os._exit(0)\nos.wait()\nos.read(r, 1)\nprint('got through')\n"
+        ),
+        LATE,
+    ),
+    "cpu_in_a_crowd_of_orphans": (
+        (
+            """
+import os, time
+for _ in range(40):
+    r, w = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            t = time.process_time()
+            while time.process_time() - t < 0.04:
+                pass
+            os.write(w, b'x')
+        os._exit(0)
+    os.wait()
+    os.read(r, 1)
+    os.close(r), os.close(w)
+print('got through')
+"""
+        ),
+        LATE,
+    ),
+    "cpu_in_children_that_it_waits_for": (
+        (
+            """
+import os, time
+for _ in range(60):
+    if os.fork() == 0:
+        t = time.process_time()
+        while time.process_time() - t < 0.02:
+            pass
+        os._exit(0)
+    os.wait()
+print('got through')
+"""
+        ),
+        LATE,
+    ),
+    "cpu_in_children_that_nobody_waits_for": (
+        (
+            """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in range(30):
+    r, w = os.pipe()
+    if os.fork() == 0:
+        t = time.process_time()
+        while time.process_time() - t < 0.2:
+            pass
+        os._exit(0)
+    os.close(w)
+    os.read(r, 1)
+    os.close(r)
+print('got through')
+"""
+        ),
+        LATE,
+    ),
+    **{
+        f"sleep_behind_vfork_{name}": (
+            (
+                "import ctypes, os, time\nlibc = ctypes.CDLL(None)\nn = 56 if os.uname().machine == 'x86_64' else 220\n"
+                f"if libc.syscall(n, {flags}, 0, 0, 0, 0) == 0:\n    time.sleep(12)\n    os._exit(0)\n"
+                "print('got through')\n"
+            ),
+            LATE,
+        )
+        for name, flags in (("alone", "0x4000 | 17"), ("as_a_sibling", "0xC000 | 17"))
+    },
+    "sleep_behind_vfork_in_turns": (
+        (
+            "import ctypes, os, time\nlibc = ctypes.CDLL(None)\nn = 56 if os.uname().machine == 'x86_64' else 220\n"
+            "for _ in range(400):\n    if libc.syscall(n, 0x4000 | 17, 0, 0, 0, 0) == 0:\n        time.sleep(0.03)\n"
+            "        os._exit(0)\n    os.wait()\nprint('got through')\n"
+        ),
+        LATE,
+    ),
+    "sleep_in_another_program": ("import subprocess\nsubprocess.run(['sleep', '12'])\nprint('got through')\n", LATE),
     "zombies": (
         "import os\nfor _ in range(40):\n    if os.fork() == 0:\n        os._exit(0)\nprint('contained')\n",
         OK,

@@ -22,7 +22,7 @@ from _thread import allocate_lock
 
 from phase1.judge.inside.asserts import REPORT, TestsBroken, compile_quietly, new_main, next_assert, prepare_asserts
 from phase1.judge.inside.ending import end
-from phase1.judge.inside.processes import ALONE, SIGKILL, become_supervisor, bury, family, wait_for
+from phase1.judge.inside.processes import ALONE, SIGKILL, Account, become_supervisor, bury, wait_for
 from phase1.judge.inside.protocol import (
     COMPILED,
     CPU,
@@ -150,7 +150,8 @@ def limit_resources(job: "Job", resident: bool) -> None:
 
 def compiled(stream: Stream, job: "Job", resident: bool) -> "CodeType":
     """Compile the program and tell the judge; does not return where that fails."""
-    if job["program"].count("finally") > FINALLY and (kind := compile_apart(job, resident)) is not None:
+    suspect = job["careful"] or job["program"].count("finally") > FINALLY
+    if suspect and (kind := compile_apart(stream, job, resident)) is not None:
         stream.send(COMPILED, 0)
         for _ in range(job["first"], job["count"]):
             stream.send(kind, SIGKILL if kind == SIGNALLED else 1, job["cpu"])
@@ -168,7 +169,7 @@ def run_tests(
 ) -> None:
     """Fork once a test, wait, report. `run_assert`: the main function of an assert task's process; None for stdin."""
     number, late, count, limit = job["first"], job["late"], job["count"], (job["memory"],) * 2
-    blind = family() is None and not os.path.isdir("/proc/1")
+    blind = not os.path.isdir("/proc/1")
     own_file = source_bytes(job["program"]) if run_assert is None and ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
@@ -188,6 +189,7 @@ def run_tests(
         shares = count - number if run_assert is not None else 1
         seconds = int(2 * job["cpu"] * shares) + 2
         started = _monotonic()
+        account = Account()
         pid = _fork()
         if pid == 0:
             _close(SOCKET)
@@ -203,13 +205,14 @@ def run_tests(
                 run_stdin(code, main, frozen)
             run_assert(number)
             _exit(1)
-        kind, status, cpu, usage = wait_for(pid, job)
+        kind, status, cpu, usage = wait_for(pid, job, account, stream.beat)
         wall = _monotonic() - started
+        bury()  # before counting what all of them used, and reading the files: nothing may still write to them
+        cpu = max(cpu, account.reaped())
         if shares == 1 and kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
             kind = CPU
         elif resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:
             kind = MEMORY
-        bury()  # before reading the files: nothing may still write to them
         big = _lseek(1, 0, 2)
         if not BIG < big <= job["output_cap"]:
             big = 0
@@ -230,12 +233,13 @@ def run_tests(
             break
 
 
-def compile_apart(job: "Job", resident: bool) -> int | None:
+def compile_apart(stream: Stream, job: "Job", resident: bool) -> int | None:
     """Try a compilation that may explode, in a process of its own and under a test's limits.
 
     Each `finally` inside another one doubles the code: 19 of them take plain python3 six seconds and 1.5 GB. Data
     preparation and the SandboxFusion adapter also compile in processes of their own. This one stays apart from theirs,
-    because it is part of what lives in the sandbox, and its limits are those of the test.
+    because it is part of what lives in the sandbox, and its limits are those of the test. Whatever else takes for ever
+    to compile has lost a sandbox before (`job["careful"]`).
 
     Args:
         resident: resident memory is limited, by a cgroup, and not address space.
@@ -243,6 +247,7 @@ def compile_apart(job: "Job", resident: bool) -> int | None:
     Returns:
         None if the program can be compiled, or fails to in the usual way; else how the process ended, as `wait_for`.
     """
+    account = Account()
     pid = _fork()
     if pid == 0:
         _close(SOCKET)
@@ -251,7 +256,7 @@ def compile_apart(job: "Job", resident: bool) -> int | None:
             _setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
         compile_quietly(source_bytes(job["program"]), PROGRAM_FILE)
         _exit(0)
-    kind, status, cpu, usage = wait_for(pid, {**job, "kind": "stdin"})
+    kind, status, cpu, usage = wait_for(pid, {**job, "kind": "stdin"}, account, stream.beat)
     if kind == SIGNALLED and cpu >= job["cpu"]:
         return CPU
     if resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:

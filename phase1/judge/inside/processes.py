@@ -25,6 +25,7 @@ PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
 ALONE = os.getpid() == 1
 
 _monotonic, _sigtimedwait = time.monotonic, _signal.sigtimedwait
+_getrusage, _random = resource.getrusage, os.urandom
 _wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
 
 
@@ -64,30 +65,84 @@ def become_supervisor() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
 
 
-def family() -> tuple[float, int, bool] | None:
-    """(CPU seconds, resident bytes, whether any thread wants the CPU) of all processes but this one; None without
-    /proc."""
-    ticks = pages = 0
-    busy = False
-    try:
-        names = (
-            [n for n in os.listdir("/proc") if n.isdigit() and n != "1"] if ALONE else [str(p) for p in descendants()]
-        )
-    except OSError:
-        return None
-    for name in names:
+class Look:
+    """What the processes of a test were seen to be at one moment. CPU and delay in s, resident in bytes."""
+
+    def __init__(self, cpu: float, delay: float, resident: int, busy: bool) -> None:
+        self.cpu, self.delay, self.resident, self.busy = cpu, delay, resident, busy
+
+
+class Account:
+    """What a test takes of the processor, whichever of its processes does, dead ones included.
+
+    The kernel adds a process to its parent's account when it is waited for, and orphans are waited for by this process.
+    One that nobody waits for (its parent ignores SIGCHLD) is in no account: of these counts what was seen of them.
+    """
+
+    def __init__(self) -> None:
+        self.before = children_cpu()
+        # By process: (ticks of CPU, ns it waited for a processor, major page faults) when it was seen last.
+        self.seen: dict[tuple[str, bytes], tuple[int, int, int]] = {}
+
+    def reaped(self) -> float:
+        """CPU seconds of the processes that are gone, or what was seen of all of them if that is more."""
+        return max(children_cpu() - self.before, sum(seen[0] for seen in self.seen.values()) / TICK)
+
+    def look(self) -> Look | None:
+        """The processes now; None without /proc, and where there is none.
+
+        A thread in state R wants the CPU. State D may be the disk, or a `vfork` that waits for its child, however long
+        that sleeps: it counts where there is no other process, or while pages come from the disk.
+        """
+        ticks = pages = 0
+        busy = False
         try:
-            fields = stat_fields(f"/proc/{name}/stat")
-            ticks += sum(map(int, fields[11:15]))
-            pages += int(fields[21])
-            busy = busy or fields[0] in b"RD"
-            if not busy and int(fields[17]) > 1:
-                busy = any(
-                    stat_fields(f"/proc/{name}/task/{t}/stat")[0] in b"RD" for t in os.listdir(f"/proc/{name}/task")
-                )
-        except (OSError, IndexError):
-            continue
-    return (ticks / TICK, pages * PAGE, busy) if names else None
+            names = (
+                [n for n in os.listdir("/proc") if n.isdigit() and n != "1"]
+                if ALONE
+                else [str(p) for p in descendants()]
+            )
+        except OSError:
+            return None
+        for name in names:
+            try:
+                fields = stat_fields(f"/proc/{name}/stat")
+                own, faults, key = int(fields[11]) + int(fields[12]), int(fields[9]), (name, fields[19])
+                ticks += own + int(fields[13]) + int(fields[14])
+                pages += int(fields[21])
+                states, delay = {fields[0]}, run_delay(f"/proc/{name}")
+                if int(fields[17]) > 1:
+                    delay = 0
+                    for thread in os.listdir(f"/proc/{name}/task"):
+                        states.add(stat_fields(f"/proc/{name}/task/{thread}/stat")[0])
+                        delay += run_delay(f"/proc/{name}/task/{thread}")
+                before = self.seen.get(key, (0, 0, faults))
+                busy = busy or b"R" in states or (b"D" in states and (len(names) == 1 or faults != before[2]))
+                self.seen[key] = own, max(delay, before[1]), faults
+            except (OSError, IndexError):
+                continue
+        if not names:
+            return None
+        cpu = max(children_cpu() - self.before + ticks / TICK, self.reaped())
+        return Look(cpu, sum(seen[1] for seen in self.seen.values()) / 1e9, pages * PAGE, busy)
+
+
+def children_cpu() -> float:
+    """CPU seconds of every process that this one has waited for, and that those have."""
+    usage = _getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def run_delay(folder: str) -> int:
+    """Nanoseconds that a thread has waited for a processor; 0 where the kernel does not count them."""
+    try:
+        fd = os.open(f"{folder}/schedstat", os.O_RDONLY)
+    except OSError:
+        return 0
+    try:
+        return int(os.read(fd, 100).split()[1])
+    finally:
+        os.close(fd)
 
 
 def stat_fields(path: str) -> list[bytes]:
@@ -137,47 +192,59 @@ def over_limit(job: "Job", cpu: float, idle: float, resident: int, wall: float) 
     return WALL if wall > job["wall"] else None
 
 
-def wait_for(pid: int, job: "Job") -> tuple[int, int, float, resource.struct_rusage]:
+def wait_for(
+    pid: int, job: "Job", account: Account, beat: "Callable[[], None]"
+) -> tuple[int, int, float, resource.struct_rusage]:
     """Wait for a test's process, and kill it when it, with its children, goes beyond a limit.
 
     CPU time decides, as the scheduler counts it. RLIMIT_CPU counts ticks, which a busy machine can double, and is used
     only without /proc. The idle limit is for sleepers and counts only moments at which no thread of the test wants the
-    CPU, so that a busy machine cannot turn a slow program into a timeout. The wall limit is far out, for what escapes
-    both. Each test of an assert task has the limits to itself: a new report starts them afresh.
+    CPU, so that a busy machine cannot turn a slow program into a timeout; the moments are random, so that a program
+    cannot be awake at just these. The wall limit is far out, for what escapes both, and counts no time in which the
+    test waited for a processor. Each test of an assert task has the limits to itself: a new report starts them afresh.
+
+    Args:
+        account: made just before the process was started.
+        beat: called now and then.
 
     Returns:
         (kind of end, exit status or signal, CPU seconds, what the kernel says that it used).
     """
     started = seen = _monotonic()
-    idle = cpu = base = 0.0
-    reported, pause, verdict = 0, 0.02, None
+    idle = base = 0.0
+    reported, pause, verdict, next_look = 0, 0.02, None, 0.02
     while True:
-        _sigtimedwait(CHILD_ENDED, pause)
+        _sigtimedwait(CHILD_ENDED, next_look)
         done, status, usage = _wait4(-1, WNOHANG)
         while done and done != pid:  # an orphan of the test's
             done, status, usage = _wait4(-1, WNOHANG)
         if done:
             break
         now = _monotonic()
-        if now - seen < pause:
+        if now - seen < next_look:
             continue
         pause = min(0.1, pause * 1.5)
+        next_look = pause * (0.5 + _random(1)[0] / 256)
         step, seen = min(now - seen, 0.2), now
-        look = family()
+        beat()
+        look = account.look()
         size = os.fstat(REPORT).st_size if job["kind"] == "assert" else 0
         if look is None:
             over = WALL if now - started > job["wall_blind"] else None
         else:
-            cpu = max(cpu, look[0])
-            idle += 0.0 if look[2] else step
+            idle += 0.0 if look.busy else step
             if size != reported:
-                reported, base, idle = size, cpu, 0.0
-            over = over_limit(job, cpu=cpu - base, idle=idle, resident=look[1], wall=now - started)
+                reported, base, idle = size, look.cpu, 0.0
+            wall = now - started - look.delay
+            over = over_limit(job, cpu=look.cpu - base, idle=idle, resident=look.resident, wall=wall)
+            # A child that is waited for while one looks is seen twice, so one looks again.
+            if over == CPU and (again := account.look()) is not None and again.cpu - base <= job["cpu"]:
+                over = None
         if over is not None and verdict is None:
             verdict = over
             kill_all()
-            pause = 0.02
-    cpu = max(cpu, usage.ru_utime + usage.ru_stime)
+            pause = next_look = 0.02
+    cpu = max(account.reaped(), usage.ru_utime + usage.ru_stime)
     if verdict is not None:
         return verdict, 0, cpu, usage
     if os.WIFSIGNALED(status):

@@ -17,8 +17,9 @@ SOCKET = 3  # file descriptor
 RESULT = "<BIQQQQIII"
 # Kinds of frames. A test's process: EXITED (code: its status), SIGNALLED (code: the signal), or the limit that it was
 # beyond. The program: COMPILED (code 1: it does not compile, and stderr says why). The sandbox: DIRTY, where the rest
-# of the tests should have a new one; DONE (code 1: the tests do not compile).
-COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE = range(9)
+# of the tests should have a new one; DONE (code 1: the tests do not compile); ALIVE, now and then while a test runs.
+COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE, ALIVE = range(10)
+ALIVE_EVERY = 5.0  # s
 ERR_TAIL = 2048  # bytes of stderr that are sent
 
 _exit, _monotonic, _bytes = os._exit, time.monotonic, int.to_bytes
@@ -100,6 +101,11 @@ class Stream:
         # A frame a test would wake the judge a thousand times a second; late frames would stall it.
         if self.held > 32768 or _monotonic() - self.sent > 0.02:
             self.flush()
+
+    def beat(self) -> None:
+        """Tell the judge that this process is alive, unless it has just heard of it."""
+        if _monotonic() - self.sent > ALIVE_EVERY:
+            self.send(ALIVE)
 
     def flush(self) -> None:
         """Send what is held back."""
