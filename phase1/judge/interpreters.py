@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from phase1.judge.inside import asserts, ending, fork_server, processes, protocol, stage
+from phase1.judge.inside import asserts, ending, fork_server, processes, protocol, stage, traces
 
 # Optional packages that contest programs use; each is shown to them where the judge's own environment has it.
 PROGRAM_PACKAGES = ("numpy", "scipy", "sortedcontainers")
@@ -23,6 +23,7 @@ _INSIDE = (
     ("phase1.judge.inside.protocol", protocol),
     ("phase1.judge.inside.processes", processes),
     ("phase1.judge.inside.stage", stage),
+    ("phase1.judge.inside.traces", traces),
     ("__main__", fork_server),
 )
 # Annotations are not evaluated: an older interpreter may not know the types in them.

@@ -136,6 +136,8 @@ CHECKED: dict[str, tuple[Numbers, tuple[Check, ...]]] = {
     "tgkill": (Numbers(234, 131), (*NOT_PID_1, Check(1, (1,), False, NOTHING))),
     "rt_sigqueueinfo": (Numbers(129, 138), NOT_PID_1),
     "rt_tgsigqueueinfo": (Numbers(297, 240), (*NOT_PID_1, Check(1, (1,), False, NOTHING))),
+    # FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS and FS_IOC_FSSETXATTR: flags of a shared file would last
+    "ioctl": (Numbers(16, 29), (Check(1, (0x40086602, 0x40046602, 0x401C5820), False, EPERM),)),
     "personality": (Numbers(135, 92), (Check(0, (0, 0xFFFFFFFF), True, EPERM),)),  # the usual one, and asking
     "socket": (Numbers(41, 198), FAMILIES),
     "socketpair": (Numbers(53, 199), FAMILIES),

@@ -405,6 +405,94 @@ print('got through')
     "terabyte_hole": ("import os\nos.ftruncate(1, 1 << 40)\n", STOPPED),
     "never_reads_stdin_and_sleeps": ("import time\ntime.sleep(1000)\n", LATE),
     "sleeps_and_spins": ("import time\nwhile True:\n    time.sleep(0.0005)\n", LATE),
+    **{
+        f"leaves_{name}": (f"import fcntl, os, socket, stat, struct, time\n{change}\n", OK)
+        for name, change in {
+            "flags_on_its_files": (
+                """
+seen = [fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME) for fd in range(3)]
+print('contained' if seen == [0, 0, 0] else seen, flush=True)
+for fd in range(3):
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)
+"""
+            ),
+            "append_on_stdin_alone": (
+                "print('contained' if not fcntl.fcntl(0, fcntl.F_GETFL) & os.O_APPEND else 'flag')\n"
+                "fcntl.fcntl(0, fcntl.F_SETFL, os.O_APPEND)"
+            ),
+            "locks_on_its_files": (
+                "new = [os.open(f'/proc/self/fd/{fd}', os.O_RDWR) for fd in range(3)]\n"
+                "for fd in new:\n    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n    os.close(fd)\n"
+                "for fd in range(3):\n    fcntl.flock(fd, fcntl.LOCK_EX)\n    fcntl.fcntl(fd, 37, struct.pack("
+                "'hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))\nprint('contained')"
+            ),
+            "an_owner_on_its_files": (
+                "seen = [fcntl.fcntl(fd, fcntl.F_GETOWN) or fcntl.fcntl(fd, 11) for fd in range(3)]\n"
+                "print('contained' if not any(seen) else seen)\nfor fd in range(3):\n"
+                "    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())\n    fcntl.fcntl(fd, 10, 12)"
+            ),
+            "modes_on_its_files": (
+                "seen = [oct(os.fstat(fd).st_mode & 0o7777) for fd in range(3)]\n"
+                "print('contained' if seen == ['0o777'] * 3 else seen)\nfor fd in range(3):\n    try:\n"
+                "        os.fchmod(fd, 0o1755)\n    except OSError:\n        pass"
+            ),
+            "times_on_its_files": (
+                "seen = [os.fstat(fd).st_mtime_ns for fd in range(3)]\n"
+                "print('contained' if 77 not in seen else seen)\nfor fd in range(3):\n    try:\n"
+                "        os.utime(fd, ns=(77, 77))\n    except OSError:\n        pass"
+            ),
+            "a_position_and_data_on_stdin": (
+                "print('contained' if os.lseek(0, 0, 1) == 0 == os.fstat(0).st_size else 'data')\n"
+                "os.write(0, b'x' * 100)"
+            ),
+            "modes_of_folders": (
+                """
+seen = [os.stat(p).st_mode & 0o7777 for p in ('/tmp', '/dev/shm')]
+print('contained' if 0o751 not in seen else seen)
+for p in '/tmp', '/dev/shm':
+    os.chmod(p, 0o751)
+"""
+            ),
+            "sticky_bits_of_folders": (
+                "seen = [os.stat(p).st_mode & 0o7000 for p in ('/tmp', '/dev/shm')]\n"
+                "print('contained' if seen == [0, 0] else seen)\nfor p in '/tmp', '/dev/shm':\n    os.chmod(p, 0o3755)"
+            ),
+            "times_of_folders": (
+                "seen = [(os.stat(p).st_atime_ns, os.stat(p).st_mtime_ns) for p in ('/tmp', '/dev/shm')]\n"
+                "print('contained' if (77, 78) not in seen else seen)\n"
+                "for p in '/tmp', '/dev/shm':\n    os.utime(p, ns=(77, 78))"
+            ),
+            "inode_flags_of_folders": (
+                "for p in '/tmp', '/dev/shm':\n    fd = os.open(p, os.O_RDONLY)\n    try:\n"
+                "        fcntl.ioctl(fd, 0x40086602, struct.pack('l', 0x40))\n        print('set')\n"
+                "    except OSError:\n        pass\nprint('contained')"
+            ),
+            "fifos_and_sockets": (
+                """
+print('contained' if os.listdir('/tmp') == os.listdir('/dev/shm') == [] else 'files')
+for p in '/tmp', '/dev/shm':
+    os.mkfifo(p + '/f')
+    socket.socket(socket.AF_UNIX).bind(p + '/s')
+    os.symlink('/nowhere', p + '/l')
+"""
+            ),
+            "a_port_in_time_wait": (
+                """
+s = socket.socket()
+try:
+    s.bind(('127.0.0.1', 47112))
+except OSError as e:
+    print(e)
+s.listen()
+c = socket.create_connection(('127.0.0.1', 47112))
+a = s.accept()[0]
+a.close()
+c.close()
+print('contained')
+"""
+            ),
+        }.items()
+    },
     # ------------------------------------------------------------------------------------------------ network
     "tcp_to_the_world": refused(
         "socket.create_connection(('192.0.2.1', 80), 1)",

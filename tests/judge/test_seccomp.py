@@ -118,6 +118,8 @@ def test_a_denied_call_is_denied_whatever_its_arguments(machine, name):
         ("tgkill", (-1, 1), NOTHING),
         ("kill", (-1, 9), ALLOW),  # the fork-server's, and to PID 1 it never goes
         ("kill", (0, 9), ALLOW),
+        ("ioctl", (0, 0x5401), ALLOW),
+        ("ioctl", (0, 0x40086602), EPERM),
         ("personality", (0xFFFFFFFF,), ALLOW),
         ("personality", (0x0040000,), EPERM),  # ADDR_NO_RANDOMIZE
         *((name, (family,), ALLOW) for name in ("socket", "socketpair") for family in (1, 2, 10)),

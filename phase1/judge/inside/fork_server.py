@@ -47,6 +47,7 @@ from phase1.judge.inside.stage import (
     source_bytes,
     write_file,
 )
+from phase1.judge.inside.traces import Traces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,25 +92,9 @@ def take(fd: int, cap: int, last: bool = False) -> tuple[int, bytes]:
     return size, data
 
 
-def clean() -> bool:
-    """Empty /tmp and /dev/shm. Returns False where that is not simple, so that a new sandbox is safer."""
-    for folder in ("/tmp", "/dev/shm") if ALONE else ():
-        try:
-            names = os.listdir(folder)
-            if len(names) > 100:
-                return False
-            for name in names:
-                os.unlink(f"{folder}/{name}")
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return False
-    return True
-
-
 def serve() -> None:
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
-    for name in ("asserts", "processes", "protocol"):  # a program has no business to see them
+    for name in ("asserts", "processes", "protocol", "traces"):  # a program has no business to see them
         sys.modules.pop(f"phase1.judge.inside.{name}", None)
     become_supervisor()
     stream = Stream()
@@ -172,6 +157,7 @@ def run_tests(
     blind = not os.path.isdir("/proc/1")
     own_file = source_bytes(job["program"]) if run_assert is None and ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
+    traces = Traces((0, 1, 2) if run_assert is None else (0, 1, 2, REPORT))
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
     if run_assert is None:
         count_recursion_from(frames_below() + 1)  # and run_stdin's
@@ -193,6 +179,7 @@ def run_tests(
         pid = _fork()
         if pid == 0:
             _close(SOCKET)
+            traces.forget()
             if not ALONE:
                 os.setsid()
             if blind:
@@ -228,7 +215,7 @@ def run_tests(
         late = 0 if kind not in (CPU, IDLE, WALL) else late + 1 if number == before + 1 else 1
         if late >= job["max_timeouts"]:
             break
-        if not clean():
+        if number < count and not traces.undone():
             stream.send(DIRTY)
             break
 
