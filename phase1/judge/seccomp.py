@@ -96,6 +96,7 @@ DENIED = {
     "fsetxattr": Numbers(190, 7),
     "setxattrat": Numbers(463, 463),
     "file_setattr": Numbers(469, 469),
+    "flock": Numbers(73, 32),
     # the host
     "statmount": Numbers(457, 457),
     "listmount": Numbers(458, 458),
@@ -136,6 +137,9 @@ CHECKED: dict[str, tuple[Numbers, tuple[Check, ...]]] = {
     "tgkill": (Numbers(234, 131), (*NOT_PID_1, Check(1, (1,), False, NOTHING))),
     "rt_sigqueueinfo": (Numbers(129, 138), NOT_PID_1),
     "rt_tgsigqueueinfo": (Numbers(297, 240), (*NOT_PID_1, Check(1, (1,), False, NOTHING))),
+    # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE, F_NOTIFY, F_SET_RW_HINT,
+    # F_SET_FILE_RW_HINT, F_SETDELEG: what would stay with a file that the tests share
+    "fcntl": (Numbers(72, 25), (Check(1, (8, 10, 15, 37, 38, 1024, 1026, 1036, 1038, 1040), False, EPERM),)),
     # FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS and FS_IOC_FSSETXATTR: flags of a shared file would last
     "ioctl": (Numbers(16, 29), (Check(1, (0x40086602, 0x40046602, 0x401C5820), False, EPERM),)),
     "personality": (Numbers(135, 92), (Check(0, (0, 0xFFFFFFFF), True, EPERM),)),  # the usual one, and asking

@@ -420,17 +420,32 @@ for fd in range(3):
                 "print('contained' if not fcntl.fcntl(0, fcntl.F_GETFL) & os.O_APPEND else 'flag')\n"
                 "fcntl.fcntl(0, fcntl.F_SETFL, os.O_APPEND)"
             ),
-            "locks_on_its_files": (
-                "new = [os.open(f'/proc/self/fd/{fd}', os.O_RDWR) for fd in range(3)]\n"
-                "for fd in new:\n    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n    os.close(fd)\n"
-                "for fd in range(3):\n    fcntl.flock(fd, fcntl.LOCK_EX)\n    fcntl.fcntl(fd, 37, struct.pack("
-                "'hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))\nprint('contained')"
-            ),
-            "an_owner_on_its_files": (
-                "seen = [fcntl.fcntl(fd, fcntl.F_GETOWN) or fcntl.fcntl(fd, 11) for fd in range(3)]\n"
-                "print('contained' if not any(seen) else seen)\nfor fd in range(3):\n"
-                "    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())\n    fcntl.fcntl(fd, 10, 12)"
-            ),
+            "locks_on_its_files": """
+new = [os.open(f'/proc/self/fd/{fd}', os.O_RDWR) for fd in range(3)]
+lock = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0)
+for take in lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB), lambda fd: fcntl.fcntl(fd, 37, lock):
+    for fd in (*new, 0, 1, 2):
+        try:
+            take(fd)
+        except BlockingIOError:
+            print('locked')
+        except PermissionError:
+            pass
+        if fd in new:
+            os.close(fd)
+    new = []
+print('contained')
+""",
+            "an_owner_on_its_files": """
+seen = [fcntl.fcntl(fd, fcntl.F_GETOWN) or fcntl.fcntl(fd, 11) or fcntl.fcntl(fd, 1025) != 2 for fd in range(3)]
+print('contained' if not any(seen) else seen)
+for fd in range(3):
+    for command, value in (fcntl.F_SETOWN, os.getpid()), (10, 12), (1024, fcntl.F_RDLCK):
+        try:
+            fcntl.fcntl(fd, command, value)
+        except OSError:
+            pass
+""",
             "modes_on_its_files": (
                 "seen = [oct(os.fstat(fd).st_mode & 0o7777) for fd in range(3)]\n"
                 "print('contained' if seen == ['0o777'] * 3 else seen)\nfor fd in range(3):\n    try:\n"

@@ -118,6 +118,8 @@ def test_a_denied_call_is_denied_whatever_its_arguments(machine, name):
         ("tgkill", (-1, 1), NOTHING),
         ("kill", (-1, 9), ALLOW),  # the fork-server's, and to PID 1 it never goes
         ("kill", (0, 9), ALLOW),
+        *(("fcntl", (0, command), ALLOW) for command in (0, 1, 2, 3, 4, 6, 1030)),
+        *(("fcntl", (0, command), EPERM) for command in (8, 10, 15, 37, 38, 1024)),
         ("ioctl", (0, 0x5401), ALLOW),
         ("ioctl", (0, 0x40086602), EPERM),
         ("personality", (0xFFFFFFFF,), ALLOW),
