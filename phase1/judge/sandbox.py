@@ -19,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from phase1.files import BadInput
 from phase1.judge import interpreters
@@ -148,11 +147,13 @@ class LocalSandbox:
         """Plans to try, best first; interpreter and mounts are still to be filled in."""
         plans = []
         if bwrap:
-            base = Plan(bwrap, _features(bwrap), python=[], mounts=[], proc=True, seccomp=True, cgroup=True)
+            base = Plan(bwrap, _features(bwrap), python=[], mounts=[], hidden=[], proc=True, seccomp=True, cgroup=True)
             plans = [base, base._replace(proc=False), base._replace(seccomp=False)]
             plans.append(base._replace(proc=False, seccomp=False))
         if self.unsafe:
-            plans.append(Plan(None, features=[], python=[], mounts=[], proc=False, seccomp=False, cgroup=False))
+            plans.append(
+                Plan(None, features=[], python=[], mounts=[], hidden=[], proc=False, seccomp=False, cgroup=False)
+            )
         return plans
 
     async def _try(self, interpreter: Interpreter, plan: Plan) -> str:
@@ -162,7 +163,11 @@ class LocalSandbox:
         if plan.bwrap:
             packages = ["/packages"] if shown.packages else []
             self.path = ["/tmp", *interpreter.path, *packages, *interpreter.site]
-        plan = plan._replace(mounts=shown.mounts, python=[interpreter.executable, "-S", "-s", "-B"])
+        plan = plan._replace(
+            mounts=shown.mounts,
+            hidden=interpreters.hidden_from_programs(interpreter),
+            python=[interpreter.executable, "-S", "-s", "-B"],
+        )
         cgroup = await self._launch(plan, interpreter.code)
         try:
             [run] = [run async for run in self.run(CONTROL)]
@@ -193,8 +198,7 @@ class LocalSandbox:
         """Start the launcher with this plan. Returns the version of the memory cgroups that it can make."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            root = Path(__file__).resolve().parents[2]
-            command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(root), str(theirs.fileno())]
+            command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(interpreters.PROJECT), str(theirs.fileno())]
             # A session of its own: a signal to the judge's group must not end the one process that cleans up.
             self.process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True

@@ -157,6 +157,7 @@ def run_tests(
     blind = not os.path.isdir("/proc/1")
     own_file = source_bytes(job["program"]) if run_assert is None and ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
+    account = Account()
     traces = Traces((0, 1, 2) if run_assert is None else (0, 1, 2, REPORT))
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
     if run_assert is None:
@@ -175,7 +176,6 @@ def run_tests(
         shares = count - number if run_assert is not None else 1
         seconds = int(2 * job["cpu"] * shares) + 2
         started = _monotonic()
-        account = Account()
         pid = _fork()
         if pid == 0:
             _close(SOCKET)
@@ -195,7 +195,7 @@ def run_tests(
         kind, status, cpu, usage = wait_for(pid, job, account, stream.beat)
         wall = _monotonic() - started
         bury()  # before counting what all of them used, and reading the files: nothing may still write to them
-        cpu = max(cpu, account.reaped())
+        cpu = max(cpu, account.closed())
         if shares == 1 and kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
             kind = CPU
         elif resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:

@@ -84,9 +84,14 @@ class Account:
         # By process: (ticks of CPU, ns it waited for a processor, major page faults) when it was seen last.
         self.seen: dict[tuple[str, bytes], tuple[int, int, int]] = {}
 
-    def reaped(self) -> float:
-        """CPU seconds of the processes that are gone, or what was seen of all of them if that is more."""
-        return max(children_cpu() - self.before, sum(seen[0] for seen in self.seen.values()) / TICK)
+    def closed(self) -> float:
+        """CPU seconds of a test of which no process is left. The next one begins here."""
+        before, self.before = self.before, children_cpu()
+        used = self.before - before
+        if self.seen:
+            used = max(used, sum(seen[0] for seen in self.seen.values()) / TICK)
+            self.seen = {}
+        return used
 
     def look(self) -> Look | None:
         """The processes now; None without /proc, and where there is none.
@@ -123,7 +128,7 @@ class Account:
                 continue
         if not names:
             return None
-        cpu = max(children_cpu() - self.before + ticks / TICK, self.reaped())
+        cpu = max(children_cpu() - self.before + ticks / TICK, sum(seen[0] for seen in self.seen.values()) / TICK)
         return Look(cpu, sum(seen[1] for seen in self.seen.values()) / 1e9, pages * PAGE, busy)
 
 
@@ -204,7 +209,7 @@ def wait_for(
     test waited for a processor. Each test of an assert task has the limits to itself: a new report starts them afresh.
 
     Args:
-        account: made just before the process was started.
+        account: of this test; the caller closes it.
         beat: called now and then.
 
     Returns:
@@ -244,7 +249,7 @@ def wait_for(
             verdict = over
             kill_all()
             pause = next_look = 0.02
-    cpu = max(account.reaped(), usage.ru_utime + usage.ru_stime)
+    cpu = usage.ru_utime + usage.ru_stime
     if verdict is not None:
         return verdict, 0, cpu, usage
     if os.WIFSIGNALED(status):
