@@ -61,6 +61,10 @@ IDLE_CGROUPS = 64
 USR_FOLDERS = ("bin", "lib", "lib32", "lib64", "libexec")
 # Below /usr/share: data of the standard library. Each mount costs a sandbox a tenth of a millisecond.
 SHARED = ("zoneinfo", "terminfo")
+# Of /proc, what tells of this machine: its start, disks, devices and modules. What a program may want (cpuinfo,
+# meminfo, stat, loadavg) stays.
+HOST_FILES = ("cmdline", "version", "partitions", "diskstats", "swaps", "modules")
+HOST_FOLDERS = ("bus", "driver", "fs")
 MOUNT_ROOTS = ("/mnt", "/media", "/srv", "/opt")
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 MS_BIND, MS_PRIVATE_ALL = 0x1000, 0x4000 | 0x40000  # linux/mount.h: MS_BIND, and MS_REC | MS_PRIVATE
@@ -158,6 +162,8 @@ def sandbox_argv(plan: Plan) -> list[str]:
     args = [plan.bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     wanted = ("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--as-pid-1", "--disable-userns")
     args += [option for option in wanted if option in plan.features]
+    if "--hostname" in plan.features:
+        args += ["--hostname", "sandbox"]
     args += system_mounts()
     for source, target in plan.mounts:
         args += ["--ro-bind", source, target]
@@ -168,6 +174,12 @@ def sandbox_argv(plan: Plan) -> list[str]:
         args += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     if plan.proc:
         args += ["--proc", "/proc", "--symlink", "/proc/self/fd", "/dev/fd"]
+        for name in HOST_FILES:
+            if os.path.exists(f"/proc/{name}"):
+                args += ["--ro-bind", "/dev/null", f"/proc/{name}"]
+        for name in HOST_FOLDERS:
+            if os.path.isdir(f"/proc/{name}"):
+                args += ["--tmpfs", f"/proc/{name}", "--remount-ro", f"/proc/{name}"]
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             args += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{name}"]
     if "--size" in plan.features:  # without a size a program could fill the machine's memory with files

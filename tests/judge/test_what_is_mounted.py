@@ -95,3 +95,25 @@ def test_packages_and_time_zones_are_where_they_were(judge):
         pytest.skip("no time zones are installed here (apt-get install tzdata)")
     verdict = judge(program, stdin(("", "Europe/Berlin a b")))
     assert verdict.accepted, verdict
+
+
+TELLS = """
+import os
+for name in ("cmdline", "version", "partitions", "diskstats", "swaps", "modules", "bus", "driver", "fs"):
+    path = f"/proc/{name}"
+    try:
+        print(name, os.listdir(path) if os.path.isdir(path) else open(path).read()[:100])
+    except OSError:
+        pass
+print(open("/proc/sys/kernel/hostname").read(), os.uname().nodename)
+"""
+
+
+def test_proc_tells_nothing_of_the_host(judge):
+    verdict = judge(TELLS, stdin(("", "bus [] driver [] fs [] sandbox sandbox")))
+    assert verdict.accepted, verdict
+
+
+def test_what_programs_want_of_proc_is_there(judge):
+    program = "import os\nprint(all(open(f'/proc/{n}').read() for n in ('cpuinfo', 'meminfo', 'stat', 'loadavg', 'self/stat')))"
+    assert judge(program, stdin(("", "True"))).accepted
