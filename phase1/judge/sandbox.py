@@ -46,6 +46,8 @@ from phase1.judge.probes import ESSENTIAL, MEANING, probe
 OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output is long
 # Bytes that several processes together may hold beyond the memory limit: each counts the pages they share again.
 FAMILY_SLACK = 128 << 20
+# The wall limit: so many times the limit of CPU, and s. Waiting for a processor does not count.
+WALL_FACTOR, WALL_MORE = 10, 10.0
 # Seconds without a word after which a sandbox is given up: it says every ALIVE_EVERY that a test still runs. Compiling
 # it cannot say, so the first try is given up sooner; the next one compiles in a process that has limits.
 SILENCE, SILENCE_COMPILING = 120.0, 30.0
@@ -370,7 +372,6 @@ class LocalSandbox:
         cap = self._output_cap(task)
         longest_input = max((len(text) for text in task.inputs), default=0) * 4
         marker = secrets.token_hex(16).encode()
-        wall = 10 * task.limit + 10
         file_size = max(cap + 4096, longest_input, TMP_BYTES)
         job = {
             "program": task.program,
@@ -381,7 +382,7 @@ class LocalSandbox:
             "path": self.path,
             "cpu": task.limit,
             "idle": task.limit + 1,
-            "wall": wall,
+            "wall": WALL_FACTOR * task.limit + WALL_MORE,
             "wall_blind": 4 * task.limit + 5,
             "memory": task.memory,
             "memory_family": task.memory + FAMILY_SLACK,

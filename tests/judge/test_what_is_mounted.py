@@ -115,5 +115,6 @@ def test_proc_tells_nothing_of_the_host(judge):
 
 
 def test_what_programs_want_of_proc_is_there(judge):
-    program = "import os\nprint(all(open(f'/proc/{n}').read() for n in ('cpuinfo', 'meminfo', 'stat', 'loadavg', 'self/stat')))"
+    program = "import os\nfor name in 'cpuinfo', 'meminfo', 'stat', 'loadavg', 'self/stat':\n"
+    program += "    assert open(f'/proc/{name}').read()\nprint(True)"
     assert judge(program, stdin(("", "True"))).accepted

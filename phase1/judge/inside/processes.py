@@ -66,10 +66,39 @@ def become_supervisor() -> None:
 
 
 class Look:
-    """What the processes of a test were seen to be at one moment. CPU and delay in s, resident in bytes."""
+    """What the processes of a test were seen to be at one moment.
 
-    def __init__(self, cpu: float, delay: float, resident: int, busy: bool) -> None:
-        self.cpu, self.delay, self.resident, self.busy = cpu, delay, resident, busy
+    Attributes:
+        cpu: s of all of them.
+        delay: s that they waited for a processor, up to the last time that each got one.
+        resident: bytes.
+        busy: whether one of them wanted a processor, or the disk.
+        queued: whether one has waited for a processor since the look before.
+    """
+
+    def __init__(self, cpu: float, delay: float, resident: int, busy: bool, queued: bool) -> None:
+        self.cpu, self.delay, self.resident, self.busy, self.queued = cpu, delay, resident, busy, queued
+
+
+class Seen:
+    """One process when it was seen last."""
+
+    def __init__(self, ticks: int, faults: int) -> None:
+        self.ticks, self.faults = ticks, faults  # of CPU; major page faults
+        self.ran = self.delay = 0  # ns of all its threads on a processor, and waiting for one
+
+    def add(self, folder: str) -> None:
+        """Add a thread's account; nothing where the kernel keeps none."""
+        try:
+            fd = os.open(f"{folder}/schedstat", os.O_RDONLY)
+        except OSError:
+            return
+        try:
+            ran, delay, _ = os.read(fd, 100).split()
+        finally:
+            os.close(fd)
+        self.ran += int(ran)
+        self.delay += int(delay)
 
 
 class Account:
@@ -81,15 +110,14 @@ class Account:
 
     def __init__(self) -> None:
         self.before = children_cpu()
-        # By process: (ticks of CPU, ns it waited for a processor, major page faults) when it was seen last.
-        self.seen: dict[tuple[str, bytes], tuple[int, int, int]] = {}
+        self.seen: dict[tuple[str, bytes], Seen] = {}  # by process id and start
 
     def closed(self) -> float:
         """CPU seconds of a test of which no process is left. The next one begins here."""
         before, self.before = self.before, children_cpu()
         used = self.before - before
         if self.seen:
-            used = max(used, sum(seen[0] for seen in self.seen.values()) / TICK)
+            used = max(used, sum(seen.ticks for seen in self.seen.values()) / TICK)
             self.seen = {}
         return used
 
@@ -100,7 +128,7 @@ class Account:
         that sleeps: it counts where there is no other process, or while pages come from the disk.
         """
         ticks = pages = 0
-        busy = False
+        busy = queued = False
         try:
             names = (
                 [n for n in os.listdir("/proc") if n.isdigit() and n != "1"]
@@ -112,42 +140,36 @@ class Account:
         for name in names:
             try:
                 fields = stat_fields(f"/proc/{name}/stat")
-                own, faults, key = int(fields[11]) + int(fields[12]), int(fields[9]), (name, fields[19])
-                ticks += own + int(fields[13]) + int(fields[14])
+                now, states = Seen(int(fields[11]) + int(fields[12]), int(fields[9])), {fields[0]}
+                ticks += now.ticks + int(fields[13]) + int(fields[14])
                 pages += int(fields[21])
-                states, delay = {fields[0]}, run_delay(f"/proc/{name}")
                 if int(fields[17]) > 1:
-                    delay = 0
                     for thread in os.listdir(f"/proc/{name}/task"):
                         states.add(stat_fields(f"/proc/{name}/task/{thread}/stat")[0])
-                        delay += run_delay(f"/proc/{name}/task/{thread}")
-                before = self.seen.get(key, (0, 0, faults))
-                busy = busy or b"R" in states or (b"D" in states and (len(names) == 1 or faults != before[2]))
-                self.seen[key] = own, max(delay, before[1]), faults
+                        now.add(f"/proc/{name}/task/{thread}")
+                else:
+                    now.add(f"/proc/{name}")
+                busy = busy or b"R" in states or (b"D" in states and len(names) == 1)
+                before = self.seen.get((name, fields[19]))
+                if before is not None:
+                    busy = busy or (b"D" in states and now.faults > before.faults)
+                    waits = now.ran > 0 and (now.ran, now.delay) == (before.ran, before.delay)
+                    queued = queued or (b"R" in states and waits)
+                    now.delay = max(now.delay, before.delay)  # threads that have ended are no longer there
+                self.seen[name, fields[19]] = now
             except (OSError, IndexError):
                 continue
         if not names:
             return None
-        cpu = max(children_cpu() - self.before + ticks / TICK, sum(seen[0] for seen in self.seen.values()) / TICK)
-        return Look(cpu, sum(seen[1] for seen in self.seen.values()) / 1e9, pages * PAGE, busy)
+        own, delay = sum(seen.ticks for seen in self.seen.values()), sum(seen.delay for seen in self.seen.values())
+        cpu = max(children_cpu() - self.before + ticks / TICK, own / TICK)
+        return Look(cpu, delay / 1e9, pages * PAGE, busy, queued)
 
 
 def children_cpu() -> float:
     """CPU seconds of every process that this one has waited for, and that those have."""
     usage = _getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def run_delay(folder: str) -> int:
-    """Nanoseconds that a thread has waited for a processor; 0 where the kernel does not count them."""
-    try:
-        fd = os.open(f"{folder}/schedstat", os.O_RDONLY)
-    except OSError:
-        return 0
-    try:
-        return int(os.read(fd, 100).split()[1])
-    finally:
-        os.close(fd)
 
 
 def stat_fields(path: str) -> list[bytes]:
@@ -242,9 +264,11 @@ def wait_for(
                 reported, base, idle = size, look.cpu, 0.0
             wall = now - started - look.delay
             over = over_limit(job, cpu=look.cpu - base, idle=idle, resident=look.resident, wall=wall)
-            # A child that is waited for while one looks is seen twice, so one looks again.
-            if over == CPU and (again := account.look()) is not None and again.cpu - base <= job["cpu"]:
+            if over == WALL and look.queued:  # how long is not known before it gets a processor
                 over = None
+            if over == CPU:  # a child that was waited for while one looked was seen twice, so one looks again
+                again = account.look()
+                over = CPU if again is None or again.cpu - base > job["cpu"] else None
         if over is not None and verdict is None:
             verdict = over
             kill_all()
