@@ -28,8 +28,8 @@ def open_to_attack():
             LocalSandbox, "_plans", lambda self, bwrap: [p._replace(seccomp=False) for p in plans(self, bwrap)]
         )
         running = RunningJudge(JudgeConfig(workers=1, run_timeout=10.0, memory_limit_mb=256))
-        yield running
-        running.close()
+    yield running
+    running.close()
 
 
 @pytest.mark.parametrize("tests", [2, 3, 9])
