@@ -60,6 +60,18 @@ def test_a_compilation_without_end_is_the_programs_failure():
         running.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("limit", "expected"), [(10.0, "success"), (0.1, "timeout")])
+def test_a_slow_compilation_is_tried_again_under_the_limits_of_a_test(monkeypatch, limit, expected):
+    monkeypatch.setattr("phase1.judge.sandbox.SILENCE_COMPILING", 0.05)
+    running = RunningJudge(JudgeConfig(workers=1, run_timeout=10.0))
+    try:
+        program = "print(7)\nif 0:\n    x = [" + "f(1, 2), " * 150_000 + "]\n"
+        assert running(program, stdin(("", "7"), ("", "7"), time_limit=limit)).error_type == expected
+    finally:
+        running.close()
+
+
 async def _verdict_where(break_it, program, cases):
     async with open_judge(JudgeConfig(workers=1)) as judge:
         await break_it(judge.backend)

@@ -179,7 +179,8 @@ def run_tests(
         pid = _fork()
         if pid == 0:
             _close(SOCKET)
-            traces.forget()
+            if traces.sockets >= 0:
+                _close(traces.sockets)
             if not ALONE:
                 os.setsid()
             if blind:

@@ -55,6 +55,9 @@ class Traces:
 
     Args:
         files: the file descriptors of files in memory that the tests are given.
+
+    Attributes:
+        sockets: a file descriptor that is not for the tests; -1 for none.
     """
 
     def __init__(self, files: tuple[int, ...]) -> None:
@@ -81,11 +84,6 @@ class Traces:
         self.flags = [self.fcntl(fd, F_GETFL) for fd in files] if self.fcntl else []
         if self.reopen:
             self._reopened()  # those that this process was started with are bubblewrap's too
-
-    def forget(self) -> None:
-        """In a test's process: close what is not the program's."""
-        if self.sockets >= 0:
-            _close(self.sockets)
 
     def undone(self) -> bool:
         """After a test: undo what it did to what it shared. Returns False where that is not simple, so that the next
