@@ -14,6 +14,9 @@ from phase1.judge.inside import protocol
 from phase1.judge.outcomes import ProcessEnd
 
 _RESULT = struct.Struct(protocol.RESULT)
+# Seconds. Silence is counted in turns of this length, so that a stall of this process, or of the whole machine, counts
+# as one turn at most and not as a silent sandbox.
+TURN = 5.0
 
 
 class Exit(NamedTuple):
@@ -29,11 +32,12 @@ class Died(Exception):
 
     Attributes:
         exit: how it ended.
+        silent: whether it did not end, but fell silent.
     """
 
-    def __init__(self, exit: Exit):
+    def __init__(self, exit: Exit, silent: bool = False):
         super().__init__(exit)
-        self.exit = exit
+        self.exit, self.silent = exit, silent
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Box:
     writer: asyncio.StreamWriter
     exited: asyncio.Future[Exit]
     ahead: bytes = b""  # read and not yet taken
+    compiled: bool = False  # it has taken its task and compiled the program
 
     def ended(self, how: Exit) -> None:
         """Note its end, unless that is known already."""
@@ -77,7 +82,7 @@ class Box:
         """The next frame that the fork-server sends (`protocol.RESULT`).
 
         Args:
-            patience: seconds to wait for it.
+            patience: seconds of silence after which nothing more is expected.
 
         Raises:
             Died: when none comes.
@@ -103,7 +108,7 @@ class Box:
                 report=frame[err:],
             )
         except TimeoutError:
-            raise Died(Exit(-1, False, f"no answer for {patience:.0f} s")) from None
+            raise Died(Exit(-1, False, f"no answer for {patience:.0f} s"), silent=True) from None
         except ConnectionError:
             try:
                 async with asyncio.timeout(10):
@@ -114,11 +119,20 @@ class Box:
     async def _read(self, least: int, patience: float) -> bytes:
         """At least `least` bytes, and what else is there: one turn of the loop for many small frames."""
         parts = []
-        async with asyncio.timeout(patience):
-            while least > 0:
-                part = await self.reader.read(1 << 20)
-                if not part:
-                    raise ConnectionError
-                parts.append(part)
-                least -= len(part)
+        silent = 0.0
+        while least > 0:
+            turn = min(TURN, patience)
+            try:
+                async with asyncio.timeout(turn):
+                    part = await self.reader.read(1 << 20)
+            except TimeoutError:
+                silent += turn
+                if silent >= patience:
+                    raise
+                continue
+            if not part:
+                raise ConnectionError
+            parts.append(part)
+            least -= len(part)
+            silent = 0.0
         return b"".join(parts)

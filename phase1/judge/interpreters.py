@@ -23,8 +23,10 @@ from phase1.judge.inside import (
     stage,
     talk,
     tests_process,
+    traces,
 )
 
+PROJECT = Path(__file__).resolve().parents[2]
 # Optional packages that contest programs use; each is shown to them where the judge's own environment has it.
 PROGRAM_PACKAGES = ("numpy", "scipy", "sortedcontainers")
 # What runs inside, in the order of its imports. The names are those by which the modules import each other.
@@ -38,6 +40,7 @@ _INSIDE = (
     ("phase1.judge.inside.protocol", protocol),
     ("phase1.judge.inside.processes", processes),
     ("phase1.judge.inside.stage", stage),
+    ("phase1.judge.inside.traces", traces),
     ("__main__", fork_server),
 )
 # Annotations are not evaluated: an older interpreter may not know the types in them.
@@ -66,7 +69,7 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Shown:
-    """What programs see beside /usr."""
+    """What programs see beside the system's folders."""
 
     mounts: list[list[str]]  # (source, target) each
     packages: dict[str, str]  # name: version
@@ -99,12 +102,19 @@ def _source(module: ModuleType) -> str:
     return Path(str(module.__file__)).read_text(encoding="utf-8")
 
 
+def hidden_from_programs(interpreter: Interpreter) -> list[str]:
+    """The project and the current folder, wherever they lie, unless the interpreter itself lies in them."""
+    needed = [interpreter.executable, interpreter.prefix, *interpreter.path, *interpreter.site]
+    folders = [str(PROJECT), os.path.realpath(os.curdir)]
+    return [folder for folder in folders if not any(f"{path}/".startswith(f"{folder}/") for path in needed)]
+
+
 def shown_to_programs(interpreter: Interpreter) -> Shown:
-    """The interpreter's installation, where it is not below /usr, and PROGRAM_PACKAGES, where the judge has them for
+    """The interpreter's installation, where it is not the system's, and PROGRAM_PACKAGES, where the judge has them for
     the same version of Python."""
     mounts = []
     prefix = os.path.realpath(interpreter.prefix)
-    if not prefix.startswith("/usr"):
+    if prefix not in ("/usr", "/usr/local"):
         mounts.append([prefix, prefix])
     packages = {}
     same = interpreter.version.rsplit(".", 1)[0] == f"{sys.version_info[0]}.{sys.version_info[1]}"

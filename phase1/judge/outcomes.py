@@ -14,6 +14,9 @@ from phase1.judge.inside.asserts import JUDGE_FAILED
 PROCESSES = 64  # processes and threads of one sandbox
 MAX_TIMEOUTS = 3  # one after another; the tests behind them are not run and count as failed
 ATTEMPTS = 3  # of a test whose sandbox was lost
+# Lost this often at the same test, while a trivial program runs: then it is the program that ends its sandboxes.
+BLAMED = 2
+MAX_ENDED = 3  # tests of a program that ended their sandboxes; those behind them are not run
 
 
 class CompileFailed(Exception):
@@ -140,7 +143,8 @@ class Sandbox(Protocol):
         """Run the tests of a task.
 
         Yields:
-            A TestRun for each test, in order; fewer than `task.count` after MAX_TIMEOUTS timeouts one after another.
+            A TestRun for each test, in order; fewer than `task.count` after MAX_TIMEOUTS timeouts one after another,
+            or after MAX_ENDED tests that ended their sandboxes.
 
         Raises:
             CompileFailed: before the first test, when the program does not compile.

@@ -13,13 +13,14 @@ import socket
 import tempfile
 from pathlib import Path
 
+from phase1.judge.interpreters import PROJECT
 from phase1.judge.launcher import ENVIRONMENT, SHM_BYTES, TMP_BYTES
 from phase1.judge.outcomes import PROCESSES, CompileFailed, Sandbox, SandboxFailed, Task
 
 ESSENTIAL = ("file_system", "network", "processes", "tree_kill")  # without these nothing is judged unless --unsafe
 HIDDEN = ("/etc/passwd", "/etc/shadow", "/root", "/home", "/var", "/sys", "/run", "/proc/1/root", "/proc/kcore")
 MEANING = {
-    "file_system": "host files are out of reach, nothing but /tmp and /dev/shm can be written",
+    "file_system": "the project and other host files are out of reach, nothing but /tmp and /dev/shm can be written",
     "network": "no TCP, no UDP, no abstract or file socket of the host",
     "processes": f"a program cannot hold more than {PROCESSES} processes, nor see or signal others",
     "tree_kill": "a detached daemon is dead before the next test",
@@ -182,7 +183,7 @@ async def probe(sandbox: Sandbox, shown: list[str]) -> dict[str, str]:
     """Try every guarantee of MEANING.
 
     Args:
-        shown: folders that programs are meant to see beside /usr.
+        shown: folders that programs are meant to see beside the system's.
 
     Returns:
         {name: ""} for a guarantee that holds, {name: what was seen} for one that does not.
@@ -200,7 +201,10 @@ async def probe(sandbox: Sandbox, shown: list[str]) -> dict[str, str]:
             named.bind(f"{folder}/socket")
             named.listen()
             os.chmod(f"{folder}/socket", 0o777)
-            hidden = [p for p in (str(canary), *HIDDEN) if not any(target.startswith(p + "/") for target in shown)]
+            own = [str(path) for path in PROJECT.glob("*")] + [__file__]
+            hidden = [
+                p for p in (str(canary), *own, *HIDDEN) if not any(target.startswith(p + "/") for target in shown)
+            ]
             known = {
                 "secret": secret,
                 "hidden": hidden,

@@ -20,7 +20,6 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from phase1.files import BadInput
 from phase1.judge import interpreters
@@ -30,6 +29,8 @@ from phase1.judge.interpreters import Interpreter
 from phase1.judge.launcher import TMP_BYTES, Plan
 from phase1.judge.outcomes import (
     ATTEMPTS,
+    BLAMED,
+    MAX_ENDED,
     MAX_TIMEOUTS,
     PROCESSES,
     CompileFailed,
@@ -46,6 +47,12 @@ from phase1.judge.probes import ESSENTIAL, MEANING, probe
 OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output is long
 # Bytes that several processes together may hold beyond the memory limit: each counts the pages they share again.
 FAMILY_SLACK = 128 << 20
+# The wall limit: so many times the limit of CPU, and s. Waiting for a processor does not count.
+WALL_FACTOR, WALL_MORE = 10, 10.0
+# Seconds without a word after which a sandbox is given up: it says every ALIVE_EVERY that a test still runs. Compiling
+# it cannot say, so the first try is given up sooner; the next one compiles in a process that has limits.
+SILENCE, SILENCE_COMPILING = 120.0, 30.0
+CONTROL = Task("print(6 * 7)", kind="stdin", count=1, limit=10.0, memory=512 << 20, inputs=[""])
 
 # The launcher sees the standard library first, and this project behind it.
 _LAUNCHER = """
@@ -143,11 +150,13 @@ class LocalSandbox:
         """Plans to try, best first; interpreter and mounts are still to be filled in."""
         plans = []
         if bwrap:
-            base = Plan(bwrap, _features(bwrap), python=[], mounts=[], proc=True, seccomp=True, cgroup=True)
+            base = Plan(bwrap, _features(bwrap), python=[], mounts=[], hidden=[], proc=True, seccomp=True, cgroup=True)
             plans = [base, base._replace(proc=False), base._replace(seccomp=False)]
             plans.append(base._replace(proc=False, seccomp=False))
         if self.unsafe:
-            plans.append(Plan(None, features=[], python=[], mounts=[], proc=False, seccomp=False, cgroup=False))
+            plans.append(
+                Plan(None, features=[], python=[], mounts=[], hidden=[], proc=False, seccomp=False, cgroup=False)
+            )
         return plans
 
     async def _try(self, interpreter: Interpreter, plan: Plan) -> str:
@@ -157,11 +166,14 @@ class LocalSandbox:
         if plan.bwrap:
             packages = ["/packages"] if shown.packages else []
             self.path = ["/tmp", *interpreter.path, *packages, *interpreter.site]
-        plan = plan._replace(mounts=shown.mounts, python=[interpreter.executable, "-S", "-s", "-B"])
+        plan = plan._replace(
+            mounts=shown.mounts,
+            hidden=interpreters.hidden_from_programs(interpreter),
+            python=[interpreter.executable, "-S", "-s", "-B"],
+        )
         cgroup = await self._launch(plan, interpreter.code)
-        task = Task("print(6 * 7)", kind="stdin", count=1, limit=10.0, memory=512 << 20, inputs=[""])
         try:
-            [run] = [run async for run in self.run(task)]
+            [run] = [run async for run in self.run(CONTROL)]
             said = f"{run.detail} {run.stderr.decode(errors='replace')[-200:]}"
             problem = "" if run.output == b"42\n" else said
         except (SandboxFailed, CompileFailed) as e:
@@ -189,8 +201,7 @@ class LocalSandbox:
         """Start the launcher with this plan. Returns the version of the memory cgroups that it can make."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            root = Path(__file__).resolve().parents[2]
-            command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(root), str(theirs.fileno())]
+            command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(interpreters.PROJECT), str(theirs.fileno())]
             # A session of its own: a signal to the judge's group must not end the one process that cleans up.
             self.process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
@@ -260,13 +271,14 @@ class LocalSandbox:
     async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
         """As `Sandbox.run`."""
         async with self.slots:
-            done = late = failures = 0
-            while done < task.count and late < MAX_TIMEOUTS:
+            done = late = failures = ended = 0
+            while done < task.count and late < MAX_TIMEOUTS and ended < MAX_ENDED:
                 box = await self._take(task)
                 finished = False
                 try:
-                    async with contextlib.aclosing(self._tests(box, task, done, late)) as runs:
+                    async with contextlib.aclosing(self._tests(box, task, done, late, careful=failures > 0)) as runs:
                         async for run in runs:
+                            self.lost += failures
                             done, failures = done + 1, 0
                             late = late + 1 if run.verdict == "timeout" else 0
                             yield run
@@ -274,16 +286,42 @@ class LocalSandbox:
                 except Died as e:
                     if e.exit.oom and done < task.count:  # the kernel's choice was PID 1 itself
                         done, late = done + 1, 0
+                        if not box.compiled:
+                            ended = MAX_ENDED  # the next test would compile the same
                         yield TestRun(
                             "runtime_error", over_memory(task.memory), cpu=0.0, wall=0.0, peak_rss=task.memory
                         )
                         continue
-                    self.lost += 1
                     failures += 1
-                    if failures == ATTEMPTS:
-                        raise SandboxFailed(f"the sandbox died: {e.exit.stderr or e.exit.status}") from None
+                    said = str(e.exit.stderr or e.exit.status)
+                    if failures >= BLAMED and await self._works():
+                        when = "while it ran" if box.compiled else "before it ran"
+                        detail = f"the program ended the sandbox twice {when}: {said}"
+                        done, late, failures = done + 1, 0, 0
+                        ended = MAX_ENDED if e.silent else ended + 1  # silence is waited for, and not again
+                        yield TestRun("runtime_error", detail[:300], cpu=0.0, wall=0.0, peak_rss=0)
+                    elif failures == ATTEMPTS:
+                        self.lost += failures
+                        raise SandboxFailed(f"the sandbox died: {said}") from None
                 finally:
                     await self._stop(box, finished)
+
+    async def _works(self) -> bool:
+        """Whether a trivial program runs in a fresh sandbox: then the one that failed did so by its program."""
+        if self.process is None or self.process.poll() is not None:
+            return False
+        box, finished = (
+            await self._start(CONTROL.memory + FAMILY_SLACK + 2 * TMP_BYTES + self._output_cap(CONTROL)),
+            False,
+        )
+        try:
+            runs = [run async for run in self._tests(box, CONTROL, 0, 0, careful=False)]
+            finished = True
+            return [run.output for run in runs] == [b"42\n"]
+        except (Died, SandboxFailed, CompileFailed):
+            return False
+        finally:
+            await self._stop(box, finished)
 
     async def _take(self, task: Task) -> Box:
         """A sandbox for this task, if possible one that was started while the last task ran. Starts the next one."""
@@ -325,12 +363,13 @@ class LocalSandbox:
     def _output_cap(task: Task) -> int:
         return max(OUTPUT_CAP, 4 * task.longest_output + (1 << 20))
 
-    async def _tests(self, box: Box, task: Task, first: int, late: int) -> AsyncGenerator[TestRun, None]:
+    async def _tests(self, box: Box, task: Task, first: int, late: int, careful: bool) -> AsyncGenerator[TestRun, None]:
         """Feed one sandbox from test `first` on and yield what comes back.
 
         Args:
             first: number of the first test to run.
             late: timeouts one after another just before it.
+            careful: the task has lost a sandbox: try the compilation under the limits of a test first.
 
         Raises:
             Died: when the sandbox ends before it said that it is done.
@@ -338,7 +377,6 @@ class LocalSandbox:
         cap = self._output_cap(task)
         longest_input = max((len(text) for text in task.inputs), default=0) * 4
         marker = secrets.token_hex(16).encode()
-        wall = 10 * task.limit + 10
         file_size = max(cap + 4096, longest_input, TMP_BYTES)
         job = {
             "program": task.program,
@@ -349,7 +387,7 @@ class LocalSandbox:
             "path": self.path,
             "cpu": task.limit,
             "idle": task.limit + 1,
-            "wall": wall,
+            "wall": WALL_FACTOR * task.limit + WALL_MORE,
             "wall_blind": 4 * task.limit + 5,
             "memory": task.memory,
             "memory_family": task.memory + FAMILY_SLACK,
@@ -357,19 +395,21 @@ class LocalSandbox:
             "processes": PROCESSES,
             "output_cap": cap,
             "max_timeouts": MAX_TIMEOUTS,
+            "careful": careful,
         }
         tests: dict[str, object] | None = None
         if task.asserts is not None:
             job |= {"shared": task.asserts.shared, "classes": task.asserts.classes}
             tests = asdict(task.asserts) | {"first": first, "marker": marker}
         feeding = asyncio.create_task(box.feed(job, task.inputs[first:], tests))
-        patience = (wall + 30) * (1 if task.kind == "stdin" else task.count)
         try:
-            done, compiled = first, False
+            done = first
             while True:
-                end = await box.frame(patience)
+                end = await box.frame(SILENCE if box.compiled or careful else SILENCE_COMPILING)
+                if end.kind == protocol.ALIVE:
+                    continue
                 if end.kind == protocol.COMPILED:
-                    compiled = True
+                    box.compiled = True
                     if end.code:
                         raise CompileFailed(end.err.decode(errors="replace"))
                 elif end.kind in (protocol.DONE, protocol.DIRTY):
@@ -392,7 +432,7 @@ class LocalSandbox:
                         yield run
         except Died as e:
             status = e.exit.status
-            if not compiled and status > 0 and os.waitstatus_to_exitcode(status) in (139, 134, 132):
+            if not box.compiled and status > 0 and os.waitstatus_to_exitcode(status) in (139, 134, 132):
                 raise CompileFailed("the compiler crashed on this program") from None
             raise
         finally:

@@ -83,6 +83,92 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
         OK,
     ),
     "stops_itself": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n", LATE),
+    "cpu_in_orphans": (
+        (
+            "import os, time\nr, w = os.pipe()\ndef work(n):\n    t = time.process_time()\n    while "
+            "time.process_time() - t < 0.1:\n        pass\n    if n == 60:\n        os.write(w, b'x')\n"
+            "    elif os.fork() == 0:\n        work(n + 1)\n    os._exit(0)\nif os.fork() == 0:\n"
+            "    if os.fork() == 0:\n        work(1)\n    os._exit(0)\nos.wait()\nos.read(r, 1)\nprint('got through')\n"
+        ),
+        LATE,
+    ),
+    "cpu_in_a_crowd_of_orphans": (
+        (
+            """
+import os, time
+for _ in range(40):
+    r, w = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            t = time.process_time()
+            while time.process_time() - t < 0.04:
+                pass
+            os.write(w, b'x')
+        os._exit(0)
+    os.wait()
+    os.read(r, 1)
+    os.close(r), os.close(w)
+print('got through')
+"""
+        ),
+        LATE,
+    ),
+    "cpu_in_children_that_it_waits_for": (
+        (
+            """
+import os, time
+for _ in range(60):
+    if os.fork() == 0:
+        t = time.process_time()
+        while time.process_time() - t < 0.02:
+            pass
+        os._exit(0)
+    os.wait()
+print('got through')
+"""
+        ),
+        LATE,
+    ),
+    "cpu_in_children_that_nobody_waits_for": (
+        (
+            """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in range(30):
+    r, w = os.pipe()
+    if os.fork() == 0:
+        t = time.process_time()
+        while time.process_time() - t < 0.2:
+            pass
+        os._exit(0)
+    os.close(w)
+    os.read(r, 1)
+    os.close(r)
+print('got through')
+"""
+        ),
+        LATE,
+    ),
+    **{
+        f"sleep_behind_vfork_{name}": (
+            (
+                "import ctypes, os, time\nlibc = ctypes.CDLL(None)\nn = 56 if os.uname().machine == 'x86_64' else 220\n"
+                f"if libc.syscall(n, {flags}, 0, 0, 0, 0) == 0:\n    time.sleep(12)\n    os._exit(0)\n"
+                "print('got through')\n"
+            ),
+            LATE,
+        )
+        for name, flags in (("alone", "0x4000 | 17"), ("as_a_sibling", "0xC000 | 17"))
+    },
+    "sleep_behind_vfork_in_turns": (
+        (
+            "import ctypes, os, time\nlibc = ctypes.CDLL(None)\nn = 56 if os.uname().machine == 'x86_64' else 220\n"
+            "for _ in range(400):\n    if libc.syscall(n, 0x4000 | 17, 0, 0, 0, 0) == 0:\n        time.sleep(0.03)\n"
+            "        os._exit(0)\n    os.wait()\nprint('got through')\n"
+        ),
+        LATE,
+    ),
+    "sleep_in_another_program": ("import subprocess\nsubprocess.run(['sleep', '12'])\nprint('got through')\n", LATE),
     "zombies": (
         "import os\nfor _ in range(40):\n    if os.fork() == 0:\n        os._exit(0)\nprint('contained')\n",
         OK,
@@ -319,6 +405,109 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "terabyte_hole": ("import os\nos.ftruncate(1, 1 << 40)\n", STOPPED),
     "never_reads_stdin_and_sleeps": ("import time\ntime.sleep(1000)\n", LATE),
     "sleeps_and_spins": ("import time\nwhile True:\n    time.sleep(0.0005)\n", LATE),
+    **{
+        f"leaves_{name}": (f"import fcntl, os, socket, stat, struct, time\n{change}\n", OK)
+        for name, change in {
+            "flags_on_its_files": (
+                """
+seen = [fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME) for fd in range(3)]
+print('contained' if seen == [0, 0, 0] else seen, flush=True)
+for fd in range(3):
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)
+"""
+            ),
+            "append_on_stdin_alone": (
+                "print('contained' if not fcntl.fcntl(0, fcntl.F_GETFL) & os.O_APPEND else 'flag')\n"
+                "fcntl.fcntl(0, fcntl.F_SETFL, os.O_APPEND)"
+            ),
+            "locks_on_its_files": """
+new = [os.open(f'/proc/self/fd/{fd}', os.O_RDWR) for fd in range(3)]
+lock = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0)
+for take in lambda fd: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB), lambda fd: fcntl.fcntl(fd, 37, lock):
+    for fd in (*new, 0, 1, 2):
+        try:
+            take(fd)
+        except BlockingIOError:
+            print('locked')
+        except PermissionError:
+            pass
+        if fd in new:
+            os.close(fd)
+    new = []
+print('contained')
+""",
+            "an_owner_on_its_files": """
+seen = [fcntl.fcntl(fd, fcntl.F_GETOWN) or fcntl.fcntl(fd, 11) or fcntl.fcntl(fd, 1025) != 2 for fd in range(3)]
+print('contained' if not any(seen) else seen)
+for fd in range(3):
+    for command, value in (fcntl.F_SETOWN, os.getpid()), (10, 12), (1024, fcntl.F_RDLCK):
+        try:
+            fcntl.fcntl(fd, command, value)
+        except OSError:
+            pass
+""",
+            "modes_on_its_files": (
+                "seen = [oct(os.fstat(fd).st_mode & 0o7777) for fd in range(3)]\n"
+                "print('contained' if seen == ['0o777'] * 3 else seen)\nfor fd in range(3):\n    try:\n"
+                "        os.fchmod(fd, 0o1755)\n    except OSError:\n        pass"
+            ),
+            "times_on_its_files": (
+                "seen = [os.fstat(fd).st_mtime_ns for fd in range(3)]\n"
+                "print('contained' if 77 not in seen else seen)\nfor fd in range(3):\n    try:\n"
+                "        os.utime(fd, ns=(77, 77))\n    except OSError:\n        pass"
+            ),
+            "a_position_and_data_on_stdin": (
+                "print('contained' if os.lseek(0, 0, 1) == 0 == os.fstat(0).st_size else 'data')\n"
+                "os.write(0, b'x' * 100)"
+            ),
+            "modes_of_folders": (
+                """
+seen = [os.stat(p).st_mode & 0o7777 for p in ('/tmp', '/dev/shm')]
+print('contained' if 0o751 not in seen else seen)
+for p in '/tmp', '/dev/shm':
+    os.chmod(p, 0o751)
+"""
+            ),
+            "sticky_bits_of_folders": (
+                "seen = [os.stat(p).st_mode & 0o7000 for p in ('/tmp', '/dev/shm')]\n"
+                "print('contained' if seen == [0, 0] else seen)\nfor p in '/tmp', '/dev/shm':\n    os.chmod(p, 0o3755)"
+            ),
+            "times_of_folders": (
+                "seen = [(os.stat(p).st_atime_ns, os.stat(p).st_mtime_ns) for p in ('/tmp', '/dev/shm')]\n"
+                "print('contained' if (77, 78) not in seen else seen)\n"
+                "for p in '/tmp', '/dev/shm':\n    os.utime(p, ns=(77, 78))"
+            ),
+            "inode_flags_of_folders": (
+                "for p in '/tmp', '/dev/shm':\n    fd = os.open(p, os.O_RDONLY)\n    try:\n"
+                "        fcntl.ioctl(fd, 0x40086602, struct.pack('l', 0x40))\n        print('set')\n"
+                "    except OSError:\n        pass\nprint('contained')"
+            ),
+            "fifos_and_sockets": (
+                """
+print('contained' if os.listdir('/tmp') == os.listdir('/dev/shm') == [] else 'files')
+for p in '/tmp', '/dev/shm':
+    os.mkfifo(p + '/f')
+    socket.socket(socket.AF_UNIX).bind(p + '/s')
+    os.symlink('/nowhere', p + '/l')
+"""
+            ),
+            "a_port_in_time_wait": (
+                """
+s = socket.socket()
+try:
+    s.bind(('127.0.0.1', 47112))
+except OSError as e:
+    print(e)
+s.listen()
+c = socket.create_connection(('127.0.0.1', 47112))
+a = s.accept()[0]
+a.close()
+c.close()
+print('contained')
+"""
+            ),
+        }.items()
+    },
     # ------------------------------------------------------------------------------------------------ network
     "tcp_to_the_world": refused(
         "socket.create_connection(('192.0.2.1', 80), 1)",
@@ -399,6 +588,89 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
             "2 else seen)\n"
         ),
         OK,
+    ),
+    "limits_of_others": refused(
+        *(f"resource.prlimit({pid}, {limit}, (0, 0))" for pid in (1, "os.getppid()") for limit in range(16))
+    ),
+    "limits_of_pid_1_by_number": refused(
+        "call(302 if os.uname().machine == 'x86_64' else 261, 1, 6, (ctypes.c_ulong * 2)(), 0)",
+        "call(302 if os.uname().machine == 'x86_64' else 261, (1 << 32) + 1, 6, (ctypes.c_ulong * 2)(), 0)",
+    ),
+    "own_limits_may_be_lowered": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"
+        "resource.prlimit(0, resource.RLIMIT_NOFILE, (16, 16))\nprint('contained')\n",
+        OK,
+    ),
+    "scheduling_of_others": refused(
+        "os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))",
+        "os.sched_setscheduler(1, os.SCHED_BATCH, os.sched_param(0))",
+        "os.sched_setparam(1, os.sched_param(0))",
+        "os.sched_setaffinity(1, {min(os.sched_getaffinity(1))})",
+        "os.setpriority(os.PRIO_PROCESS, 1, 19)",
+        "os.setpriority(os.PRIO_PGRP, 0, 19)",
+        "os.setpriority(os.PRIO_PGRP, os.getpgid(1), 19)",
+        "os.setpriority(os.PRIO_USER, 0, 19)",
+        "os.setpriority(os.PRIO_USER, os.getuid(), 19)",
+    ),
+    "io_priority_of_others": refused(
+        *(
+            f"call(251 if os.uname().machine == 'x86_64' else 30, {which}, {who}, 3 << 13)"
+            for which, who in ((1, 1), (2, 0), (2, 1), (3, 0), (3, "os.getuid()"))
+        )
+    ),
+    "idle_policy_never_runs": refused(
+        "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))",
+        "call(314 if os.uname().machine == 'x86_64' else 274, 0, ctypes.create_string_buffer(48), 0)",
+    ),
+    "file_descriptor_of_pid_1": refused(
+        "call(434, 1, 0)", "call(434, os.getppid(), 0)", "call(424, 0, 9, 0, 0)", "call(438, 0, 3, 0)"
+    ),
+    "memory_of_others_moved": refused(
+        "call(440, 0, 0, 0, 0, 0)",
+        "call(448, 0, 0)",
+        "call(279 if os.uname().machine == 'x86_64' else 239, 1, 0, 0, 0, 0, 0)",
+        "call(256 if os.uname().machine == 'x86_64' else 238, 1, 0, 0, 0)",
+    ),
+    "signals_to_threads_of_pid_1": (
+        (
+            "import ctypes, os\nlibc = ctypes.CDLL(None)\nx86 = os.uname().machine == 'x86_64'\n"
+            "info = ctypes.create_string_buffer(128)\nfor s in range(1, 65):\n"
+            "    libc.syscall(200 if x86 else 130, 1, s)\n    libc.syscall(234 if x86 else 131, 1, 1, s)\n"
+            "    libc.syscall(129 if x86 else 138, 1, s, info)\n    libc.syscall(297 if x86 else 240, 1, 1, s, info)\n"
+            "print('contained')\n"
+        ),
+        OK,
+    ),
+    "its_own_children_can_be_signalled": (
+        (
+            "import os, signal, time\npid = os.fork()\nif pid == 0:\n    time.sleep(9)\n    os._exit(1)\n"
+            "os.kill(pid, signal.SIGTERM)\nprint('contained' if os.waitpid(pid, 0)[1] == signal.SIGTERM else 'no')\n"
+        ),
+        OK,
+    ),
+    "address_families": refused(
+        *(
+            f"socket.socket({family}, {kind})"
+            for family in (3, 4, 5, 9, 15, 16, 17, 21, 29, 31, 35, 37, 38, 39, 40, 41, 43, 44, 45)
+            for kind in (1, 2, 3, 5)
+        ),
+        "socket.socketpair(40, 1)",
+    ),
+    "clocks_and_names_of_the_host": refused(
+        "time.clock_settime(time.CLOCK_REALTIME, 0)",
+        "socket.sethostname('x')",
+        "call(103 if os.uname().machine == 'x86_64' else 116, 3, ctypes.create_string_buffer(64), 64)",
+        "call(457, 0, 0, 0, 0)",
+        "call(458, 0, 0, 0, 0)",
+        "call(135 if os.uname().machine == 'x86_64' else 92, 0x0040000)",
+    ),
+    "extended_attributes": refused(
+        "os.setxattr('/tmp', 'user.x', b'x')",
+        "os.setxattr('/dev/shm', 'user.x', b'x')",
+        "os.setxattr(0, 'user.x', b'x')",
+        "os.setxattr(1, 'user.x', b'x')",
+        "os.setxattr(2, 'user.x', b'x')",
+        "os.setxattr('/tmp', 'user.x', b'x', follow_symlinks=False)",
     ),
     # ------------------------------------------------------------------------------------------------ the interpreter
     "replaces_the_exit": (

@@ -12,8 +12,8 @@ from phase1.files import BadInput, read_json, write_json
 
 
 def path_beside(path: Path, file: Path) -> str:
-    """A path as a state file keeps it: relative to the file's folder, so that a project can be moved or copied, absolute
-    where the two have nothing but the root in common."""
+    """A path as a state file keeps it: relative to the file's folder, so that a project can be moved or copied, and
+    absolute where the two have nothing but the root in common."""
     path, home = path.absolute(), file.absolute().parent
     if len(Path(os.path.commonpath([path, home])).parts) < 2:
         return str(path)

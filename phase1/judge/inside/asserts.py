@@ -25,12 +25,13 @@ if TYPE_CHECKING:
         max_timeouts: int
         cpu: float  # s a test
         idle: float  # s a test may wait without wanting the CPU
-        wall: float  # s
+        wall: float  # s, without the time in which a processor was waited for
         wall_blind: float  # s, where there is no /proc
         memory: int  # bytes of one process
         memory_family: int  # bytes of all processes together
         file_size: int  # bytes
         processes: int
+        careful: bool  # a sandbox was lost with this task
         output_cap: int  # bytes
         path: list[str]  # sys.path of the program
         # of an assert task:

@@ -23,7 +23,7 @@ from _thread import allocate_lock
 
 from phase1.judge.inside.asserts import REPORT, compile_quietly, new_main
 from phase1.judge.inside.ending import end
-from phase1.judge.inside.processes import ALONE, SIGKILL, become_supervisor, bury, family, wait_for
+from phase1.judge.inside.processes import ALONE, SIGKILL, Account, become_supervisor, bury, wait_for
 from phase1.judge.inside.program_process import run_program
 from phase1.judge.inside.protocol import (
     COMPILED,
@@ -51,6 +51,7 @@ from phase1.judge.inside.stage import (
     write_file,
 )
 from phase1.judge.inside.tests_process import Link, Report, end_of_program, run_tests
+from phase1.judge.inside.traces import Traces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,22 +95,6 @@ def take(fd: int, cap: int, last: bool = False) -> tuple[int, bytes]:
     return size, data
 
 
-def clean() -> bool:
-    """Empty /tmp and /dev/shm. Returns False where that is not simple, so that a new sandbox is safer."""
-    for folder in ("/tmp", "/dev/shm") if ALONE else ():
-        try:
-            names = os.listdir(folder)
-            if len(names) > 100:
-                return False
-            for name in names:
-                os.unlink(f"{folder}/{name}")
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return False
-    return True
-
-
 def serve() -> None:
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
     for name in [name for name in sys.modules if name.startswith("phase1.")]:  # a program has no business to see them
@@ -150,7 +135,8 @@ def limit_resources(job: "Job", resident: bool) -> None:
 
 def compiled(stream: Stream, job: "Job", resident: bool) -> "CodeType":
     """Compile the program and tell the judge; does not return where that fails."""
-    if job["program"].count("finally") > FINALLY and (kind := compile_apart(job, resident)) is not None:
+    suspect = job["careful"] or job["program"].count("finally") > FINALLY
+    if suspect and (kind := compile_apart(stream, job, resident)) is not None:
         stream.send(COMPILED, 0)
         for _ in range(job["first"], job["count"]):
             stream.send(kind, SIGKILL if kind == SIGNALLED else 1, job["cpu"])
@@ -166,9 +152,11 @@ def compiled(stream: Stream, job: "Job", resident: bool) -> "CodeType":
 def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType") -> None:
     """Fork once a test, wait, report."""
     number, late, count, limit = job["first"], job["late"], job["count"], (job["memory"],) * 2
-    blind = family() is None and not os.path.isdir("/proc/1")
+    blind = not os.path.isdir("/proc/1")
     own_file = source_bytes(job["program"]) if ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
+    account = Account()
+    traces = Traces((0, 1, 2))
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
     count_recursion_from(frames_below() + 1)  # and run_stdin's
     gc.freeze()
@@ -186,6 +174,8 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
         pid = _fork()
         if pid == 0:
             _close(SOCKET)
+            if traces.sockets >= 0:
+                _close(traces.sockets)
             if not ALONE:
                 os.setsid()
             if blind:
@@ -195,13 +185,14 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
             if not resident:
                 _setrlimit(resource.RLIMIT_AS, limit)
             run_stdin(code, main, frozen)
-        kind, status, cpu, usage = wait_for(pid, job)
+        kind, status, cpu, usage = wait_for(pid, job, account, stream.beat)
         wall = _monotonic() - started
+        bury()  # before counting what all of them used, and reading the files: nothing may still write to them
+        cpu = max(cpu, account.closed())
         if kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
             kind = CPU
         elif resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:
             kind = MEMORY
-        bury()  # before reading the files: nothing may still write to them
         big = _lseek(1, 0, 2)
         if not BIG < big <= job["output_cap"]:
             big = 0
@@ -214,7 +205,7 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
         late = late + 1 if kind in (CPU, IDLE, WALL) else 0
         if late >= job["max_timeouts"]:
             break
-        if not clean():
+        if number < count and not traces.undone():
             stream.send(DIRTY)
             break
 
@@ -229,7 +220,8 @@ def run_assert_task(stream: Stream, job: "Job", resident: bool, code: "CodeType"
     """
     gc.freeze()
     requests, answers = os.pipe(), os.pipe()
-    blind = family() is None and not os.path.isdir("/proc/1")
+    blind = not os.path.isdir("/proc/1")
+    account = Account()
     shares = job["count"] - job["first"]
     seconds = int(2 * job["cpu"] * shares) + 2
     started = _monotonic()
@@ -245,8 +237,8 @@ def run_assert_task(stream: Stream, job: "Job", resident: bool, code: "CodeType"
         if not resident:
             _setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
         run_program(job, code, inlet=requests[0], outlet=answers[1])
-    tests = _fork()
-    if tests == 0:
+    account.tests = _fork()
+    if account.tests == 0:
         for fd in (requests[0], answers[1]):
             _close(fd)
         if "/tmp" in sys.path:  # what the program leaves there is no module of the tests'
@@ -258,25 +250,27 @@ def run_assert_task(stream: Stream, job: "Job", resident: bool, code: "CodeType"
         run_tests(inside, link, Report(inside["marker"], program))
     for fd in (*requests, *answers):
         _close(fd)
-    kind, status, cpu, usage = wait_for(program, job, tests)
+    kind, status, cpu, usage = wait_for(program, job, account, stream.beat)
     wall = _monotonic() - started
+    bury()
+    cpu = max(cpu, account.closed())
     if shares == 1 and kind in (EXITED, SIGNALLED, TESTS) and cpu > job["cpu"]:
         kind = CPU
     elif resident and kind in (EXITED, SIGNALLED, TESTS) and usage.ru_maxrss * 1024 > job["memory"]:
         kind = MEMORY
-    bury()
     report = take(REPORT, 1 << 24)[1]
     err = take(2, ERR_TAIL, last=True)[1]
     stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, 0, b"", err, report)
     return report.endswith(b" end\n")
 
 
-def compile_apart(job: "Job", resident: bool) -> int | None:
+def compile_apart(stream: Stream, job: "Job", resident: bool) -> int | None:
     """Try a compilation that may explode, in a process of its own and under a test's limits.
 
     Each `finally` inside another one doubles the code: 19 of them take plain python3 six seconds and 1.5 GB. Data
     preparation and the SandboxFusion adapter also compile in processes of their own. This one stays apart from theirs,
-    because it is part of what lives in the sandbox, and its limits are those of the test.
+    because it is part of what lives in the sandbox, and its limits are those of the test. Whatever else takes for ever
+    to compile has lost a sandbox before (`job["careful"]`).
 
     Args:
         resident: resident memory is limited, by a cgroup, and not address space.
@@ -284,6 +278,7 @@ def compile_apart(job: "Job", resident: bool) -> int | None:
     Returns:
         None if the program can be compiled, or fails to in the usual way; else how the process ended, as `wait_for`.
     """
+    account = Account()
     pid = _fork()
     if pid == 0:
         _close(SOCKET)
@@ -292,7 +287,7 @@ def compile_apart(job: "Job", resident: bool) -> int | None:
             _setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
         compile_quietly(source_bytes(job["program"]), PROGRAM_FILE)
         _exit(0)
-    kind, status, cpu, usage = wait_for(pid, job)
+    kind, status, cpu, usage = wait_for(pid, job, account, stream.beat)
     if kind == SIGNALLED and cpu >= job["cpu"]:
         return CPU
     if resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:

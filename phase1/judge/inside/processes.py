@@ -25,6 +25,7 @@ PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
 ALONE = os.getpid() == 1
 
 _monotonic, _sigtimedwait = time.monotonic, _signal.sigtimedwait
+_getrusage, _random = resource.getrusage, os.urandom
 _wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
 
 
@@ -64,31 +65,121 @@ def become_supervisor() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (SIGCHLD, _signal.SIGINT))
 
 
-def family(tests: int = 0) -> tuple[float, int, bool] | None:
-    """(CPU seconds, resident bytes, whether any thread wants the CPU) of all processes but this one; None without
-    /proc. `tests`: the tests' process, whose time and memory are not the program's."""
-    ticks = pages = 0
-    busy = False
-    try:
-        names = (
-            [n for n in os.listdir("/proc") if n.isdigit() and n != "1"] if ALONE else [str(p) for p in descendants()]
-        )
-    except OSError:
-        return None
-    for name in names:
+class Look:
+    """What the processes of a test were seen to be at one moment.
+
+    Attributes:
+        cpu: s of all of them.
+        delay: s that they waited for a processor, up to the last time that each got one.
+        resident: bytes.
+        busy: whether one of them wanted a processor, or the disk.
+        queued: whether one has waited for a processor since the look before.
+    """
+
+    def __init__(self, cpu: float, delay: float, resident: int, busy: bool, queued: bool) -> None:
+        self.cpu, self.delay, self.resident, self.busy, self.queued = cpu, delay, resident, busy, queued
+
+
+class Seen:
+    """One process when it was seen last."""
+
+    def __init__(self, ticks: int, faults: int) -> None:
+        self.ticks, self.faults = ticks, faults  # of CPU; major page faults
+        self.ran = self.delay = 0  # ns of all its threads on a processor, and waiting for one
+
+    def add(self, folder: str) -> None:
+        """Add a thread's account; nothing where the kernel keeps none."""
         try:
-            fields = stat_fields(f"/proc/{name}/stat")
-            if int(name) != tests:
-                ticks += sum(map(int, fields[11:15]))
-                pages += int(fields[21])
-            busy = busy or fields[0] in b"RD"
-            if not busy and int(fields[17]) > 1:
-                busy = any(
-                    stat_fields(f"/proc/{name}/task/{t}/stat")[0] in b"RD" for t in os.listdir(f"/proc/{name}/task")
-                )
-        except (OSError, IndexError):
-            continue
-    return (ticks / TICK, pages * PAGE, busy) if names else None
+            fd = os.open(f"{folder}/schedstat", os.O_RDONLY)
+        except OSError:
+            return
+        try:
+            ran, delay, _ = os.read(fd, 100).split()
+        finally:
+            os.close(fd)
+        self.ran += int(ran)
+        self.delay += int(delay)
+
+
+class Account:
+    """What a test takes of the processor, whichever of its processes does, dead ones included.
+
+    The kernel adds a process to its parent's account when it is waited for, and orphans are waited for by this process.
+    One that nobody waits for (its parent ignores SIGCHLD) is in no account: of these counts what was seen of them.
+
+    Attributes:
+        tests: of an assert task, the process id of the tests' process, whose time and memory are not the program's; 0
+            of a stdin task.
+        tests_cpu: CPU seconds that it took, once it has ended.
+    """
+
+    def __init__(self) -> None:
+        self.tests, self.tests_cpu = 0, 0.0
+        self.before = children_cpu()
+        self.seen: dict[tuple[str, bytes], Seen] = {}  # by process id and start
+
+    def closed(self) -> float:
+        """CPU seconds of a test of which no process is left. The next one begins here."""
+        before, self.before = self.before, children_cpu()
+        used = self.before - before - self.tests_cpu
+        if self.seen:
+            used = max(used, sum(seen.ticks for seen in self.seen.values()) / TICK)
+            self.seen = {}
+        return used
+
+    def look(self) -> Look | None:
+        """The processes now; None without /proc, and where there is none.
+
+        A thread in state R wants the CPU. State D may be the disk, or a `vfork` that waits for its child, however long
+        that sleeps: it counts where there is no other process, or while pages come from the disk.
+        """
+        ticks = pages = 0
+        busy = queued = False
+        try:
+            names = (
+                [n for n in os.listdir("/proc") if n.isdigit() and n != "1"]
+                if ALONE
+                else [str(p) for p in descendants()]
+            )
+        except OSError:
+            return None
+        for name in names:
+            try:
+                fields = stat_fields(f"/proc/{name}/stat")
+                now, states = Seen(int(fields[11]) + int(fields[12]), int(fields[9])), {fields[0]}
+                if int(name) == self.tests:
+                    now.ticks, alone = 0, False
+                else:
+                    ticks += now.ticks + int(fields[13]) + int(fields[14])
+                    pages += int(fields[21])
+                    alone = len(names) == (2 if self.tests else 1)
+                if int(fields[17]) > 1:
+                    for thread in os.listdir(f"/proc/{name}/task"):
+                        states.add(stat_fields(f"/proc/{name}/task/{thread}/stat")[0])
+                        now.add(f"/proc/{name}/task/{thread}")
+                else:
+                    now.add(f"/proc/{name}")
+                busy = busy or b"R" in states or (b"D" in states and alone)
+                before = self.seen.get((name, fields[19]))
+                if before is not None:
+                    busy = busy or (b"D" in states and now.faults > before.faults)
+                    waits = now.ran > 0 and (now.ran, now.delay) == (before.ran, before.delay)
+                    queued = queued or (b"R" in states and waits)
+                    now.delay = max(now.delay, before.delay)  # threads that have ended are no longer there
+                self.seen[name, fields[19]] = now
+            except (OSError, IndexError):
+                continue
+        if not names:
+            return None
+        own, delay = sum(seen.ticks for seen in self.seen.values()), sum(seen.delay for seen in self.seen.values())
+        cpu = max(children_cpu() - self.before + ticks / TICK, own / TICK)
+        return Look(cpu, delay / 1e9, pages * PAGE, busy, queued)
+
+
+def children_cpu() -> float:
+    """CPU seconds of every process that this one has waited for, and that those have."""
+    usage = _getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def stat_fields(path: str) -> list[bytes]:
@@ -138,59 +229,73 @@ def over_limit(job: "Job", cpu: float, idle: float, resident: int, wall: float) 
     return WALL if wall > job["wall"] else None
 
 
-def wait_for(pid: int, job: "Job", tests: int = 0) -> tuple[int, int, float, resource.struct_rusage]:
+def wait_for(
+    pid: int, job: "Job", account: Account, beat: "Callable[[], None]"
+) -> tuple[int, int, float, resource.struct_rusage]:
     """Wait for a program's process, and kill it when it, with its children, goes beyond a limit.
 
     CPU time decides, as the scheduler counts it. RLIMIT_CPU counts ticks, which a busy machine can double, and is used
     only without /proc. The idle limit is for sleepers and counts only moments at which no thread of the test wants the
-    CPU, so that a busy machine cannot turn a slow program into a timeout. The wall limit is far out, for what escapes
-    both. Each test of an assert task has the limits to itself: a new report starts them afresh.
+    CPU, so that a busy machine cannot turn a slow program into a timeout; the moments are random, so that a program
+    cannot be awake at just these. The wall limit is far out, for what escapes both, and counts no time in which the
+    test waited for a processor. Each test of an assert task has the limits to itself: a new report starts them afresh.
 
     Args:
-        tests: of an assert task, the tests' process: its end is waited for, and only moments at which it does not want
-            the CPU either count as idle.
+        account: of this test; the caller closes it. With a tests' process in it, the end of that one is waited for.
+        beat: called now and then.
 
     Returns:
         (kind of end, exit status or signal, CPU seconds, what the kernel says that it used), all of the program.
     """
     started = seen = _monotonic()
-    idle = cpu = base = 0.0
-    reported, pause, verdict = 0, 0.02, None
-    main, ended = tests or pid, {}
-    while main not in ended:
-        _sigtimedwait(CHILD_ENDED, pause)
-        while (child := _wait4(-1, WNOHANG))[0]:  # this one, or an orphan of the test's
-            ended[child[0]] = child
+    idle = base = 0.0
+    reported, pause, verdict, next_look = 0, 0.02, None, 0.02
+    main, ended = account.tests or pid, {}
+    while True:
+        _sigtimedwait(CHILD_ENDED, next_look)
+        while (child := _wait4(-1, WNOHANG))[0]:
+            if child[0] in (pid, main):  # and no orphan of the program's
+                ended[child[0]] = child
             if child[0] == main:
                 break
         if main in ended:
             break
         now = _monotonic()
-        if now - seen < pause:
+        if now - seen < next_look:
             continue
         pause = min(0.1, pause * 1.5)
+        next_look = pause * (0.5 + _random(1)[0] / 256)
         step, seen = min(now - seen, 0.2), now
-        look = family(tests)
-        size = os.fstat(REPORT).st_size if tests else 0
+        beat()
+        look = account.look()
+        size = os.fstat(REPORT).st_size if account.tests else 0
         if look is None:
             over = WALL if now - started > job["wall_blind"] else None
         else:
-            cpu = max(cpu, look[0])
-            idle += 0.0 if look[2] else step
+            idle += 0.0 if look.busy else step
             if size != reported:
-                reported, base, idle = size, cpu, 0.0
-            over = over_limit(job, cpu=cpu - base, idle=idle, resident=look[1], wall=now - started)
+                reported, base, idle = size, look.cpu, 0.0
+            wall = now - started - look.delay
+            over = over_limit(job, cpu=look.cpu - base, idle=idle, resident=look.resident, wall=wall)
+            if over == WALL and look.queued:  # how long is not known before it gets a processor
+                over = None
+            if over == CPU:  # a child that was waited for while one looked was seen twice, so one looks again
+                again = account.look()
+                over = CPU if again is None or again.cpu - base > job["cpu"] else None
         if over is not None and verdict is None:
             verdict = over
             kill_all()
-            pause = 0.02
-    killed = pid not in ended and not ended_by_itself(pid, ended, grace=ended[main][1] == GONE << 8)
+            pause = next_look = 0.02
+    killed = False
+    if account.tests:
+        account.tests_cpu = ended[main][2].ru_utime + ended[main][2].ru_stime
+        killed = pid not in ended and not ended_by_itself(pid, ended, grace=ended[main][1] == GONE << 8)
     _, status, usage = ended[pid]
-    cpu = max(cpu, usage.ru_utime + usage.ru_stime)
+    cpu = usage.ru_utime + usage.ru_stime
     if verdict is not None:
         return verdict, 0, cpu, usage
-    if tests and ended[tests][1] not in (0, GONE << 8):
-        return TESTS, ended[tests][1], cpu, usage
+    if account.tests and ended[main][1] not in (0, GONE << 8):
+        return TESTS, ended[main][1], cpu, usage
     if killed:  # all tests are done, or it closed its pipes
         return EXITED, 0, cpu, usage
     if os.WIFSIGNALED(status):

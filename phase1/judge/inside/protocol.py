@@ -17,9 +17,10 @@ SOCKET = 3  # file descriptor
 RESULT = "<BIQQQQIII"
 # Kinds of frames. A test's process: EXITED (code: its status), SIGNALLED (code: the signal), or the limit that it was
 # beyond. The program: COMPILED (code 1: it does not compile, and stderr says why). The sandbox: DIRTY, where the rest
-# of the tests should have a new one; DONE.
+# of the tests should have a new one; DONE; ALIVE, now and then while a test runs.
 # TESTS: the tests' process of an assert task did not end by itself (code: its status, as of waitpid).
-COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE, TESTS = range(10)
+COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE, ALIVE, TESTS = range(11)
+ALIVE_EVERY = 5.0  # s
 ERR_TAIL = 2048  # bytes of stderr that are sent
 
 _exit, _monotonic, _bytes = os._exit, time.monotonic, int.to_bytes
@@ -112,6 +113,11 @@ class Stream:
         # A frame a test would wake the judge a thousand times a second; late frames would stall it.
         if self.held > 32768 or _monotonic() - self.sent > 0.02:
             self.flush()
+
+    def beat(self) -> None:
+        """Tell the judge that this process is alive, unless it has just heard of it."""
+        if _monotonic() - self.sent > ALIVE_EVERY:
+            self.send(ALIVE)
 
     def flush(self) -> None:
         """Send what is held back."""
