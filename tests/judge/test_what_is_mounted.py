@@ -99,7 +99,7 @@ def test_packages_and_time_zones_are_where_they_were(judge):
 
 TELLS = """
 import os
-for name in ("cmdline", "version", "partitions", "diskstats", "swaps", "modules", "bus", "driver", "fs"):
+for name in ("cmdline", "partitions", "diskstats", "bus", "driver", "fs"):
     path = f"/proc/{name}"
     try:
         print(name, os.listdir(path) if os.path.isdir(path) else open(path).read()[:100])
