@@ -29,26 +29,17 @@ from phase1.judge.inside import (
 PROJECT = Path(__file__).resolve().parents[2]
 # Optional packages that contest programs use; each is shown to them where the judge's own environment has it.
 PROGRAM_PACKAGES = ("numpy", "scipy", "sortedcontainers")
-# What runs inside, in the order of its imports. The names are those by which the modules import each other.
-_INSIDE = (
-    ("phase1.judge.inside.asserts", asserts),
-    ("phase1.judge.inside.plain", plain),
-    ("phase1.judge.inside.talk", talk),
-    ("phase1.judge.inside.program_process", program_process),
-    ("phase1.judge.inside.tests_process", tests_process),
-    ("phase1.judge.inside.ending", ending),
-    ("phase1.judge.inside.protocol", protocol),
-    ("phase1.judge.inside.processes", processes),
-    ("phase1.judge.inside.stage", stage),
-    ("phase1.judge.inside.traces", traces),
-    ("__main__", fork_server),
-)
+# What runs inside, in the order of its imports: always, and of an assert task as well.
+_INSIDE = (asserts, ending, protocol, processes, stage, traces, fork_server)
+_OF_ASSERT_TASKS = (plain, talk, program_process, tests_process)
 # Annotations are not evaluated: an older interpreter may not know the types in them.
 _INSPECT = """
 import __future__, json, marshal, os, site, sys
 flags = __future__.annotations.compiler_flag
 sources = json.load(sys.stdin)
-code = marshal.dumps([(name, compile(source, name, "exec", flags)) for name, source in sources])
+def compiled(group):
+    return marshal.dumps([(name, compile(source, name, "exec", flags)) for name, source in group])
+code = marshal.dumps([compiled(group) for group in sources])
 executable = os.path.realpath(sys.executable)
 print(json.dumps({"version": sys.version.split()[0], "executable": executable, "prefix": sys.base_prefix,
                   "path": [p for p in sys.path if p], "site": site.getsitepackages(), "code": code.hex()}))
@@ -64,7 +55,7 @@ class Interpreter:
     prefix: str  # of its installation
     path: list[str]  # sys.path without packages
     site: list[str]  # where its packages are
-    code: str  # the modules of phase1/judge/inside/, compiled, marshalled and in hexadecimal digits
+    code: str  # the modules of phase1/judge/inside/, as launcher.BOOT takes them, in hexadecimal digits
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ def candidates() -> list[str]:
 
 def inspect(executable: str) -> Interpreter | None:
     """Ask an interpreter what it is and have it compile what runs inside; None where it cannot do that."""
-    sources = [(name, _source(module)) for name, module in _INSIDE]
+    sources = [[(_name(module), _source(module)) for module in group] for group in (_INSIDE, _OF_ASSERT_TASKS)]
     try:
         answer = subprocess.run(
             [executable, "-I", "-S", "-c", _INSPECT],
@@ -96,6 +87,11 @@ def inspect(executable: str) -> Interpreter | None:
         return Interpreter(**json.loads(answer.stdout))
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
+
+
+def _name(module: ModuleType) -> str:
+    """The name by which the others import it."""
+    return "__main__" if module is fork_server else module.__name__
 
 
 def _source(module: ModuleType) -> str:

@@ -45,16 +45,21 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-# What the interpreter in the sandbox runs: the modules of phase1/judge/inside/, compiled, from file descriptor 5.
+# What the interpreter in the sandbox runs: the modules of phase1/judge/inside/, compiled, from file descriptor 5. Those
+# of assert tasks are loaded by the fork-server where there is one: what is in memory costs every fork.
 BOOT = """
 import builtins, marshal, os, sys
-for name, code in marshal.loads(os.pread(5, 1 << 20, 0)):
-    module = type(sys)(name)
-    module.__dict__["__builtins__"] = dict(vars(builtins))  # of its own: a program may patch the real ones
-    sys.modules[name] = module
-    if name == "__main__":
-        os.close(5)
-    exec(code, module.__dict__)
+def load(modules):
+    for name, code in marshal.loads(modules):
+        module = type(sys)(name)
+        module.__dict__["__builtins__"] = dict(vars(builtins))  # of its own: a program may patch the real ones
+        sys.modules[name] = module
+        if name == "__main__":
+            module.load_assert_tasks = lambda: load(of_assert_tasks)
+        exec(code, module.__dict__)
+at_once, of_assert_tasks = marshal.loads(os.pread(5, 1 << 20, 0))
+os.close(5)
+load(at_once)
 """
 TMP_BYTES, SHM_BYTES = 64 << 20, 16 << 20
 IDLE_CGROUPS = 64

@@ -24,7 +24,6 @@ from _thread import allocate_lock
 from phase1.judge.inside.asserts import REPORT, compile_quietly, new_main
 from phase1.judge.inside.ending import end
 from phase1.judge.inside.processes import ALONE, SIGKILL, Account, become_supervisor, bury, wait_for
-from phase1.judge.inside.program_process import run_program
 from phase1.judge.inside.protocol import (
     COMPILED,
     CPU,
@@ -50,15 +49,19 @@ from phase1.judge.inside.stage import (
     source_bytes,
     write_file,
 )
-from phase1.judge.inside.tests_process import Link, Report, end_of_program, run_tests
 from phase1.judge.inside.traces import Traces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType
     from typing import NoReturn
 
     from phase1.judge.inside.asserts import Job, Tests
+
+    def load_assert_tasks() -> None:
+        """Given by launcher.BOOT: load the modules of assert tasks."""
+
 
 ROOM = 64 << 20  # bytes of address space that the fork-server has beyond a test's limit
 BIG = 1 << 18  # bytes; a longer output passes through no memory of this process, which the next test would inherit
@@ -97,8 +100,6 @@ def take(fd: int, cap: int, last: bool = False) -> tuple[int, bytes]:
 
 def serve() -> None:
     """Take one job, run its tests in order, report each, stop after `max_timeouts` timeouts one after another."""
-    for name in [name for name in sys.modules if name.startswith("phase1.")]:  # a program has no business to see them
-        del sys.modules[name]
     become_supervisor()
     stream = Stream()
     os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
@@ -106,17 +107,24 @@ def serve() -> None:
     resident = os.environ.pop("PHASE1_CGROUP", None) is not None
     # Not a byte more: the tests of an assert task are behind it, and are read by another process.
     job: Job = marshal.loads(stream.read_exactly(int.from_bytes(stream.read_exactly(4), "little")))
+    if job["kind"] == "assert":
+        load_assert_tasks()
+        from phase1.judge.inside.program_process import run_program
+        from phase1.judge.inside.tests_process import be_tests
+    for name in [name for name in sys.modules if name.startswith("phase1.")]:  # a program has no business to see them
+        del sys.modules[name]
     sys.path[:] = job["path"]
     limit_resources(job, resident)
     code = compiled(stream, job, resident)
-    rehearse()  # before anything is imported that an end of the process, which it plays too, would leave its mark on
-    preload(code)
-    if job["kind"] == "assert":
-        complete = run_assert_task(stream, job, resident, code)
+    if job["kind"] == "assert":  # each process is forked once, so there is nothing to rehearse
+        preload(code)
+        complete = run_assert_task(stream, job, resident, code, run_program, be_tests)
         stream.send(DONE if complete else DIRTY)
     else:
         os.close(REPORT)
+        rehearse()  # before anything is imported that its end of a process would leave its mark on
         set_the_stage(job["program"])
+        preload(code)
         run_stdin_task(stream, job, resident, code)
         stream.send(DONE)
     stream.finish()
@@ -210,10 +218,20 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
             break
 
 
-def run_assert_task(stream: Stream, job: "Job", resident: bool, code: "CodeType") -> bool:
+def run_assert_task(
+    stream: Stream,
+    job: "Job",
+    resident: bool,
+    code: "CodeType",
+    run_program: "Callable[[Job, CodeType, int, int], NoReturn]",
+    be_tests: "Callable[[Tests, int, int, int], NoReturn]",
+) -> bool:
     """Fork the program's process and the tests' process, wait, report.
 
     A test that ends the program leaves its fellows to a new sandbox.
+
+    Args:
+        run_program, be_tests: the main functions of the two processes.
 
     Returns:
         Whether all tests were run.
@@ -236,7 +254,7 @@ def run_assert_task(stream: Stream, job: "Job", resident: bool, code: "CodeType"
         _sigmask(_signal.SIG_SETMASK, ())
         if not resident:
             _setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)
-        run_program(job, code, inlet=requests[0], outlet=answers[1])
+        run_program(job, code, requests[0], answers[1])
     account.tests = _fork()
     if account.tests == 0:
         for fd in (requests[0], answers[1]):
@@ -246,8 +264,7 @@ def run_assert_task(stream: Stream, job: "Job", resident: bool, code: "CodeType"
         inside: Tests = marshal.loads(stream.read_exactly(int.from_bytes(stream.read_exactly(4), "little")))
         _close(SOCKET)
         _sigmask(_signal.SIG_SETMASK, ())
-        link = Link(inlet=answers[0], outlet=requests[1], gone=end_of_program)
-        run_tests(inside, link, Report(inside["marker"], program))
+        be_tests(inside, answers[0], requests[1], program)
     for fd in (*requests, *answers):
         _close(fd)
     kind, status, cpu, usage = wait_for(program, job, account, stream.beat)

@@ -243,13 +243,22 @@ class Report:
         _exit(0)
 
 
-def end_of_program() -> "NoReturn":
-    """End as the process of a program that has ended."""
-    _exit(GONE)
+def be_tests(tests: "Tests", inlet: int, outlet: int, program: int) -> "NoReturn":
+    """The process's main function.
+
+    Args:
+        inlet, outlet: file descriptors of the pipes to the program's process.
+        program: its process id.
+    """
+
+    def gone() -> "NoReturn":
+        _exit(GONE)
+
+    run_tests(tests, Link(inlet, outlet, gone), Report(tests["marker"], program))
 
 
 def run_tests(tests: "Tests", link: Link, report: Report) -> "NoReturn":
-    """The process's main function."""
+    """Run the tests and report; does not return."""
     codes = []
     for source in (tests["setup"], *tests["tests"]):
         code, problem = compile_quietly(source, "tests")
