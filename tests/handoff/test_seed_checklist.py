@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult
+from phase1.handoff.check_report import check_report
 from phase1.handoff.handoff import Handoff
 from phase1.handoff.model_card import model_card
 from phase1.handoff.run_folders import comparison_at, run_folders
@@ -151,10 +154,23 @@ def test_the_model_card_names_data_hyperparameters_metrics_with_intervals_and_th
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     left.base = base
     folders = run_folders(left, ROOT)
-    card = model_card("Qwen/Qwen2.5-Coder-7B-Instruct", left, results(), folders)
+    left.report = folders.comparison
+    checks = [*(check for check in results() if check.name != "report"), check_report(left)]
+    card = model_card("Qwen/Qwen2.5-Coder-7B-Instruct", left, checks, folders)
     assert (
         "1,772 training and 36 validation rows" in card
         and "| optim.lr | 0.004 |" in card
         and "license: apache-2.0" in card
     )
     assert "IMPROVED" in card and comparison_at(folders.comparison).word == "improved"
+
+
+def test_the_demo_is_handed_over_for_its_report_and_with_its_phases_swapped_it_is_not(tmp_path):
+    best = BestCheckpoint.read(DEMO / "best_checkpoint.json")
+    trained, base = best.model_dir(DEMO / "best_checkpoint.json"), DEMO / "base_model"
+    assert check_report(Handoff(trained, base, report=DEMO / "report/comparison_data.json")).status == "pass"
+    command = [sys.executable, ROOT / "generate_report.py", "--output_dir", tmp_path / "r", "--resamples", "200"]
+    command += ["--phase0_metrics", DEMO / "eval_final/metrics.json", "--phase1_metrics", DEMO / "phase0/metrics.json"]
+    subprocess.run(command, check=True, capture_output=True)
+    swapped = check_report(Handoff(base, trained, report=tmp_path / "r/comparison_data.json"))
+    assert swapped.status == "fail" and "WORSE" in swapped.evidence
