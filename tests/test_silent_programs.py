@@ -45,6 +45,24 @@ def test_silent_is_what_ran_to_its_end_and_printed_nothing_on_every_test(answers
 
 
 @pytest.mark.parametrize(
+    ("answers", "count"),
+    [
+        ([("wrong_answer", 3), ("wrong_answer", 2), ("success", 0)], 1),
+        ([("success", 3), ("wrong_answer", 3)], 2),  # a constant may be right
+        ([("timeout", 3), ("runtime_error", 3), ("syntax_error", None)], 0),
+        ([("wrong_answer", None), ("success", 0)], None),
+        ([("success", None)], None),
+    ],
+    ids=["on all tests", "right", "not executed", "older", "asserts"],
+)
+def test_unread_is_what_ran_to_its_end_and_read_nothing_on_any_test(answers, count):
+    records = [record(i, error_type=kind, tests_unread=n, tests_run=3) for i, (kind, n) in enumerate(answers)]
+    summary = dataset_summary(records)
+    assert summary["unread_count"] == count
+    assert summary["unread_rate"] == (None if count is None else pytest.approx(count / len(answers)))
+
+
+@pytest.mark.parametrize(
     ("before", "now", "silent_before", "silent_now", "seen"),
     [
         (0.5, 0.9, 0.05, 0.9, True),

@@ -68,6 +68,7 @@ class Record(Completion):
     first_failed_case: dict[str, JsonValue] | None = None
     finished: float = 0.0  # Unix time of the verdict
     tests_silent: int | None = None  # tests on which the program printed nothing; None: asserts, or an older file
+    tests_unread: int | None = None  # tests on which it read nothing of its input; None: as above, or not known
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,13 @@ def prints_nothing(record: Record) -> bool | None:
     if record.error_type != "wrong_answer":
         return False
     return None if record.tests_silent is None else record.tests_silent == record.tests_run
+
+
+def reads_nothing(record: Record) -> bool | None:
+    """Whether the program ran to its end on every test and read nothing of any input; None: not known."""
+    if record.error_type not in EXEC_SUCCESS:
+        return False
+    return None if record.tests_unread is None else 0 < record.tests_run == record.tests_unread
 
 
 def _contradiction(r: Record) -> str:

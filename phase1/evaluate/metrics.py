@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record, prints_nothing
+from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record, prints_nothing, reads_nothing
 from phase1.evaluate.answer_forms import extraction_summary
 from phase1.files import finite, write_json
 
@@ -199,6 +199,19 @@ def _silent_rate(records: Sequence[Record]) -> float | None:
     return None if count is None else ratio(count, len(records))
 
 
+def _unread_count(records: Sequence[Record]) -> float | None:
+    """As `_silent_count`, of programs that read nothing."""
+    unread = [reads_nothing(r) for r in records]
+    if None in unread or all(r.tests_unread is None for r in records):
+        return None
+    return sum(map(bool, unread))
+
+
+def _unread_rate(records: Sequence[Record]) -> float | None:
+    count = _unread_count(records)
+    return None if count is None else ratio(count, len(records))
+
+
 def _throughput(records: Sequence[Record]) -> float | None:
     return ratio(len(records), wall_clock(records))
 
@@ -251,6 +264,8 @@ METRICS = (
     # Programs that run to their end on every test and print nothing: exec_success_rate counts them.
     Metric("silent_count", OfTheRun(_silent_count), COUNT, -1, None),
     Metric("silent_rate", OfTheRun(_silent_rate), RATE, -1, "prints nothing"),
+    Metric("unread_count", OfTheRun(_unread_count), COUNT, -1, None),
+    Metric("unread_rate", OfTheRun(_unread_rate), RATE, -1, "reads nothing"),
 )
 
 # The order of summary.json begins as contract 7 lists it; other metrics follow in the order of METRICS.

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from phase1.contract.records import MODEL_ERRORS
 
-FIGURES = "n accepted@1 pass_ratio exec_success silent syntax runtime timeout wrong tokens"
+FIGURES = "n accepted@1 pass_ratio exec_success silent unread syntax runtime timeout wrong tokens"
 COLUMNS = ("data set", *FIGURES.split(), "judge s", "cut off")
 NARROWEST = 140  # characters: in a narrower table the figures would be dots
 MOST_CUT_OFF = 0.05  # share of answers cut off at the token limit, above which contract 5 warns
 MOST_TIMEOUTS = 0.10  # share of programs that time out
-MOST_SILENT = 0.05  # share of programs that run to their end and print nothing
+MOST_SILENT = 0.05  # share of programs that run to their end and print, or read, nothing
 
 
 class Rates(BaseModel):
@@ -58,6 +58,7 @@ class Summary(BaseModel):
     wrong_answer_truncated_count: int
     error_counts: dict[str, int]
     silent_rate: float | None = None
+    unread_rate: float | None = None
     pass_at_k: dict[str, float] = {}
     extraction: Extraction | None = None
 
@@ -66,6 +67,7 @@ class Summary(BaseModel):
         rates = (
             self.exec_success_rate,
             self.silent_rate,
+            self.unread_rate,
             self.syntax_error_rate,
             self.runtime_error_rate,
             self.timeout_rate,
@@ -105,6 +107,11 @@ class Summary(BaseModel):
             yield (
                 f"warning: {name}: {self.silent_rate:.1%} of the programs ran to their end and printed nothing (more "
                 f"than {MOST_SILENT:.0%}); exec_success counts them"
+            )
+        if (self.unread_rate or 0) > MOST_SILENT:
+            yield (
+                f"warning: {name}: {self.unread_rate:.1%} of the programs ran to their end and read nothing of their "
+                f"input (more than {MOST_SILENT:.0%})"
             )
         if (self.timeout_rate or 0) > MOST_TIMEOUTS:
             yield f"warning: {name}: {self.timeout_rate:.1%} of the programs timed out (more than {MOST_TIMEOUTS:.0%})"

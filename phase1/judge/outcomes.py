@@ -88,12 +88,13 @@ class ProcessEnd(NamedTuple):
     written: int  # bytes of stdout in all, of which `out` may be the beginning
     out: bytes
     err: bytes  # the end of stderr
-    report: bytes  # of an assert task
+    report: bytes  # of an assert task (tests_process.Report); of a stdin test protocol.READ, or nothing
 
 
 @dataclass
 class TestRun:
-    """What one test did. `verdict` is empty where only the comparison of `output` can tell."""
+    """What one test did. `verdict` is empty where only the comparison of `output` can tell. `read`: whether the program
+    read of its input; None where it is not known."""
 
     verdict: str
     detail: str
@@ -102,6 +103,7 @@ class TestRun:
     peak_rss: int  # bytes
     output: bytes = b""
     stderr: bytes = b""
+    read: bool | None = None
 
 
 @dataclass(frozen=True)

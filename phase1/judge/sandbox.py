@@ -424,6 +424,7 @@ class LocalSandbox:
                         peak_rss=end.peak_rss,
                         output=end.out,
                         stderr=end.err,
+                        read=end.report == protocol.READ,
                     )
                     done += 1
                 else:

@@ -56,6 +56,8 @@ class Verdict:
             (the first 2 kB of each), stderr (the last 2 kB).
         tests_silent: tests on which a program that reads and writes standard streams wrote nothing but white space;
             None where asserts call it, or no test ran.
+        tests_unread: tests on which it read nothing, though there was an input; None as well where the servers of
+            SandboxFusion ran it.
     """
 
     error_type: str
@@ -69,6 +71,7 @@ class Verdict:
     test_verdicts: list[str] = field(default_factory=list)
     first_failed_case: dict[str, JsonValue] | None = None
     tests_silent: int | None = None
+    tests_unread: int | None = None
 
 
 # -------------------------------------------------------------------------------------------------------- the tests
@@ -148,6 +151,7 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
         mode: the rule for outputs, one of `phase1.judge.compare.MODES`.
     """
     verdict, silent = Verdict("success", tests_total=task.count), 0
+    unread: int | None = 0
     expected = [t["output"] for t in cases["tests"]] if task.kind == "stdin" else []
     worst = len(MODEL_ERRORS)
     try:
@@ -159,6 +163,10 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
                     run.verdict = "success" if same_output(want, run.output, mode) else "wrong_answer"
                 verdict.tests_run += 1
                 silent += not run.output or run.output.isspace()
+                if run.read is None:
+                    unread = None
+                elif unread is not None:
+                    unread += bool(task.inputs[index]) and not run.read
                 verdict.judge_time += run.wall
                 verdict.test_verdicts.append(run.verdict)
                 if run.verdict != "success" and verdict.first_failed_case is None:
@@ -171,7 +179,8 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
     except SandboxFailed as e:
         return Verdict("sandbox_error", tests_total=task.count, detail=str(e)[:300])
     verdict.test_verdicts += [NOT_RUN] * (task.count - verdict.tests_run)
-    verdict.tests_silent = silent if task.kind == "stdin" else None
+    if task.kind == "stdin":
+        verdict.tests_silent, verdict.tests_unread = silent, unread
     return replace(verdict, **asdict(tested(verdict.test_verdicts)))
 
 

@@ -226,6 +226,7 @@ def _checkpoints(ax: Axes, curve: Sequence[FinishedEvaluation], name: str, base:
         ("accepted_at_1", "#2e9e6b"),
         ("pass_ratio_mean", "#d9a021"),
         ("silent_rate", "#c4453c"),
+        ("unread_rate", "#8a5fbf"),
     ):
         values = [(c.step, c.metric(name, metric)) for c in curve]
         points = [(step, 100 * value) for step, value in values if value is not None]

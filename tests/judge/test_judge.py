@@ -169,6 +169,27 @@ def test_tests_on_which_a_program_prints_nothing_are_counted(judge, program, sil
     assert judge(program, stdin(*((f"{n}\n", f"{n}\n") for n in (1, 2, 3)))).tests_silent == silent
 
 
+@pytest.mark.parametrize(
+    ("program", "unread"),
+    [
+        ("print(input())", 0),
+        ("print(1)", 3),
+        ("def f(): print(input())", 3),
+        ("import sys\nprint(sys.stdin.read())", 0),
+        ("import os\nprint(os.read(0, 1))", 0),
+        ("print(open(0).read())", 0),
+        ("print(open('/dev/stdin').read())", 0),
+        ("raise ValueError", 3),
+    ],
+)
+def test_tests_on_which_a_program_reads_nothing_are_counted(judge, program, unread):
+    assert judge(program, stdin(*((f"{n}\n", f"{n}\n") for n in (1, 2, 3)))).tests_unread == unread
+
+
+def test_an_empty_input_is_not_unread(judge):
+    assert judge("print(1)", stdin(("", "1\n"), ("x", "1\n"))).tests_unread == 1
+
+
 def test_where_asserts_call_a_program_it_need_not_print(judge):
     cases = {"type": "mbpp", "test_list": ["assert f(1) == 1"], "test_setup_code": "", "entry_point": "f"}
     verdict = judge("def f(x):\n    return x", cases)

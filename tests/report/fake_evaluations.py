@@ -170,6 +170,7 @@ def _record(fake: Fake, dataset: str, i: int, size: int) -> Record:
         first_failed_case=failed,
         finished=1003.0 + i * pace,
         tests_silent=0 if dataset.startswith("codecontests") and kind != "syntax_error" else None,
+        tests_unread=0 if dataset.startswith("codecontests") and kind != "syntax_error" else None,
     )
 
 

@@ -33,6 +33,7 @@ from phase1.judge.inside.protocol import (
     EXITED,
     IDLE,
     MEMORY,
+    READ,
     SIGNALLED,
     SOCKET,
     TESTS,
@@ -163,6 +164,7 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
     blind = not os.path.isdir("/proc/1")
     own_file = source_bytes(job["program"]) if ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
+    by_path = "/dev/" in job["program"] or "/proc/" in job["program"]
     account = Account()
     traces = Traces((0, 1, 2))
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
@@ -195,6 +197,8 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
             run_stdin(code, main, frozen)
         kind, status, cpu, usage = wait_for(pid, job, account, stream.beat)
         wall = _monotonic() - started
+        # A program may open its input again by its path; then the position that we share does not say.
+        read = _lseek(0, 0, 1) > 0 or by_path
         bury()  # before counting what all of them used, and reading the files: nothing may still write to them
         cpu = max(cpu, account.closed())
         if kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
@@ -206,7 +210,8 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
             big = 0
         total, out = (big, b"") if big else take(1, job["output_cap"])
         err = take(2, ERR_TAIL, last=True)[1]
-        stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, b"", big)
+        report = READ if read else b""
+        stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report, big)
         if big:
             take(1, 0)
         number += 1

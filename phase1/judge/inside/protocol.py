@@ -21,6 +21,7 @@ RESULT = "<BIQQQQIII"
 # TESTS: the tests' process of an assert task did not end by itself (code: its status, as of waitpid).
 COMPILED, EXITED, SIGNALLED, CPU, IDLE, WALL, MEMORY, DIRTY, DONE, ALIVE, TESTS = range(11)
 ALIVE_EVERY = 5.0  # s
+READ = b"read"  # the report of a stdin test that read of its input
 ERR_TAIL = 2048  # bytes of stderr that are sent
 
 _exit, _monotonic, _bytes = os._exit, time.monotonic, int.to_bytes
