@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import json
 import os
 import sys
@@ -55,7 +56,7 @@ def compute_score(
     """The reward of one answer, as verl asks for it.
 
     Where the judge itself fails, or the problem cannot be judged, the score is 0 with `sandbox_error` 1: an exception
-    would end the training. The first time a process writes a line to stderr.
+    would end the training. The process writes a line to stderr the first time.
 
     Args:
         data_source: the name of the data set, for messages.
@@ -79,7 +80,7 @@ def compute_score(
         verdict = Verdict("sandbox_error", detail=f"{type(e).__name__}: {e}")
     failed = verdict.error_type == "sandbox_error"
     if failed:
-        _tell_once(data_source, verdict.detail)
+        _tell(data_source, verdict.detail)
     accepted = float(verdict.accepted)
     return {
         "score": verdict.pass_ratio,
@@ -220,19 +221,22 @@ class _JudgeThread:
             opened.set_exception(e)
 
 
-def _tell_once(data_source: str, detail: str) -> None:
-    if _told.is_set():
+def _tell(data_source: str, detail: str) -> None:
+    """Count an answer that could not be judged. On stderr: what is wrong, once, then how many, at 100, 1000, …"""
+    count = next(_failures)
+    if count == 1:
+        told = (
+            f"an answer to {data_source} could not be judged ({detail}): it scores 0 with sandbox_error 1, as will all "
+            "like it. See python -m phase1.judge --probe"
+        )
+    elif count >= 100 and str(count).rstrip("0") == "1":
+        told = f"{count} answers could not be judged until now, the last one of {data_source} ({detail})"
+    else:
         return
-    _told.set()
-    print(
-        f"phase1/reward.py: an answer to {data_source} could not be judged ({detail}): it scores 0 with sandbox_error "
-        "1, as will all like it; that score's mean counts them. See python -m phase1.judge --probe",
-        file=sys.stderr,
-        flush=True,
-    )
+    print(f"phase1/reward.py: {told}", file=sys.stderr, flush=True)
 
 
 _open: dict[tuple[int, JudgeConfig], _JudgeThread | _Failed] = {}  # by pid: a child must not use its parent's judge
 _lock = threading.Lock()
-_told = threading.Event()
-os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock(), _told=threading.Event()))
+_failures = itertools.count(1)  # answers that this process could not judge; next() takes one in one step
+os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock(), _failures=itertools.count(1)))

@@ -3,6 +3,7 @@ and loads."""
 
 import os
 import random
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,31 @@ def test_without_verl_the_check_is_not_run(handoff, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = check_grpo(handoff)
     assert found.status == "warn" and "not run" in found.evidence and "no verl" in found.evidence
+
+
+VALIDATED = """
+import sys
+from hydra import compose, initialize_config_dir
+from verl.utils.config import validate_config
+with initialize_config_dir(sys.argv[1], version_base=None):
+    config = compose("grpo_model", sys.argv[2:])
+validate_config(config, use_reference_policy=True, use_critic=False)
+print(config.actor_rollout_ref.rollout.n, config.data.train_files)
+"""
+
+
+def test_the_command_of_the_page_is_one_that_verl_takes_and_validates(handoff, python, tmp_path):
+    """Its settings exist in both versions and fit together, as main_ppo checks before it takes a GPU."""
+    page = (ROOT / "docs/05_end_of_phase_and_grpo_handoff.md").read_text()
+    command = page.split("<!-- phase 3 -->\n```bash\n")[1].split("```")[0]
+    words = shlex.split(command.replace("\\\n", " ").replace("$PWD", "/toolkit"))
+    assert words[:3] == ["python", "-m", "verl.trainer.main_ppo"] and words[5:7] == ["--config-name", "grpo_model"]
+    (tmp_path / "grpo_model.yaml").write_text(grpo_yaml(handoff.model, ROOT))
+    done = subprocess.run(
+        [python, "-c", VALIDATED, tmp_path, *words[7:]], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "8 /toolkit/data/grpo_train.parquet"
 
 
 def test_verls_sft_trainer_trains_a_step_from_the_exported_path(handoff, tmp_path):

@@ -1,12 +1,12 @@
 """phase1/reward.py: the reward that verl loads equals the judge's verdict, from many processes at once."""
 
+import itertools
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -101,7 +101,7 @@ def test_eight_processes_through_verls_loader_give_the_pass_ratio_of_every_recor
 @pytest.fixture(autouse=True)
 def first_line(monkeypatch):
     """Each test is as a process that has told nothing yet."""
-    monkeypatch.setattr(reward, "_told", threading.Event())
+    monkeypatch.setattr(reward, "_failures", itertools.count(1))
 
 
 BROKEN = {
@@ -120,6 +120,13 @@ def test_what_cannot_be_judged_is_a_zero_that_says_so_once_and_no_exception(trut
         scores = reward.compute_score("the_set", answer("pass"), truth, workers=1)
         assert scores["score"] == 0.0 and scores["sandbox_error"] == 1.0
     assert capsys.readouterr().err.count("the_set") == 1
+
+
+def test_failures_are_counted_and_told_ever_more_seldom(capsys):
+    for _ in range(1000):
+        reward.compute_score("the_set", answer("pass"), None, workers=1)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3 and "100 answers" in told[1] and "1000 answers" in told[2]
 
 
 def test_a_judge_that_cannot_be_opened_is_tried_again_after_a_while_only(monkeypatch, capsys):
