@@ -4,11 +4,13 @@
     python prepare_sft_data.py --input_jsonl a.jsonl b.jsonl.gz c.parquet --keep all --prompt_style raw
     python prepare_sft_data.py --input_jsonl bee.jsonl --model MODEL_DIR --verify_solutions \\
         --tests_raw code_contests/train-*.parquet
+    python prepare_sft_data.py --grpo_raw code_contests/train-*.parquet     Phase 3's rows instead
 
 Writes sft_train.parquet, sft_val.parquet (one column `messages`: system, user, assistant), sft_report.json,
 sft_lengths.png and sft_rejects.jsonl (a line for each record that was dropped, with its reason). Equal input, flags and
-seed give equal Parquet bytes, whatever the number of workers. docs/01_data_preprocessing.md explains every field and
-flag.
+seed give equal Parquet bytes, whatever the number of workers. With --grpo_raw it writes grpo_train.parquet,
+grpo_val.parquet and grpo_report.json instead, and touches no SFT file. docs/01_data_preprocessing.md explains every
+field and flag.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.sft_report import SftReport
 from phase1.data.decontaminate import read_kept_out
 from phase1.data.filters import FILTERS, Filters, examine_all
+from phase1.data.grpo_rows import TRAIN, VAL, choose, write_rows
 from phase1.data.kept_records import Survivors
 from phase1.data.output_folder import full_disk_told, only_writer
 from phase1.data.report import Rejects, histogram, print_report
@@ -43,17 +46,21 @@ from phase1.files import (
     run_script,
     run_stamp,
     sha256_file,
+    write_json,
 )
 from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
 
 HERE = Path(__file__).resolve().parent
 OUTPUTS = ("sft_train.parquet", "sft_val.parquet", "sft_rejects.jsonl", "sft_lengths.png", "sft_report.json")
+GRPO_OUTPUTS = (TRAIN, VAL, "grpo_report.json")
 BROKEN = ("parse_errors", "empty_solution", "syntax_error")  # what --max_reject_ratio counts
 COMPARED = 64  # rows of each file that go through verl's data set
 
 
 def main() -> int:
     args, judge = parse_args()
+    if args.grpo_raw:
+        return prepare_grpo(args)
     kept_out = read_kept_out(args.manifest_dir, args.allow_missing_manifests, args.containment)
     filters = Filters(
         index=kept_out.index,
@@ -113,10 +120,45 @@ def main() -> int:
     return 0
 
 
+def prepare_grpo(args: argparse.Namespace) -> int:
+    """Phase 3's files, beside those of Phase 1: the same evaluation sets are kept out by the same rules."""
+    kept_out = read_kept_out(args.manifest_dir, args.allow_missing_manifests, args.containment)
+    chosen = choose(args.grpo_raw, kept_out.index, args.val_ratio, args.seed)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(only_writer(args.output_dir, *(f".{name}.*.tmp" for name in GRPO_OUTPUTS)))
+        out = {name: stack.enter_context(replacing(args.output_dir / name)) for name in GRPO_OUTPUTS}
+        write_rows(args.grpo_raw, chosen, out, args.verify_tests)
+        report = {
+            "train_samples": chosen.rows(TRAIN),
+            "val_samples": chosen.rows(VAL),
+            "dropped": dict(sorted(chosen.dropped.items())),
+            "contamination": chosen.contamination,
+            "evaluation_sets": kept_out.sets,
+            "prompts_sha256": PROMPTS_SHA256,
+            "input_sha256": {str(path): sha256_file(path) for path in args.grpo_raw},
+            "outputs_sha256": {name: sha256_file(out[name]) for name in (TRAIN, VAL)},
+            "stamp": run_stamp(vars(args)),
+        }
+        write_json(out["grpo_report.json"], report)
+    print(
+        f"{args.output_dir}: {report['train_samples']} problems in {TRAIN}, {report['val_samples']} in {VAL}; dropped: "
+        f"{report['dropped'] or 'none'}"
+    )
+    return 0
+
+
 def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     files = p.add_argument_group("input and output")
-    files.add_argument("--input_jsonl", type=Path, nargs="+", required=True, help="BEE: .jsonl, .jsonl.gz or .parquet")
+    files.add_argument("--input_jsonl", type=Path, nargs="+", help="BEE: .jsonl, .jsonl.gz or .parquet")
+    files.add_argument(
+        "--grpo_raw",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="instead: problems with tests, as --tests_raw takes them, that become Phase 3's GRPO rows",
+    )
     files.add_argument("--output_dir", type=Path, default=HERE / "data", help="where the files go (default: data)")
     files.add_argument(
         "--manifest_dir",
@@ -196,7 +238,10 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
         help="problems with tests: raw files as prepare_eval_data.py writes them, or CodeContests' own train files",
     )
     running.add_argument(
-        "--verify_tests", type=int, default=0, help="tests of a problem to run, the first ones (default: 0 = all)"
+        "--verify_tests",
+        type=int,
+        default=0,
+        help="tests of a problem to run, or to keep in a GRPO row, the first ones (default: 0 = all)",
     )
     add_judge_arguments(p, answers=False)
     result = p.add_argument_group("looking at the result")
@@ -218,6 +263,8 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
 
 
 def refuse_bad_flags(args: argparse.Namespace) -> None:
+    if bool(args.input_jsonl) == bool(args.grpo_raw):
+        raise BadInput("give either --input_jsonl, for SFT rows, or --grpo_raw, for GRPO rows")
     if args.keep not in ("shortest", "first", "all") and not (args.keep.isdigit() and int(args.keep) > 0):
         raise BadInput(f"--keep {args.keep}: expected shortest, first, all or a number from 1")
     if not 0 <= args.val_ratio < 1:
@@ -239,7 +286,7 @@ def refuse_bad_flags(args: argparse.Namespace) -> None:
         )
     if args.tests_raw and not args.verify_solutions:
         raise BadInput("--tests_raw is read by --verify_solutions; give that too")
-    if missing := [p for p in args.tests_raw if not p.is_file()]:
+    if missing := [p for p in (*args.tests_raw, *args.grpo_raw) if not p.is_file()]:
         raise BadInput(f"{missing[0]}: no such file")
     if min(args.verify_tests, args.preview) < 0 or args.max_length < 1:
         raise BadInput("--verify_tests and --preview must not be negative, --max_length must be positive")

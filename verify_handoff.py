@@ -69,7 +69,7 @@ def main() -> int:
     args = parse_args()
     found = locate(args)  # before torch is imported: a wrong path is told at once
     from phase1.handoff.export import export_model
-    from phase1.handoff.grpo import grpo_yaml
+    from phase1.handoff.grpo import NAME, grpo_yaml
     from phase1.handoff.handoff import Handoff
     from phase1.handoff.model_card import model_card
     from phase1.handoff.run_checks import run_checks
@@ -87,10 +87,10 @@ def main() -> int:
     target = export_model(handoff.model, Path(args.export)) if args.export and not failed else handoff.model
     summary(args, handoff, results, target=target).write(output / handoff_file.NAME)
     if failed:
-        for name in ("grpo_model.yaml", "MODEL_CARD.md"):
+        for name in (NAME, "MODEL_CARD.md"):
             (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
     else:
-        write_text(output / "grpo_model.yaml", grpo_yaml(target, HERE))
+        write_text(output / NAME, grpo_yaml(target, HERE, handoff.context_length))
         write_text(output / "MODEL_CARD.md", model_card(args.base_model, handoff, results, folders))
     if args.checklist:
         from phase1.handoff.seed_checklist import checklist, show_checklist

@@ -108,3 +108,22 @@ def free_ports(count: int) -> list[int]:
         for s in sockets:
             s.bind(("127.0.0.1", 0))
         return [s.getsockname()[1] for s in sockets]
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The cores that this process may keep busy: those it may run on, or the CPU time that a container grants it.
+
+    A container of 32 CPUs on a host of 192 sees all 192, and is throttled when it uses more than its own.
+
+    Args:
+        cgroup: where the container's own cgroup is mounted, of version 2 or 1.
+    """
+    cores = len(os.sched_getaffinity(0))
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+        except (OSError, ValueError):
+            continue
+        if quota.isdecimal() and int(period) > 0:  # "max" and -1: as much as there is
+            return max(1, min(cores, int(quota) // int(period)))
+    return cores

@@ -138,7 +138,13 @@ class EvalIndex:
 
     def find(self, name: str, source: int | None, statement: str) -> Hit | None:
         """The evaluation problem that a training record is, by the surest rule; None for an unrelated record."""
-        key = name_key(name, source)
+        return self._find(name_key(name, source), statement)
+
+    def find_problem(self, problem_id: str, statement: str) -> Hit | None:
+        """As `find`, for a problem whose id is spelled as an evaluation set spells it."""
+        return self._find(id_key(problem_id), statement)
+
+    def _find(self, key: str | None, statement: str) -> Hit | None:
         if key is not None and key in self.ids:
             return Hit(*self.ids[key], "id", 1.0)
         return self._find_text(statement)

@@ -189,7 +189,7 @@ class _Todo:
         rows_of_problem: dict[int, list[int]] = {}
         for row in self.rows:
             rows_of_problem.setdefault(self.survivors.problem[row], []).append(row)
-        for problem in _problems(self.settings.tests_raw, self.settings.most):
+        for problem in problems_with_tests(self.settings.tests_raw, self.settings.most):
             key = statement_hash(words_of(problem.prompt))
             number = self.survivors.problem_of(id_key(problem.problem_id), key)
             rows = rows_of_problem.pop(number, []) if number is not None else []
@@ -211,13 +211,23 @@ def _digest(problem: Problem) -> str:
     return sha256_json([problem.test_cases, problem.prompt if problem.test_type == "humaneval" else ""])
 
 
-def _problems(paths: Sequence[Path], most: int) -> Iterator[Problem]:
-    """The problems of raw files, or of CodeContests' own files, each cut to its first `most` tests."""
+def problems_with_tests(paths: Sequence[Path], most: int, refused: Counter[str] | None = None) -> Iterator[Problem]:
+    """The problems of raw files, or of CodeContests' own files.
+
+    Args:
+        most: tests that are kept of each, the first ones; 0 = all.
+        refused: where those without statement or tests are counted, by reason.
+
+    Raises:
+        BadInput: a file is damaged or holds something else.
+    """
     for path in paths:
         for where, found in rows_of(path, (*RAW_COLUMNS, *CODECONTESTS_COLUMNS)):
             try:
                 row = found if found.get("test_cases") else codecontests_record(found)
-            except Refused:
+            except Refused as e:
+                if refused is not None:
+                    refused[str(e).replace(" ", "_")] += 1
                 continue
             except (KeyError, TypeError, ValueError, AttributeError) as e:
                 raise BadInput(

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from phase1.generate.sampling import Sampling
+
+NAME = "grpo_model.yaml"
+
 GRPO_YAML = """\
-# Written by verify_handoff.py; handoff.json beside it holds the verdict. Data, batch sizes and hardware are Phase 3's:
+# Written by verify_handoff.py; handoff.json beside it holds the verdict. Data, batch sizes and hardware are Phase 3's,
+# and docs/05_end_of_phase_and_grpo_handoff.md has the whole command:
 #   python -m verl.trainer.main_ppo --config-path THIS_FOLDER --config-name grpo_model data.train_files=…
 defaults:
   - ppo_trainer
@@ -15,31 +20,70 @@ hydra:
   searchpath:
     - pkg://verl.trainer.config
 
-model:
+model:  # the original plan's form, and verl 0.7.0's SFT trainer
   partial_pretrain: {model}
+
+data:  # EVAL@1's lengths, tokens; a longer prompt is left out instead of ending the run
+  max_prompt_length: {prompt}
+  max_response_length: {response}
+  filter_overlong_prompts: true
 
 actor_rollout_ref:
   model:
     path: {model}
+    custom_chat_template: null  # the model's own, which training and evaluation used
+  rollout:
+    name: vllm  # stops at the ids of the model's generation_config.json, as evaluation did
+    max_model_len: {length}
+    val_kwargs:  # validation samples as EVAL@1 does
+      do_sample: false
+      temperature: {temperature}
+      top_p: {top_p}
+      top_k: {top_k}
+      n: 1
 
 algorithm:
   adv_estimator: grpo
 
-custom_reward_function:
+custom_reward_function: &reward  # where verl 0.7.0 reads it
   path: {reward}
   name: compute_score
+  reward_kwargs:  # and any field of JudgeConfig (phase1/judge/config.py)
+    processes: ${{oc.select:reward.num_workers,${{actor_rollout_ref.rollout.agent.num_workers}}}}
+    nodes: ${{trainer.nnodes}}
+reward:  # verl 0.9.1 reads this place and drops the other without a word
+  custom_reward_function: *reward
 """
 
 
-def grpo_yaml(model: Path, toolkit: Path) -> str:
+def grpo_yaml(model: Path, toolkit: Path, context_length: int = 0) -> str:
     """Phase 3's configuration: the original plan's form and verl's own, with the reward that Phase 1 measured by.
 
     A Hydra primary configuration over verl's ppo_trainer, so `verl.trainer.main_ppo --config-path … --config-name
-    grpo_model` starts from it (0.7.0 and 0.9.1: the latter moves custom_reward_function to its new place at start).
+    grpo_model` starts from it. The reward stands in two places: verl 0.7.0 reads the first alone, 0.9.1 the second.
+    Its `processes` are the reward workers that verl starts: 0.9.1 says so, 0.7.0 has one for each agent loop worker.
 
     Args:
         model: the directory that is handed over.
         toolkit: the root of this toolkit, whose phase1/reward.py is the reward.
+        context_length: tokens that the model can hold; below EVAL@1's, prompt and answer share it in EVAL@1's
+            proportion, since vLLM refuses more. 0: unknown.
     """
-    reward = json.dumps(str(toolkit / "phase1" / "reward.py"))  # a JSON string is a YAML string
-    return GRPO_YAML.format(model=json.dumps(str(model.resolve()), ensure_ascii=False), reward=reward)
+    protocol = Sampling()
+    length = min(protocol.max_model_len, context_length or protocol.max_model_len)
+    response = protocol.max_new_tokens * length // protocol.max_model_len
+    return GRPO_YAML.format(
+        model=_text(model.resolve()),
+        reward=_text(toolkit / "phase1" / "reward.py"),
+        prompt=length - response,
+        response=response,
+        length=length,
+        temperature=protocol.temperature,
+        top_p=protocol.top_p,
+        top_k=protocol.top_k,
+    )
+
+
+def _text(path: Path) -> str:
+    """A path as YAML that OmegaConf does not interpolate. A JSON string is a YAML string."""
+    return json.dumps(str(path).replace("${", "\\${"), ensure_ascii=False)

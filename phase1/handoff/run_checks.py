@@ -12,6 +12,7 @@ from phase1.contract.state.handoff import CheckResult
 from phase1.files import BadInput
 from phase1.handoff.check_config import check_chat_template, check_config, check_tokenizer
 from phase1.handoff.check_generation import check_generated_code, check_generation
+from phase1.handoff.check_grpo import check_grpo
 from phase1.handoff.check_metrics import check_metrics
 from phase1.handoff.check_report import check_report
 from phase1.handoff.check_vllm import check_vllm
@@ -40,6 +41,7 @@ CHECKS: tuple[HandoffCheck, ...] = (  # cheap ones first; a function is named ch
     check_generation,
     check_generated_code,
     check_vllm,
+    check_grpo,
     check_metrics,
     check_report,
 )

@@ -13,6 +13,7 @@ import verify_handoff
 from phase1.files import fingerprint, run_script
 from phase1.handoff import run_checks
 from phase1.handoff.check_generation import check_generated_code, check_generation
+from phase1.handoff.check_grpo import check_grpo
 from phase1.handoff.handoff import Settings
 from tests.conftest import ROOT
 from tests.handoff.conftest import report
@@ -62,7 +63,7 @@ def test_a_sound_model_passes_every_check_and_its_files_are_written(verified):
     assert (
         status.pop("vllm") == ("pass" if VLLM.exists() else "warn")
         and set(status.values()) == {"pass"}
-        and len(status) == 13
+        and len(status) == 14
     ), done.stdout
     assert report["verdict"] == "pass" and report["step"] == 5 and report["stamp"]["versions"]["torch"]
     assert report["sha256"].keys() >= {"model.safetensors", "config.json"}
@@ -71,7 +72,7 @@ def test_a_sound_model_passes_every_check_and_its_files_are_written(verified):
 
     grpo = yaml.safe_load((folder / "h/grpo_model.yaml").read_text())
     assert grpo["model"]["partial_pretrain"] == grpo["actor_rollout_ref"]["model"]["path"] == str(folder / "e")
-    assert grpo["custom_reward_function"] == {"path": str(ROOT / "phase1/reward.py"), "name": "compute_score"}
+    assert grpo["custom_reward_function"]["path"] == str(ROOT / "phase1/reward.py")
     assert fingerprint(folder / "e") == report["fingerprint"]
     assert "| codecontests_valid | 20 | 95.0% (76.4% to 99.1%) | 60.0% (" in (folder / "h/MODEL_CARD.md").read_text()
 
@@ -96,7 +97,7 @@ def read_or_nothing(path: Path) -> bytes:
 
 def main(monkeypatch, *args) -> int:
     """verify_handoff.py in this process, without the checks that start another."""
-    slow = (check_generation, check_generated_code)
+    slow = (check_generation, check_generated_code, check_grpo)
     quick = tuple(check for check in run_checks.CHECKS if check not in slow)
     monkeypatch.setattr(run_checks, "run_checks", functools.partial(run_checks.run_checks, checks=quick))
     monkeypatch.setattr(sys, "argv", ["verify_handoff.py", *map(str, args)])

@@ -13,6 +13,7 @@ import time
 import pytest
 from aiohttp import web
 
+from phase1.contract.prompts import answer
 from phase1.files import BadInput
 from phase1.judge import sandbox_fusion
 from phase1.judge.__main__ import print_probes
@@ -20,6 +21,7 @@ from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import open_judge
 from phase1.judge.outcomes import Task
 from phase1.judge.sandbox import LocalSandbox
+from phase1.reward import compute_score
 from tests.judge.running_judge import asserts, stdin
 from tests.judge.test_judge import BEHAVE
 from tests.judge.test_judge_asserts import CHEATS, SMALL
@@ -207,6 +209,17 @@ def test_a_lasting_fault_is_the_judges_and_never_the_models(world, fault):
     assert verdict.error_type == "sandbox_error"
     assert verdict.detail
     assert not verdict.accepted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", ["def f(x): return [x]", "def f(x): return [3]", "def f(:", "raise ValueError"])
+def test_the_reward_by_a_server_equals_the_local_one(world, code):
+    runner, _, fusion, _ = world
+    options = ({"workers": 1}, {"judge": "sandbox_fusion", "sandbox_urls": [fusion.backend.urls[0]]})
+    scored = [
+        runner.run(asyncio.to_thread(compute_score, "mbpp", answer(code), SMALL["mbpp"], **each)) for each in options
+    ]
+    assert scored[0] == scored[1] and scored[0]["sandbox_error"] == 0.0
 
 
 @pytest.mark.parametrize("size", [200_000, 300_000, 1_200_000])
