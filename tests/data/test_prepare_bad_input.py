@@ -32,7 +32,7 @@ from tests.data.prepared import prepare, record, run
     [
         (b"", "holds no record"),
         (b"\n\n", "holds no record"),
-        (b"\xff" + os.urandom(4095), r"bee\.jsonl:1: 'utf-8' codec .* records are broken"),
+        (b"\xff\xff" + os.urandom(4094), r"bee\.jsonl:1: 'utf-8' codec .* records are broken"),
         (json.dumps(record(1)).encode(), "1 of 1 records are left, a training and a validation row need two"),
     ],
     ids=["empty", "blank", "binary", "one line"],

@@ -45,7 +45,7 @@ def test_a_program_that_ends_its_sandboxes_has_failed_and_is_not_run_for_ever(op
 def test_the_reward_of_such_a_program_is_a_number(open_to_attack, monkeypatch):
     monkeypatch.setattr(reward, "judged", lambda program, cases, config: open_to_attack(program, cases))
     score = reward.compute_score("set", f"<code>\n{ENDS_ITS_SANDBOX}</code>", {"test_cases": stdin(*[("", "no")] * 2)})
-    assert score == {"score": 0.0, "pass_ratio": 0.0, "accepted": 0.0, "executed": 0.0}
+    assert (score["score"], score["runtime_error"], score["sandbox_error"]) == (0.0, 1.0, 0.0)
 
 
 @pytest.mark.slow
