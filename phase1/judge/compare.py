@@ -5,9 +5,11 @@
     verl           equal but for newlines at the end (verl 0.7.0, utils/reward_score/sandbox_fusion/utils.py:427)
     sandboxfusion  SandboxFusion's `check_stdio_test_case` (sandbox/utils/testing.py): as many lines, each equal after
                    strip and lower, or both a float and within 1e-5 relative
+    codecontests   the rule of CodeContests' own tester (google-deepmind/code_contests, `OutputsMatch` in
+                   execution/tester_sandboxer.cc): tokens in lower case, equal, or both a number and less than 1e-5 apart
     exact          the same bytes
 
-`verl` and `sandboxfusion` reproduce what other stages may have scored with, quirks included;
+`verl`, `sandboxfusion` and `codecontests` reproduce what other stages may have scored with, quirks included;
 tests/judge/test_compare.py has the table. A problem that accepts any of several answers cannot be judged by comparison
 in any mode.
 """
@@ -24,6 +26,13 @@ _DECIMAL = re.compile(rb"[+-]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]
 # Unambiguous: `\d+\.?\d*` would try every split of a long row of digits, and a megabyte of them stop the judge for
 # hours.
 _NUMBER = re.compile(rb"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z")
+# What absl::SimpleAtod reads: white space around it counts as nothing, and "+-1" is none. All is in lower case here.
+_ABSL_NUMBER = re.compile(
+    rb"\s*[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|(?P<nan>nan(?:\([a-z0-9_]*\))?)|"
+    rb"(?P<hex>0x(?:[0-9a-f]+(?:\.[0-9a-f]*)?|\.[0-9a-f]+)(?:p[+-]?\d+)?))\s*\Z"
+)
+_ABSL_SPACES = re.compile(rb"[ \n\t\r\v]+")  # a form feed is none
+_ABSL_TOLERANCE = 1e-5
 
 
 def same_output(expected: bytes, actual: bytes, mode: str = "tokens") -> bool:
@@ -68,9 +77,41 @@ def _same_line(want: str, got: str) -> bool:
     return abs(b - a) / max(abs(a), 1e-10) < 1e-5  # inf - inf and nan compare false, as there
 
 
+def _codecontests(expected: bytes, actual: bytes) -> bool:
+    want, got = ([t for t in _ABSL_SPACES.split(text.lower()) if t] for text in (expected, actual))
+    # Outputs that are equal as a whole match; in others a token that is nan or infinite equals nothing, itself included.
+    return want == got or (len(want) == len(got) and all(_same_value(a, b) for a, b in zip(want, got, strict=True)))
+
+
+def _same_value(want: bytes, got: bytes) -> bool:
+    a, b = _absl_double(want), _absl_double(got)
+    if a is None or b is None:
+        return want == got
+    return abs(a - b) < _ABSL_TOLERANCE  # of integers too, so that beyond 2**53 neighbours are equal
+
+
+def _absl_double(token: bytes) -> float | None:
+    """The number that a token in lower case is; None where it is none."""
+    found = _ABSL_NUMBER.match(token)
+    if found is None:
+        return None
+    if found["hex"]:
+        try:
+            return float.fromhex(token.decode("ascii"))
+        except (OverflowError, ValueError):  # too large: ValueError for an exponent of hundreds of digits
+            return math.inf
+    return math.nan if found["nan"] else float(token)
+
+
 def _exact(expected: bytes, actual: bytes) -> bool:
     return expected == actual
 
 
-_RULES = {"tokens": _tokens, "verl": _verl, "sandboxfusion": _sandboxfusion, "exact": _exact}
+_RULES = {
+    "tokens": _tokens,
+    "verl": _verl,
+    "sandboxfusion": _sandboxfusion,
+    "codecontests": _codecontests,
+    "exact": _exact,
+}
 MODES = tuple(_RULES)

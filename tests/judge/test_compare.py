@@ -5,28 +5,28 @@ import pytest
 from phase1.judge.compare import MODES, same_output
 
 AC, WA = True, False
-COLUMNS = ("tokens", "verl", "sandboxfusion", "exact")
+COLUMNS = ("tokens", "verl", "sandboxfusion", "codecontests", "exact")
 # name: (expected, actual, and the verdict of each of COLUMNS)
 TABLE = {
-    "same": ("1 2\n3\n", "1 2\n3\n", AC, AC, AC, AC),
-    "no newline at the end": ("1\n", "1", AC, AC, AC, WA),
-    "CRLF": ("1\n2\n", "1\r\n2\r\n", AC, WA, AC, WA),
-    "trailing space": ("1\n2\n", "1 \n2 \n", AC, WA, AC, WA),
-    "double space": ("1 2\n", "1  2\n", AC, WA, WA, WA),
-    "blank line inserted": ("1\n2\n", "1\n\n2\n", AC, WA, WA, WA),
-    "one line or two": ("1 2\n", "1\n2\n", AC, WA, WA, WA),
-    "other case": ("YES\n", "Yes\n", WA, WA, AC, WA),
-    "float within 1e-7 in a row": ("0.5 1.5\n", "0.50000001 1.5\n", AC, WA, WA, WA),
-    "float within 1e-7 alone": ("0.5\n", "0.50000001\n", AC, WA, AC, WA),
-    "big integer off by one": ("1000000000000000000\n", "1000000000000000001\n", WA, WA, AC, WA),
-    "nan and inf": ("nan inf\n", "nan inf\n", AC, AC, AC, AC),
-    "missing token": ("1 2 3\n", "1 2\n", WA, WA, WA, WA),
-    "extra token": ("1 2\n", "1 2 3\n", WA, WA, WA, WA),
-    "nothing": ("1\n", "", WA, WA, WA, WA),
-    "nothing for nothing": ("", "", AC, AC, AC, AC),
-    "blank for nothing": ("", "\n\n", AC, AC, AC, WA),
-    "leading space": ("1\n", " 1\n", AC, WA, AC, WA),
-    "form feed and tab": ("1 2\n", "1\t\x0c2\n", AC, WA, WA, WA),
+    "same": ("1 2\n3\n", "1 2\n3\n", AC, AC, AC, AC, AC),
+    "no newline at the end": ("1\n", "1", AC, AC, AC, AC, WA),
+    "CRLF": ("1\n2\n", "1\r\n2\r\n", AC, WA, AC, AC, WA),
+    "trailing space": ("1\n2\n", "1 \n2 \n", AC, WA, AC, AC, WA),
+    "double space": ("1 2\n", "1  2\n", AC, WA, WA, AC, WA),
+    "blank line inserted": ("1\n2\n", "1\n\n2\n", AC, WA, WA, AC, WA),
+    "one line or two": ("1 2\n", "1\n2\n", AC, WA, WA, AC, WA),
+    "other case": ("YES\n", "Yes\n", WA, WA, AC, AC, WA),
+    "float within 1e-7 in a row": ("0.5 1.5\n", "0.50000001 1.5\n", AC, WA, WA, AC, WA),
+    "float within 1e-7 alone": ("0.5\n", "0.50000001\n", AC, WA, AC, AC, WA),
+    "big integer off by one": ("1000000000000000000\n", "1000000000000000001\n", WA, WA, AC, AC, WA),
+    "nan and inf": ("nan inf\n", "nan inf\n", AC, AC, AC, AC, AC),
+    "missing token": ("1 2 3\n", "1 2\n", WA, WA, WA, WA, WA),
+    "extra token": ("1 2\n", "1 2 3\n", WA, WA, WA, WA, WA),
+    "nothing": ("1\n", "", WA, WA, WA, WA, WA),
+    "nothing for nothing": ("", "", AC, AC, AC, AC, AC),
+    "blank for nothing": ("", "\n\n", AC, AC, AC, AC, WA),
+    "leading space": ("1\n", " 1\n", AC, WA, AC, AC, WA),
+    "form feed and tab": ("1 2\n", "1\t\x0c2\n", AC, WA, WA, AC, WA),
 }
 
 
@@ -65,6 +65,51 @@ def test_table(name, mode):
 )
 def test_only_an_expected_decimal_has_a_tolerance(expected, actual, accepted):
     assert same_output(expected.encode(), actual.encode()) is accepted
+
+
+# The cases that the tester's own test publishes (google-deepmind/code_contests, execution/tester_sandboxer_test.cc,
+# OutputsMatchTest): (output, expected, whether they match).
+PUBLISHED = [
+    ("abc def", "abc def", AC),
+    ("abc deg", "abc def", WA),
+    ("abc def", "abc def 123", WA),
+    ("abc DEF", "abc def", AC),
+    ("abc 123", "abc 123.000001", AC),
+    ("abc 123", "abc 123.1", WA),
+]
+# What its source, compiled with Abseil 20220623, says of the corners (the same order).
+COMPILED = [
+    ("0.00001", "0", WA),  # less than 1e-5, not as much
+    ("0.000009", "0", AC),
+    ("1000000.5", "1000000.0", WA),  # never relative
+    ("9007199254740993", "9007199254740992", AC),  # integers too are compared as doubles
+    ("nan 1.0", "nan 1.0", AC),  # equal as a whole
+    ("nan 1.0", "nan 1.00", WA),  # but nan equals nothing
+    ("inf 1.0", "inf 1.00", WA),
+    ("Infinity", "inf", WA),
+    ("nan(1)", "nan", WA),
+    ("1e400", "inf", WA),
+    ("0x10", "16", AC),
+    ("0x1p99999", "1", WA),
+    ("0x1p-99999", "0", AC),
+    ("0x", "0", WA),
+    ("1.", "1", AC),
+    (".5", "0.5", AC),
+    (".", ".0", WA),
+    ("+1", "1", AC),
+    ("+-1", "-1", WA),
+    ("1_0", "10", WA),
+    ("1e", "1", WA),
+    ("1\x0c", "1", AC),  # no separator, and yet white space around a number
+    ("a\x0c", "a", WA),
+    ("1\x0b2", "1 2", AC),
+    ("\u00c4", "\u00e4", WA),  # lower case in ASCII alone
+]
+
+
+@pytest.mark.parametrize(("output", "expected", "accepted"), PUBLISHED + COMPILED)
+def test_codecontests_is_the_rule_of_the_data_sets_own_tester(output, expected, accepted):
+    assert same_output(expected.encode(), output.encode(), "codecontests") is accepted
 
 
 @pytest.mark.parametrize("mode", MODES)
