@@ -123,9 +123,10 @@ def report_of(made: SetFiles, manifest: Path, raw: Path) -> dict[str, JsonValue]
 
 def print_tally(dataset: str, tally: Tally) -> None:
     refused = sum(len(ids) for ids in tally.refused.values())
+    ruled = sum(len(ids) for ids in tally.rules.values())
     print(
         f"{dataset:24} {tally.problems:4} problems, {tally.tests:6} tests, {len(tally.duplicates)} duplicates, "
-        f"{refused} refused, {len(tally.multi_answer)} accept any answer"
+        f"{refused} refused, {len(tally.multi_answer)} accept any answer, {ruled} have a rule of their own for outputs"
     )
 
 

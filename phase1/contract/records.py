@@ -68,6 +68,7 @@ class Record(Completion):
     first_failed_case: dict[str, JsonValue] | None = None
     finished: float = 0.0  # Unix time of the verdict
     tests_silent: int | None = None  # tests on which the program printed nothing; None: asserts, or an older file
+    compared_by: str = ""  # the problem's own rule for outputs that its tests were compared by, in words; "" for none
 
 
 @dataclass(frozen=True)

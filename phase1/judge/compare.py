@@ -1,23 +1,28 @@
 """Expected against actual output: one rule a mode (`--compare`), on bytes.
 
+    problem        the problem's own rule (phase1/contract/comparison.py), else `tokens`
     tokens         ours: tokens split at whitespace, equal as bytes; where the *expected* token is written as a decimal
                    (with a point or an exponent), a number within 1e-6, absolute or relative, will do
     verl           equal but for newlines at the end (verl 0.7.0, utils/reward_score/sandbox_fusion/utils.py:427)
     sandboxfusion  SandboxFusion's `check_stdio_test_case` (sandbox/utils/testing.py): as many lines, each equal after
                    strip and lower, or both a float and within 1e-5 relative
-    codecontests   the rule of CodeContests' own tester (google-deepmind/code_contests, `OutputsMatch` in
-                   execution/tester_sandboxer.cc): tokens in lower case, equal, or both a number and less than 1e-5 apart
+    codecontests   CodeContests' own tester (google-deepmind/code_contests, `OutputsMatch` of
+                   execution/tester_sandboxer.cc): tokens in lower case, equal, or both a number and less than 1e-5
+                   apart
     exact          the same bytes
 
 `verl`, `sandboxfusion` and `codecontests` reproduce what other stages may have scored with, quirks included;
-tests/judge/test_compare.py has the table. A problem that accepts any of several answers cannot be judged by comparison
-in any mode.
+tests/judge/test_compare.py has the table. A problem that accepts any of several answers (`answers: many`) cannot be
+judged by comparison in any mode.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+
+from phase1.contract.comparison import PLAIN, Comparison
 
 TOLERANCE = 1e-6
 # A token without point or exponent is an integer and compares as text: beyond 2**53 a double cannot tell neighbours
@@ -35,25 +40,78 @@ _ABSL_SPACES = re.compile(rb"[ \n\t\r\v]+")  # a form feed is none
 _ABSL_TOLERANCE = 1e-5
 
 
-def same_output(expected: bytes, actual: bytes, mode: str = "tokens") -> bool:
-    """Whether `actual` answers a test whose answer is `expected`, by the rule `mode` (one of MODES)."""
-    return _RULES[mode](expected, actual)
+def same_output(expected: bytes, actual: bytes, mode: str = "tokens", rule: Comparison = PLAIN) -> bool:
+    """Whether `actual` answers a test whose answer is `expected`.
+
+    Args:
+        mode: one of MODES.
+        rule: the problem's own, which the mode `problem` follows.
+    """
+    return _by_rule(expected, actual, rule) if mode == PROBLEM else _RULES[mode](expected, actual)
 
 
 def _tokens(expected: bytes, actual: bytes) -> bool:
+    return _by_rule(expected, actual, PLAIN)
+
+
+def _by_rule(expected: bytes, actual: bytes, rule: Comparison) -> bool:
     if expected == actual:
         return True
+    if rule.any_case:
+        expected, actual = expected.lower(), actual.lower()
     want, got = expected.split(), actual.split()
-    return want == got or (
-        len(want) == len(got) and all(a == b or _close(a, b) for a, b in zip(want, got, strict=True))
-    )
-
-
-def _close(want: bytes, got: bytes) -> bool:
-    if not _DECIMAL.match(want) or not _NUMBER.match(got):
+    if len(want) != len(got):
         return False
+    if want == got or _same_tokens(want, got, rule):
+        return True
+    return bool(rule.order) and _same_in_another_order(expected, actual, rule)
+
+
+def _same_tokens(want: Sequence[bytes], got: Sequence[bytes], rule: Comparison) -> bool:
+    return len(want) == len(got) and all(a == b or _close(a, b, rule) for a, b in zip(want, got, strict=True))
+
+
+def _close(want: bytes, got: bytes, rule: Comparison) -> bool:
+    if not _NUMBER.match(want) or not _NUMBER.match(got):
+        return False
+    # A jury's file may be written with fewer digits than the statement asks for: a rule is never stricter than none.
+    tolerance = max(rule.tolerance, TOLERANCE if _DECIMAL.match(want) else 0.0)
     a, b = float(want), float(got)
-    return math.isfinite(a) and math.isfinite(b) and abs(a - b) <= TOLERANCE * max(1.0, abs(a))
+    return tolerance > 0 and math.isfinite(a) and math.isfinite(b) and abs(a - b) <= tolerance * max(1.0, abs(a))
+
+
+def _same_in_another_order(expected: bytes, actual: bytes, rule: Comparison) -> bool:
+    """Whether the outputs are the same but for their order; both have as many tokens.
+
+    Within every line, or, for `any`, whole lines: not both, or a line of pairs could come back with each pair turned.
+    """
+    want = [line.split() for line in expected.splitlines() if line.strip()]
+    tokens = iter(actual.split())
+    # What is on which line does not count in `tokens`: the actual tokens, dealt out to lines as long as the expected.
+    dealt = [[next(tokens) for _ in line] for line in want]
+    if all(_same_tokens(_sorted(a), _sorted(b), rule) for a, b in zip(want, dealt, strict=True)):
+        return True
+    if rule.order != "any":
+        return False
+    own = [line.split() for line in actual.splitlines() if line.strip()]
+    return any(_same_lines(want, lines, rule) for lines in (own, dealt))
+
+
+def _same_lines(want: list[list[bytes]], got: list[list[bytes]], rule: Comparison) -> bool:
+    def key(line: list[bytes]) -> list[tuple[float, bytes]]:
+        return [_rank(token) for token in line]
+
+    pairs = zip(sorted(want, key=key), sorted(got, key=key), strict=False)
+    return len(want) == len(got) and all(_same_tokens(a, b, rule) for a, b in pairs)
+
+
+def _sorted(tokens: Sequence[bytes]) -> list[bytes]:
+    return sorted(tokens, key=_rank)
+
+
+def _rank(token: bytes) -> tuple[float, bytes]:
+    """Numbers by value, so that nearly equal ones stand at the same place; whatever else behind them."""
+    return (float(token) if _NUMBER.match(token) else math.inf, token)
 
 
 def _verl(expected: bytes, actual: bytes) -> bool:
@@ -79,7 +137,7 @@ def _same_line(want: str, got: str) -> bool:
 
 def _codecontests(expected: bytes, actual: bytes) -> bool:
     want, got = ([t for t in _ABSL_SPACES.split(text.lower()) if t] for text in (expected, actual))
-    # Outputs that are equal as a whole match; in others a token that is nan or infinite equals nothing, itself included.
+    # Equal as a whole they match; else a token that is nan or infinite equals nothing, not even itself.
     return want == got or (len(want) == len(got) and all(_same_value(a, b) for a, b in zip(want, got, strict=True)))
 
 
@@ -107,6 +165,7 @@ def _exact(expected: bytes, actual: bytes) -> bool:
     return expected == actual
 
 
+PROBLEM = "problem"
 _RULES = {
     "tokens": _tokens,
     "verl": _verl,
@@ -114,4 +173,4 @@ _RULES = {
     "codecontests": _codecontests,
     "exact": _exact,
 }
-MODES = tuple(_RULES)
+MODES = (PROBLEM, *_RULES)

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 from pydantic import JsonValue
 
+from phase1.contract.comparison import comparison_of
 from phase1.contract.problems import TestCases, wrong_in
 from phase1.contract.records import MODEL_ERRORS, NOT_RUN, tested
 from phase1.files import BadInput
-from phase1.judge.compare import same_output
+from phase1.judge.compare import PROBLEM, same_output
 from phase1.judge.config import JudgeConfig
 from phase1.judge.outcomes import AssertTests, CompileFailed, Sandbox, SandboxFailed, Task, TestRun
 
@@ -56,6 +57,7 @@ class Verdict:
             (the first 2 kB of each), stderr (the last 2 kB).
         tests_silent: tests on which a program that reads and writes standard streams wrote nothing but white space;
             None where asserts call it, or no test ran.
+        compared_by: the problem's own rule for outputs by which they were compared, in words; "" for the plain one.
     """
 
     error_type: str
@@ -69,6 +71,7 @@ class Verdict:
     test_verdicts: list[str] = field(default_factory=list)
     first_failed_case: dict[str, JsonValue] | None = None
     tests_silent: int | None = None
+    compared_by: str = ""
 
 
 # -------------------------------------------------------------------------------------------------------- the tests
@@ -147,7 +150,9 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
         cases: the `test_cases` that `task` was made of; they hold the expected outputs.
         mode: the rule for outputs, one of `phase1.judge.compare.MODES`.
     """
+    rule = comparison_of(cases)
     verdict, silent = Verdict("success", tests_total=task.count), 0
+    verdict.compared_by = rule.words if mode == PROBLEM else ""
     expected = [t["output"] for t in cases["tests"]] if task.kind == "stdin" else []
     worst = len(MODEL_ERRORS)
     try:
@@ -156,7 +161,7 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
                 index = verdict.tests_run
                 want = expected[index].encode("utf-8", "surrogatepass") if expected else b""
                 if not run.verdict:
-                    run.verdict = "success" if same_output(want, run.output, mode) else "wrong_answer"
+                    run.verdict = "success" if same_output(want, run.output, mode, rule) else "wrong_answer"
                 verdict.tests_run += 1
                 silent += not run.output or run.output.isspace()
                 verdict.judge_time += run.wall

@@ -2,6 +2,7 @@
 
 import pytest
 
+from phase1.contract.comparison import Comparison
 from phase1.judge.compare import MODES, same_output
 
 AC, WA = True, False
@@ -139,3 +140,65 @@ def test_a_long_output_takes_no_time_to_speak_of():
 def test_a_megabyte_that_is_nearly_a_number_takes_no_time_to_speak_of(mode, actual):
     assert not same_output(b"0.5", actual.encode(), mode)
     assert not same_output(actual.encode(), b"0.5", mode)
+
+
+CASE, ROUGH, FINE = Comparison(any_case=True), Comparison(tolerance=1e-4), Comparison(tolerance=1e-9)
+ANY, IN_LINE = Comparison(order="any"), Comparison(order="in_line")
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected", "actual", "accepted"),
+    [
+        (CASE, "YES\n", "yEs\n", AC),
+        (CASE, "YES\n", "no\n", WA),
+        (CASE, "\u00c4", "\u00e4", WA),  # ASCII alone
+        (CASE, "1E3", "1000", AC),
+        (ROUGH, "3", "3.0", AC),
+        (ROUGH, "3", "3.00009", AC),
+        (ROUGH, "3", "3.0009", WA),
+        (ROUGH, "1000000", "1000099", AC),  # relative
+        (ROUGH, "yes 3", "Yes 3", WA),
+        (ROUGH, "3", "nan", WA),
+        (ROUGH, "inf", "1e999", WA),
+        (FINE, "0.333333", "0.333333333333", AC),  # the jury wrote fewer digits
+        (FINE, "3", "3.0000001", WA),
+        (IN_LINE, "3\n1 2 3\n", "3\n3 1 2\n", AC),
+        (IN_LINE, "3\n1 2 3\n", "3 3 1 2", AC),
+        (IN_LINE, "1 1 2", "1 2 2", WA),
+        (IN_LINE, "YES\nNO\n", "NO\nYES\n", WA),
+        (IN_LINE, "1 2\n3 4\n", "2 1\n4 3\n", AC),
+        (IN_LINE, "1 2\n3 4\n", "1 3\n2 4\n", WA),
+        (ANY, "1 2\n3 4\n", "3 4\n1 2\n", AC),
+        (ANY, "1 2\n3 4\n", "2 1\n4 3\n", AC),
+        (ANY, "1 2\n3 4\n", "4 3\n2 1\n", WA),  # lines or their tokens, not both
+        (ANY, "1\n2\n3\n", "3 2 1\n", AC),
+        (ANY, "1 2 3\n", "3\n2\n1\n", AC),
+        (ANY, "2\n1 2\n3 4\n", "2\n\n3 4\n1 2\n", AC),
+        (ANY, "1 2\n", "1 2 2\n", WA),
+        (ANY, "a\nB\n", "b\na\n", WA),
+        (Comparison(any_case=True, order="any"), "a\nB\n", "b\nA\n", AC),
+        (ANY, "10 9\n", "9 10\n", AC),
+        (ANY, "1.0 2.5\n", "2.5000001 1\n", AC),
+        (Comparison(tolerance=1e-4, order="any"), "1 2.5\n", "2.50001 0.99999\n", AC),
+        (Comparison(many_answers=True), "1 2", "2 1", WA),
+    ],
+)
+def test_a_problems_own_rule(rule, expected, actual, accepted):
+    assert same_output(expected.encode(), actual.encode(), "problem", rule) is accepted
+    assert same_output(expected.encode(), expected.encode(), "problem", rule)
+
+
+@pytest.mark.parametrize("rule", [CASE, ROUGH, FINE, ANY, IN_LINE, Comparison(True, 1e-4, "any", True)])
+@pytest.mark.parametrize(("expected", "actual"), [(e, a) for e, a, *_ in TABLE.values()])
+def test_a_rule_accepts_what_tokens_accept_and_other_modes_ignore_it(rule, expected, actual):
+    want, got = expected.encode(), actual.encode()
+    assert same_output(want, got, "problem", rule) >= same_output(want, got, "tokens")
+    for mode in COLUMNS:
+        assert same_output(want, got, mode, rule) is same_output(want, got, mode)
+
+
+@pytest.mark.parametrize("rule", [ANY, IN_LINE, Comparison(True, 1e-4, "any")])
+def test_a_long_output_in_another_order_takes_no_time_to_speak_of(rule):
+    lines = [f"{i} {i + 1}" for i in range(100_000)]
+    want, got = ("\n".join(order).encode() for order in (lines, lines[::-1]))
+    assert same_output(want, got, "problem", rule) is (rule.order == "any")
