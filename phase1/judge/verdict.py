@@ -14,7 +14,7 @@ from phase1.contract.comparison import comparison_of
 from phase1.contract.problems import TestCases, wrong_in
 from phase1.contract.records import MODEL_ERRORS, NOT_RUN, tested
 from phase1.files import BadInput
-from phase1.judge.compare import PROBLEM, same_output
+from phase1.judge.compare import PROBLEM, SHOWN, narrow, same_output
 from phase1.judge.config import JudgeConfig
 from phase1.judge.outcomes import AssertTests, CompileFailed, Sandbox, SandboxFailed, Task, TestRun
 
@@ -58,6 +58,8 @@ class Verdict:
         tests_silent: tests on which a program that reads and writes standard streams wrote nothing but white space;
             None where asserts call it, or no test ran.
         compared_by: the problem's own rule for outputs by which they were compared, in words; "" for the plain one.
+        accepted_under: whether every test would have passed under each mode of `phase1.judge.compare.SHOWN`; None where
+            there are no outputs to compare.
     """
 
     error_type: str
@@ -72,6 +74,7 @@ class Verdict:
     first_failed_case: dict[str, JsonValue] | None = None
     tests_silent: int | None = None
     compared_by: str = ""
+    accepted_under: dict[str, bool] | None = None
 
 
 # -------------------------------------------------------------------------------------------------------- the tests
@@ -154,13 +157,17 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
     verdict, silent = Verdict("success", tests_total=task.count), 0
     verdict.compared_by = rule.words if mode == PROBLEM else ""
     expected = [t["output"] for t in cases["tests"]] if task.kind == "stdin" else []
+    under = dict.fromkeys(SHOWN, True)
     worst = len(MODEL_ERRORS)
     try:
         async with contextlib.aclosing(sandbox.run(task)) as runs:
             async for run in runs:
                 index = verdict.tests_run
                 want = expected[index].encode("utf-8", "surrogatepass") if expected else b""
-                if not run.verdict:
+                if run.verdict:
+                    under = dict.fromkeys(SHOWN, False)
+                else:
+                    narrow(under, want, run.output)
                     run.verdict = "success" if same_output(want, run.output, mode, rule) else "wrong_answer"
                 verdict.tests_run += 1
                 silent += not run.output or run.output.isspace()
@@ -176,7 +183,8 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
     except SandboxFailed as e:
         return Verdict("sandbox_error", tests_total=task.count, detail=str(e)[:300])
     verdict.test_verdicts += [NOT_RUN] * (task.count - verdict.tests_run)
-    verdict.tests_silent = silent if task.kind == "stdin" else None
+    if task.kind == "stdin":
+        verdict.tests_silent, verdict.accepted_under = silent, under
     return replace(verdict, **asdict(tested(verdict.test_verdicts)))
 
 
