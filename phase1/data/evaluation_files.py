@@ -10,6 +10,7 @@ from pathlib import Path
 
 from phase1.contract.comparison import comparison_of
 from phase1.contract.problems import EVAL_SETS, wrong_in
+from phase1.data.checkers import CheckerFiles
 from phase1.data.progress import counted
 from phase1.data.public_sets import INTERACTIVE, Located, Reader, Refused, Row, row_id
 from phase1.files import BadInput
@@ -48,6 +49,7 @@ class SetFiles:
         copy: a local copy of the public data set; None for Hugging Face.
         seed: of the draw, where the set is drawn.
         exclude_multi_answer: leave problems that accept any of several answers out of the manifest.
+        checkers: joined to the problems that have none yet; None for none.
         seen: prompt_sha256 of the problems that other sets of the same public data hold; this set's are added.
     """
 
@@ -57,6 +59,7 @@ class SetFiles:
     seed: int
     exclude_multi_answer: bool
     seen: set[str]
+    checkers: CheckerFiles | None = None
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -179,6 +182,9 @@ class SetFiles:
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             reason = f"{type(e).__name__}: {e}"
             raise BadInput(f"{found.where}: not in the public schema ({reason}); check the file") from None
+        cases = record["test_cases"]
+        if self.checkers and cases["type"] == "codecontests" and (checker := self.checkers.of(record["problem_id"])):
+            cases.setdefault("checker", checker)
         if fault := wrong_in(record["test_cases"]):
             raise BadInput(f"{found.where}: {self.dataset}: {fault}")
         return record

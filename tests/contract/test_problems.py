@@ -140,6 +140,10 @@ ONE = [{"problem_id": "Codeforces/1/A"}]
                 ({"order": ["any"]}, "test_cases.compare.order is ['any'], expected any or in_line"),
             )
         ),
+        *(
+            (ONE, [GOOD | {"test_cases": GOOD["test_cases"] | {"checker": checker}}], "test_cases.checker is not {kind")
+            for checker in ("print(1)", {}, {"kind": "java", "source": "x"}, {"kind": "python", "source": " "}, [1])
+        ),
         (
             ONE,
             [GOOD | {"test_cases": GOOD["test_cases"] | {"answers": "any"}}],
