@@ -5,8 +5,10 @@
     testlib  C++ with the calling convention of Codeforces' testlib: called with the paths of input, actual and
              expected output; exit code 0 is right, 1, 2, 4 and 8 are wrong, any other says that the checker failed
 
-A checker is no more trusted than the program that it checks: it runs in a sandbox of its own, a stdin task of one test
-a question, under the judge's own limits. What it does wrong is the judge's failure and never the program's.
+A checker is no more trusted than the program that it checks: it runs in a sandbox of its own, as a stdin task under the
+judge's own limits. What it does wrong is the judge's failure and never the program's. A Python checker answers several
+questions on one program in a process, since a process a question would halve the judge's speed; what it does not answer
+there with a plain 1 or 0, for whatever reason, it is asked again alone, and only that counts as its failure.
 """
 
 from __future__ import annotations
@@ -46,6 +48,36 @@ _unpack(sys.argv[1:])
 del _unpack, names
 """
 )
+# The same for several questions in one process: a line with 1, 0 or ? for each.
+_BATCH = """\
+import io, os, sys
+def main():
+    sizes, data = sys.stdin.buffer.read().decode().encode("latin-1").split(b"\\n", 1)
+    sizes, start, said, stdout = [int(size) for size in sizes.split()], 0, [], sys.stdout
+    names = ("checker.py", "input.txt", "correct_output.txt", "solution_output.txt")
+    called = [os.path.join(os.getcwd(), name) for name in names]
+    code = compile({source!r}, called[0], "exec")
+    for first in range(0, len(sizes), 3):
+        for name, size in zip(called[1:], sizes[first:first + 3]):
+            with open(name, "wb") as file:
+                file.write(data[start:start + size])
+            start += size
+        sys.argv, sys.stdout = called[:], io.TextIOWrapper(io.BytesIO())
+        try:
+            exec(code, {{"__name__": "__main__", "__builtins__": __builtins__}})
+            ended = None
+        except SystemExit as e:
+            ended = e.code
+        except BaseException as e:
+            ended = e
+        sys.stdout.flush()
+        word = sys.stdout.buffer.getvalue().strip()
+        said.append(word.decode() if word in (b"0", b"1") and ended in (None, 0) else "?")
+    stdout.write("\\n" + " ".join(said))
+    stdout.flush()
+main()
+"""
+BATCH_QUESTIONS, BATCH_BYTES = 25, 1 << 20  # of a process, of which the last question may take it further
 _TESTLIB = (
     _UNPACK
     + """\
@@ -107,6 +139,38 @@ class Checkers:
         Raises:
             SandboxFailed: the checker failed, ran out of time or said what its protocol does not know; in its words.
         """
+        if checker.kind == PYTHON:
+            answers = await self._in_batches(checker.source, questions)
+        else:
+            answers = [None] * len(questions)
+        open_ones = [number for number, answer in enumerate(answers) if answer is None]
+        alone = await self._alone(checker, [questions[number] for number in open_ones])
+        for number, right in zip(open_ones, alone, strict=True):
+            answers[number] = right
+        return [bool(answer) for answer in answers]
+
+    async def _in_batches(self, source: str, questions: Sequence[Question]) -> list[bool | None]:
+        """What a Python checker says to each question; None where it must be asked alone."""
+        batches: list[list[Question]] = []
+        room = 0
+        for question in questions:
+            if room <= 0 or len(batches[-1]) == BATCH_QUESTIONS:
+                batches.append([])
+                room = BATCH_BYTES
+            batches[-1].append(question)
+            room -= len(question.given) + len(question.expected) + len(question.output)
+        task = self._task(_BATCH.format(source=source), [_packed(batch) for batch in batches])
+        answers: list[bool | None] = []
+        async with contextlib.aclosing(self._sandbox.run(task)) as runs:
+            async for run in runs:
+                batch = batches.pop(0)
+                said = run.output.rpartition(b"\n")[2].split()
+                if run.verdict or len(said) != len(batch):
+                    break  # the rest is asked alone
+                answers += [None if word == b"?" else word == b"1" for word in said]
+        return answers + [None] * (len(questions) - len(answers))
+
+    async def _alone(self, checker: Checker, questions: Sequence[Question]) -> list[bool]:
         if not questions:
             return []
         if checker.kind == PYTHON:
@@ -114,9 +178,7 @@ class Checkers:
             program = future + _PYTHON + _FUTURE.sub("", checker.source)
         else:
             program = _TESTLIB.format(binary=await self._binary(checker.source))
-        inputs = [_packed(question) for question in questions]
-        limit, memory = self._config.run_timeout, self._config.memory_limit_mb << 20
-        task = Task(program=program, kind="stdin", count=len(inputs), limit=limit, memory=memory, inputs=inputs)
+        task = self._task(program, [_packed([question]) for question in questions])
         answers: list[bool] = []
         try:
             async with contextlib.aclosing(self._sandbox.run(task)) as runs:
@@ -127,6 +189,10 @@ class Checkers:
         if len(answers) < len(questions):
             raise SandboxFailed("the checker did not answer to every test")
         return answers
+
+    def _task(self, program: str, inputs: list[str]) -> Task:
+        limit, memory = self._config.run_timeout, self._config.memory_limit_mb << 20
+        return Task(program=program, kind="stdin", count=len(inputs), limit=limit, memory=memory, inputs=inputs)
 
     async def _binary(self, source: str) -> bytes:
         """The program that g++ makes of a C++ source."""
@@ -150,9 +216,11 @@ class Checkers:
         raise SandboxFailed("the checker was not compiled")
 
 
-def _packed(question: Question) -> str:
-    texts = (question.given, question.expected)
-    parts = [*(text.encode("utf-8", "surrogatepass") for text in texts), question.output]
+def _packed(questions: Sequence[Question]) -> str:
+    parts: list[bytes] = []
+    for question in questions:
+        parts += (text.encode("utf-8", "surrogatepass") for text in (question.given, question.expected))
+        parts.append(question.output)
     return " ".join(str(len(part)) for part in parts) + "\n" + b"".join(parts).decode("latin-1")
 
 

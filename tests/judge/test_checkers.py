@@ -91,6 +91,40 @@ def test_a_checker_that_fails_is_the_judges_failure_and_harms_nothing(judge, kin
     assert judge.judge.backend.lost == 0
 
 
+READS = (
+    "import sys\nn, out = (open(p).read().split() for p in (sys.argv[1], sys.argv[3]))\n"
+    "ok = int(out[1]) + 1 == int(n[0])\n"
+)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "print(int(ok))",
+        "sys.stdout.write('1' if ok else '0')",
+        "sys.stdout.buffer.write(b'1' if ok else b'0')",
+        "import os\nos.write(1, b'1' if ok else b'0')",
+        "print(int(ok))\nsys.exit(0)",
+        "print(int(ok))\nexit()",
+        "print(int(ok), flush=True)\nimport os\nos._exit(0)",
+        "import math\nmath.asked = getattr(math, 'asked', 0) + 1\nprint(int(ok) if math.asked == 1 else '?')",
+        "del sys.modules['io']\nprint(int(ok))\nsys.stdout.close()",
+        "import time\nwhile time.process_time() < 0.2: pass\nprint(int(ok))\nsys.argv.clear()",
+        "def right():\n    return ok\nif __name__ == '__main__':\n    print(int(right()))",
+    ],
+)
+def test_a_python_checker_answers_many_questions_as_it_answers_one(judge, says):
+    program = "n = int(input())\nprint(1, n - 1 - n % 2)"  # wrong where n is odd
+    verdict = judge(program, checked(READS + says, tests=30))
+    assert verdict.test_verdicts == ["success", "wrong_answer"] * 15, verdict
+
+
+def test_a_checker_that_needs_its_time_for_each_test_has_it(judge):
+    source = "import time\nstart = time.process_time()\nwhile time.process_time() < start + 0.3: pass\nprint(1)"
+    verdict = judge(RIGHT, checked(source, tests=5))  # 1.5 s together, and the limit is 1 s
+    assert verdict.accepted, verdict
+
+
 def test_what_the_program_itself_does_wrong_stays_its_own(judge):
     program = "n = int(input())\nif n == 1: 1 / 0\nprint(n - 5, 5 if n else 6)"
     verdict = judge(program, checked(SUM_PYTHON))
