@@ -103,13 +103,16 @@ class SetFiles:
         return self.tally
 
     def check_size(self) -> None:
-        """Compare the number of problems with the contract's, which counts interactive ones as well.
+        """Compare the number of problems with the contract's.
+
+        The contract counts a set's interactive problems as well; a drawn set has others in their place.
 
         Raises:
             BadInput: they differ; the message says what was left out.
         """
         expected, left_out = EVAL_SETS[self.dataset].size, self.tally.left_out()
-        if self.tally.problems + len(self.tally.refused.get(INTERACTIVE, ())) != expected:
+        interactive = 0 if self.reader.drawn else len(self.tally.refused.get(INTERACTIVE, ()))
+        if self.tally.problems + interactive != expected:
             because = f" after leaving out {left_out}" if left_out else ""
             raise BadInput(
                 f"{self.source}: {self.tally.problems} problems for {self.dataset}{because}, the contract says "

@@ -388,6 +388,21 @@ def test_rules_are_written_where_they_can_be_corrected_and_interactive_problems_
     assert [r["test_cases"]["compare"] for r in kept] == [{}] * 116
 
 
+@pytest.mark.slow
+def test_a_drawn_set_has_other_problems_in_the_place_of_interactive_ones(code_contests, tmp_path):
+    more = [
+        public_row(9100 + i, statement=f"Interactive problem {i}: this is an interactive problem.") for i in range(3)
+    ]
+    write_split(code_contests / "data/train-00002-of-00003.parquet", more)
+    common = ["--datasets", "codecontests_valid_big", "--code_contests_dir", code_contests]
+    done = prepare("--output_dir", tmp_path / "out", *common)
+    assert done.returncode == 0, done.stderr
+    ids = [r["problem_id"] for r in lines(tmp_path / "out/manifests/codecontests_valid_big_manifest.jsonl")]
+    assert len(ids) == 500 and not any(i.startswith("Codeforces/910") for i in ids)
+    report = json.loads((tmp_path / "out/eval_data_report.json").read_text())["datasets"]["codecontests_valid_big"]
+    assert len(report["refused"][eval_sources.INTERACTIVE]) == 3
+
+
 def test_the_data_sets_library_gives_what_the_files_give(code_contests, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     reader = eval_sources.READERS["codecontests_valid"]
