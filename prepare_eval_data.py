@@ -20,10 +20,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from phase1.contract.problems import EVAL_SETS
+from phase1.data.checkers import COLUMNS, CheckerFiles, columns_from
 from phase1.data.evaluation_files import SetFiles, Tally
 from phase1.data.output_folder import full_disk_told, only_writer
 from phase1.data.public_sets import PublicData, public_data, reader_of
-from phase1.files import replacing, run_script, run_stamp, sha256_file, write_json
+from phase1.files import BadInput, replacing, run_script, run_stamp, sha256_file, write_json
 
 HERE = Path(__file__).resolve().parent
 LEFTOVERS = ("manifests/.*.tmp", "raw/.*.tmp", ".eval_data_report.json.*.tmp")  # of a killed run
@@ -66,6 +67,23 @@ def parse_args() -> argparse.Namespace:
         if data.copy_is_directory:
             form = ".jsonl, .jsonl.gz or .parquet files in a directory; their names tell the split: train, valid, test"
         copies.add_argument(data.flag, type=Path, help=f"{data.name}: {form} (default: {data.repository})")
+    many = p.add_argument_group("checkers", "programs that decide where many answers are right (docs/judge.md)")
+    many.add_argument(
+        "--checkers",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help=".parquet, .jsonl or .jsonl.gz of open-r1/codeforces or CodeContests+, joined by problem id",
+    )
+    many.add_argument(
+        "--checker_columns",
+        nargs="+",
+        default=[],
+        metavar="WHAT=COLUMN",
+        help=f"columns of other files (default: {' '.join(f'{k}={v}' for k, v in COLUMNS.items())})",
+    )
+    many.add_argument("--testlib_header", type=Path, help="testlib.h, which is put into C++ checkers that include it")
     which = p.add_argument_group("which problems")
     which.add_argument(
         "--datasets",
@@ -92,9 +110,13 @@ def sets_to_make(args: argparse.Namespace) -> list[SetFiles]:
     """The sets asked for; drawn ones last, since they are drawn from what the others do not hold.
 
     Raises:
-        BadInput: a set has no reader.
+        BadInput: a set has no reader, or a file of checkers cannot be used.
     """
     made = []
+    columns = columns_from(args.checker_columns)
+    checkers = CheckerFiles(args.checkers, columns, args.testlib_header) if args.checkers else None
+    if (columns or args.testlib_header) and checkers is None:
+        raise BadInput("--checker_columns and --testlib_header are read by --checkers; give it, or leave them out")
     seen: dict[PublicData, set[str]] = {}  # statements by public data: no set may hold a problem of another
     for dataset in dict.fromkeys(args.datasets):
         reader = reader_of(dataset)
@@ -106,6 +128,7 @@ def sets_to_make(args: argparse.Namespace) -> list[SetFiles]:
                 seed=args.seed,
                 exclude_multi_answer=args.exclude_multi_answer,
                 seen=seen.setdefault(reader.data, set()),
+                checkers=checkers,
             )
         )
     return sorted(made, key=lambda each: each.reader.drawn)
@@ -123,9 +146,10 @@ def report_of(made: SetFiles, manifest: Path, raw: Path) -> dict[str, JsonValue]
 
 def print_tally(dataset: str, tally: Tally) -> None:
     refused = sum(len(ids) for ids in tally.refused.values())
+    ruled = sum(len(ids) for ids in tally.rules.values())
     print(
         f"{dataset:24} {tally.problems:4} problems, {tally.tests:6} tests, {len(tally.duplicates)} duplicates, "
-        f"{refused} refused, {len(tally.multi_answer)} accept any answer"
+        f"{refused} refused, {len(tally.multi_answer)} accept any answer, {ruled} have a rule of their own for outputs"
     )
 
 

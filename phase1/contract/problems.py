@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from phase1.contract.comparison import wrong_in_comparison
 from phase1.contract.prompts import user_message
 from phase1.files import BadInput, read_jsonl, sha256_file, sha256_json, sha256_text
 
@@ -195,7 +196,7 @@ def wrong_in(cases: dict[str, JsonValue]) -> str:
         value = cases.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9):
             return f"test_cases.{key} is {value!r}, expected a positive number"
-    return ""
+    return wrong_in_comparison(cases)
 
 
 def _wrong_in_tests(key: str, tests: JsonValue) -> str:

@@ -69,6 +69,8 @@ class Record(Completion):
     finished: float = 0.0  # Unix time of the verdict
     tests_silent: int | None = None  # tests on which the program printed nothing; None: asserts, or an older file
     tests_unread: int | None = None  # tests on which it read nothing of its input; None: as above, or not known
+    compared_by: str = ""  # the problem's own rule for outputs that its tests were compared by, in words; "" for none
+    accepted_under: dict[str, bool] | None = None  # by mode of --compare; None: no outputs compared, or an older file
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from phase1.contract.comparison import comparison_of
 from phase1.contract.problems import EVAL_SETS, wrong_in
+from phase1.data.checkers import CheckerFiles
 from phase1.data.progress import counted
-from phase1.data.public_sets import Located, Reader, Refused, Row, accepts_any_answer, row_id
+from phase1.data.public_sets import INTERACTIVE, Located, Reader, Refused, Row, row_id
 from phase1.files import BadInput
 
 
@@ -22,6 +24,7 @@ class Tally:
     duplicates: list[str] = field(default_factory=list)  # ids left out: their statement was seen before
     refused: dict[str, list[str]] = field(default_factory=dict)  # reason -> ids
     multi_answer: list[str] = field(default_factory=list)
+    rules: dict[str, list[str]] = field(default_factory=dict)  # a problem's own rule for outputs, in words -> ids
     excluded: list[str] = field(default_factory=list)  # multi-answer problems kept out of the manifest
     problems: int = 0
     tests: int = 0
@@ -46,6 +49,7 @@ class SetFiles:
         copy: a local copy of the public data set; None for Hugging Face.
         seed: of the draw, where the set is drawn.
         exclude_multi_answer: leave problems that accept any of several answers out of the manifest.
+        checkers: joined to the problems that have none yet; None for none.
         seen: prompt_sha256 of the problems that other sets of the same public data hold; this set's are added.
     """
 
@@ -55,6 +59,7 @@ class SetFiles:
     seed: int
     exclude_multi_answer: bool
     seen: set[str]
+    checkers: CheckerFiles | None = None
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -78,12 +83,14 @@ class SetFiles:
                 self.tally.problems += 1
                 # HumanEval's tests are one function.
                 self.tally.tests += len(cases.get("tests") or cases.get("test_list") or (1,))
-                multi_answer = cases["type"] == "codecontests" and accepts_any_answer(record["prompt"])
-                if multi_answer:
+                rule = comparison_of(cases)
+                if rule.words:
+                    self.tally.rules.setdefault(rule.words, []).append(problem_id)
+                if rule.many_answers:
                     record["multi_answer"] = entry["multi_answer"] = True
                     self.tally.multi_answer.append(problem_id)
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                if multi_answer and self.exclude_multi_answer:
+                if rule.many_answers and self.exclude_multi_answer:
                     self.tally.excluded.append(problem_id)
                 else:
                     entries[problem_id] = entry
@@ -98,11 +105,14 @@ class SetFiles:
     def check_size(self) -> None:
         """Compare the number of problems with the contract's.
 
+        The contract counts a set's interactive problems as well; a drawn set has others in their place.
+
         Raises:
             BadInput: they differ; the message says what was left out.
         """
         expected, left_out = EVAL_SETS[self.dataset].size, self.tally.left_out()
-        if self.tally.problems != expected:
+        interactive = 0 if self.reader.drawn else len(self.tally.refused.get(INTERACTIVE, ()))
+        if self.tally.problems + interactive != expected:
             because = f" after leaving out {left_out}" if left_out else ""
             raise BadInput(
                 f"{self.source}: {self.tally.problems} problems for {self.dataset}{because}, the contract says "
@@ -137,7 +147,7 @@ class SetFiles:
         for found in self._rows():
             self.tally.rows += 1
             record = self._convert(found)
-            if record is None or (self.exclude_multi_answer and accepts_any_answer(record["prompt"])):
+            if record is None or (self.exclude_multi_answer and comparison_of(record["test_cases"]).many_answers):
                 continue
             problem_id, digest = record["problem_id"], record["prompt_sha256"]
             if problem_id in candidates:
@@ -175,6 +185,9 @@ class SetFiles:
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             reason = f"{type(e).__name__}: {e}"
             raise BadInput(f"{found.where}: not in the public schema ({reason}); check the file") from None
+        cases = record["test_cases"]
+        if self.checkers and cases["type"] == "codecontests" and (checker := self.checkers.of(record["problem_id"])):
+            cases.setdefault("checker", checker)
         if fault := wrong_in(record["test_cases"]):
             raise BadInput(f"{found.where}: {self.dataset}: {fault}")
         return record

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from phase1.data.statements import is_interactive
+
 _NUMBER = r"(?:\s*#?\s*\d+)?\s*:?\s*\Z"
 _SECTION = re.compile(
     rf"\s*(?:sample|example)s?(?:\s+(?:tests?|cases?|test\s+cases?|inputs?\s+and\s+outputs?))?{_NUMBER}", re.IGNORECASE
@@ -21,7 +23,6 @@ _END = re.compile(
 )
 # After a blank line, five words in a row: an explanation that no heading announces.
 _PROSE = re.compile(r"\n\s*\n[^\n]*?[A-Za-z']+(?:,? [A-Za-z']+){4}")
-_INTERACTIVE = re.compile(r"\binteractive\s+(?:problem|task)|\binteraction\s+protocol|\bflush\b", re.IGNORECASE)
 
 
 def examples(statement: str) -> list[dict[str, str]]:
@@ -29,7 +30,7 @@ def examples(statement: str) -> list[dict[str, str]]:
 
     An interactive problem has none: its examples show a dialogue.
     """
-    if _INTERACTIVE.search(statement):
+    if is_interactive(statement):
         return []
     pairs: list[dict[str, list[str]]] = []
     within = False  # behind the line that opens the examples; before it, Input and Output are the statement's sections

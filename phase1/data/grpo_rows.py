@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from phase1.contract.problems import Problem
 from phase1.contract.prompts import chat
 from phase1.data.decontaminate import EvalIndex, statement_hash, words_of
-from phase1.data.public_sets import accepts_any_answer
+from phase1.data.statements import accepts_any_answer
 from phase1.data.verify import problems_with_tests
 from phase1.files import BadInput
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from phase1.data.statements import is_interactive, with_rule
 from phase1.data.training_records import whole_parquet
 from phase1.files import BadInput, read_jsonl, sha256_text
 
@@ -27,20 +28,11 @@ Row = dict[str, JsonValue]  # of a public data set, or a line of a raw file
 # AtCoder, 6 Aizu.
 SOURCES = {1: "Codechef", 2: "Codeforces", 3: "HackerEarth", 4: "CodeJam", 5: "AtCoder", 6: "AtCoder", 7: "Aizu"}
 TEST_KINDS = ("public", "private", "generated")  # of CodeContests; all are taken
+INTERACTIVE = "an interactive statement, which no recorded output can judge"  # why a problem is refused
 MBPP_REG_IDS = range(11, 211)  # contract 4
 
 _SPLIT = re.compile(r"(?<![a-z])(train|valid|test)(?:ation)?(?![a-z])", re.IGNORECASE)
 _CODEFORCES_NAME = re.compile(r"\s*(\d+)_([A-Za-z]\d*)\s*\.")
-# Statements that several outputs satisfy: comparing with the one recorded output calls right answers wrong.
-_MULTI_ANSWER = re.compile(
-    r"(?:if|when|in case)\s+there\s+(?:are|is|exist|exists)\s+(?:several|multiple|many|more\s+than\s+one)"
-    r"[^.]{0,80}?(?:print|output|find|choose|you\s+(?:can|may))\s+any"
-    r"|(?:print|output|find|return|choose)\s+any\s+(?:one\s+)?of\s+(?:them|these|the)"
-    r"|(?:can|may)\s+(?:print|output|choose|find)\s+any(?!\s+(?:letter|number\s+of))"
-    r"|any\s+(?:valid|correct|suitable|possible|such|of\s+the\s+possible)\s+(?:answer|solution|sequence|output)s?"
-    r"(?:\s+(?:is|are|will\s+be|would\s+be))?\s*(?:accepted|allowed|acceptable|\.)",
-    re.IGNORECASE,
-)
 
 
 class Refused(Exception):
@@ -204,11 +196,6 @@ def raw_record(problem_id: str, prompt: str, test_cases: Row, solution: str | No
     return row if solution is None else row | {"canonical_solution": solution}
 
 
-def accepts_any_answer(statement: str) -> bool:
-    """Whether a statement says that any of several answers is right (an estimate: it reads phrases, not meaning)."""
-    return bool(_MULTI_ANSWER.search(statement))
-
-
 def codecontests_id(row: Row) -> str:
     """`Codeforces/1575/G` from cf_contest_id and cf_index or the name `1575_G. …`; elsewhere `Codechef/digjump`."""
     source = row.get("source")
@@ -230,16 +217,20 @@ def row_id(row: Row) -> str:
 def codecontests_record(row: Row) -> Row:
     """A CodeContests row, or one already in the form of a raw file, as a raw record.
 
-    Its own time and memory limits, which were set for compiled languages, are left out: EVAL@1's hold.
+    Its own time and memory limits, which were set for compiled languages, are left out: EVAL@1's hold. What the
+    statement tells of its answers is put beside the tests.
 
     Raises:
-        Refused: it has no tests.
+        Refused: it has no tests, or is interactive.
     """
     cases = row.get("test_cases")
     if isinstance(cases, dict):
         if not cases.get("tests"):
             raise Refused("no tests")
-        return raw_record(row["problem_id"], row["prompt"], cases, row.get("canonical_solution"))
+        _refuse_interactive(row["prompt"])
+        return raw_record(
+            row["problem_id"], row["prompt"], with_rule(cases, row["prompt"]), row.get("canonical_solution")
+        )
     prompt = row["description"]
     tests = []
     for kind in TEST_KINDS:
@@ -248,7 +239,13 @@ def codecontests_record(row: Row) -> Row:
         tests += [{"input": given, "output": wanted} for given, wanted in pairs]
     if not tests:
         raise Refused("no tests")
-    return raw_record(codecontests_id(row), prompt, {"type": "codecontests", "tests": tests})
+    _refuse_interactive(prompt)
+    return raw_record(codecontests_id(row), prompt, with_rule({"type": "codecontests", "tests": tests}, prompt))
+
+
+def _refuse_interactive(statement: str) -> None:
+    if is_interactive(statement):
+        raise Refused(INTERACTIVE)
 
 
 def humaneval_record(row: Row) -> Row:

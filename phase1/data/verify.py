@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from phase1.contract.comparison import Comparison, comparison_of
 from phase1.contract.extraction import extract_code
 from phase1.contract.problems import Problem, check_raw_row
 from phase1.data.decontaminate import id_key, statement_hash, words_of
@@ -24,12 +25,13 @@ from phase1.data.public_sets import (
     CODECONTESTS_COLUMNS,
     RAW_COLUMNS,
     Refused,
-    accepts_any_answer,
     codecontests_record,
     rows_of,
 )
+from phase1.data.statements import with_rule
 from phase1.data.verdict_cache import KeptVerdict, VerdictCache
 from phase1.files import BadInput, sha256_file, sha256_json
+from phase1.judge.compare import PROBLEM
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import judge_all
 
@@ -58,17 +60,20 @@ class Verified:
     Attributes:
         drops: the rows whose solution failed, in row order.
         counts: solutions by what they were judged by and what came out, for the report.
+        rules: the same of those solutions alone whose problem has a rule of its own for outputs, by the rule in words.
         all_fail: names of problems with two solutions or more of which none passed.
     """
 
     drops: list[Drop] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    rules: dict[str, Counter[str]] = field(default_factory=dict)
     all_fail: list[str] = field(default_factory=list)
 
     def told(self, settings: VerifySettings) -> dict[str, JsonValue]:
         """What sft_report.json says of it."""
         return {
             "counts": dict(sorted(self.counts.items())),
+            "rules": {rule: dict(sorted(counts.items())) for rule, counts in sorted(self.rules.items())},
             "problems_where_every_solution_failed": self.all_fail,
             "cache": str(settings.cache),
             "tests_sha256": {str(path): sha256_file(path) for path in settings.tests_raw},
@@ -91,12 +96,16 @@ def verify(rows: Iterable[int], survivors: Survivors, settings: VerifySettings) 
             for row, verdict, judged in todo.judged():
                 bar.advance()
                 reason = _fault(verdict, judged)
-                result.counts[f"{judged.by}_{reason or 'kept'}"] += 1
+                outcome = f"{judged.by}_{reason or 'kept'}"
+                result.counts[outcome] += 1
+                if rule := judged.rule.words:
+                    result.rules.setdefault(rule, Counter())[outcome] += 1
                 if reason in ("sandbox_error", "any_answer", ""):
                     passed.add(survivors.problem[row])
                 else:
                     failed.setdefault(survivors.problem[row], []).append(row)
-                    told = f"{verdict.tests_passed} of {verdict.tests_total} {judged.by} passed; {verdict.detail}"
+                    by = f" by the statement's rule ({rule})" if rule else ""
+                    told = f"{verdict.tests_passed} of {verdict.tests_total} {judged.by} passed{by}; {verdict.detail}"
                     result.drops.append(Drop(row, f"verify_{reason}", told))
         result.counts += todo.counts
     broken = sum(n for kind, n in result.counts.items() if kind.endswith("_sandbox_error"))
@@ -113,10 +122,10 @@ def verify(rows: Iterable[int], survivors: Survivors, settings: VerifySettings) 
 
 @dataclass(frozen=True)
 class _By:
-    """What a solution is judged by: `tests` of a raw file or `examples` of its statement; any answer may be right."""
+    """What a solution is judged by: `tests` of a raw file or `examples` of its statement, and the rule for outputs."""
 
     by: str
-    any_answer: bool
+    rule: Comparison
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ def _fault(verdict: KeptVerdict, judged: _By) -> str:
     """
     if verdict.error_type == "success":
         return ""
-    return "any_answer" if verdict.error_type == "wrong_answer" and judged.any_answer else verdict.error_type
+    return "any_answer" if verdict.error_type == "wrong_answer" and judged.rule.many_answers else verdict.error_type
 
 
 @dataclass
@@ -194,7 +203,7 @@ class _Todo:
             number = self.survivors.problem_of(id_key(problem.problem_id), key)
             rows = rows_of_problem.pop(number, []) if number is not None else []
             if rows:
-                judged = _By("tests", accepts_any_answer(problem.prompt))
+                judged = _By("tests", self._rule(problem.test_cases))
                 case = _Case(judged, problem.judged, _digest(problem), problem)
                 yield from ((row, case) for row in rows)
         for row in (row for rows in rows_of_problem.values() for row in rows):
@@ -203,8 +212,13 @@ class _Todo:
                 self.counts["without_tests_or_examples"] += 1
                 continue
             tests = texts.examples[: self.settings.most or None]
-            judged = _By("examples", accepts_any_answer(texts.user))
-            yield row, _Case(judged, {"type": "codecontests", "tests": tests}, sha256_json(tests))
+            cases = with_rule({"type": "codecontests", "tests": tests}, texts.user)
+            yield row, _Case(_By("examples", self._rule(cases)), cases, sha256_json(cases))
+
+    def _rule(self, cases: dict[str, JsonValue]) -> Comparison:
+        """The problem's own rule as far as `--compare` follows it."""
+        rule = comparison_of(cases)
+        return rule if self.settings.judge.compare == PROBLEM else Comparison(many_answers=rule.many_answers)
 
 
 def _digest(problem: Problem) -> str:
@@ -234,6 +248,7 @@ def problems_with_tests(paths: Sequence[Path], most: int, refused: Counter[str] 
                     f"{where}: neither a raw file's problem nor CodeContests' schema ({type(e).__name__}: {e})"
                 ) from None
             problem = check_raw_row(where, row, "tests_raw")
+            problem = replace(problem, test_cases=with_rule(problem.test_cases, problem.prompt))
             if most:
                 for key in {"tests", "test_list"} & problem.test_cases.keys():
                     problem.test_cases[key] = problem.test_cases[key][:most]

@@ -21,6 +21,7 @@ from pydantic import JsonValue
 
 from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record, prints_nothing, reads_nothing
 from phase1.evaluate.answer_forms import extraction_summary
+from phase1.evaluate.comparisons import comparison_summary
 from phase1.files import finite, write_json
 
 NOT_JUDGED = ("api_error", "sandbox_error")  # no verdict on the model: generation or the judge itself failed
@@ -325,11 +326,14 @@ def dataset_metrics(records: Sequence[Record]) -> dict[str, JsonValue]:
 
 
 def dataset_summary(records: Sequence[Record]) -> dict[str, JsonValue]:
-    """The entry of one data set in summary.json (contract 7): as `dataset_metrics`, and `extraction` where recorded."""
+    """The entry of one data set in summary.json (contract 7): as `dataset_metrics`, and where recorded `extraction` and
+    `comparison`."""
     first = eval_at_1(records)
     found = {**_pooled((m for m in in_order(SUMMARY_ORDER) if m.in_summary), first), **_by_kind(records)}
     if extraction := extraction_summary(first):
         found["extraction"] = extraction
+    if comparison := comparison_summary(first):
+        found["comparison"] = comparison
     return found
 
 

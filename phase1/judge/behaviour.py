@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from phase1.contract import extraction, prompts
+from phase1.contract.comparison import ORDERS, Comparison
 from phase1.contract.problems import Problem
 from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS
 from phase1.contract.state.evaluation_run import Behaviour
@@ -66,6 +67,24 @@ _EXPECTED_AND_ACTUAL = (
     (b"0.0\n", b"-0.0\n"),
     (b"\xff\n", b"\xfe\n"),
 )
+_UNORDERED = (  # beside those above, for the rules of problems
+    (b"1 2 3\n", b"3 1 2\n"),
+    (b"1 2\n3 4\n", b"3 4\n1 2\n"),
+    (b"1 2\n3 4\n", b"4 3\n2 1\n"),
+    (b"2\n1 2\n", b"2\n2\n1\n"),
+    (b"1.0 2.0\n", b"2.00000001 1\n"),
+    (b"3\n", b"3.0\n"),
+    (b"a B\n", b"b A\n"),
+    (b"1 1 2\n", b"1 2 2\n"),
+)
+_PROBLEM_RULES = (
+    Comparison(),
+    Comparison(any_case=True),
+    Comparison(tolerance=1e-4),
+    Comparison(tolerance=1e-9),
+    *(Comparison(order=order) for order in ORDERS),
+    Comparison(any_case=True, tolerance=1e-4, order="any", many_answers=True),
+)
 _SCALES = (0.0, 1.0, 1000.0)  # expected values around which the tolerance is measured
 _DECIMALS = range(1, 14)  # of the deviations; each once for every first digit, so that 2e-6 and 1e-6 tell apart
 _SOLUTION = "def f(x):\n    return x + 1"
@@ -110,7 +129,10 @@ def _compared(mode: str) -> list[bool]:
     for scale in _SCALES:
         for decimals in _DECIMALS:
             pairs += [(b"%.4f" % scale, b"%.15f" % (scale + n * 10**-decimals)) for n in range(1, 10)]
-    return [compare.same_output(want, got, mode) for want, got in pairs]
+    if mode != compare.PROBLEM:
+        return [compare.same_output(want, got, mode) for want, got in pairs]
+    pairs += _UNORDERED
+    return [compare.same_output(want, got, mode, rule) for rule in _PROBLEM_RULES for want, got in pairs]
 
 
 def _programs() -> list[str]:

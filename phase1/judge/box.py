@@ -46,6 +46,7 @@ class Box:
 
     number: int  # by which the launcher knows it
     memory: int  # bytes its cgroup may hold
+    headers: bool  # it sees /usr/include
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     exited: asyncio.Future[Exit]

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from phase1.contract.extraction import EXTRACTIONS
 from phase1.files import BadInput
-from phase1.judge.compare import MODES
+from phase1.judge.compare import MODES, PROBLEM
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class JudgeConfig:
     """
 
     judge: str = "local"
-    compare: str = "tokens"
+    compare: str = PROBLEM
     workers: int = 0
     reserve_cores: int = 0
     run_timeout: float = 30.0
@@ -58,7 +58,7 @@ def add_judge_arguments(parser: argparse.ArgumentParser, answers: bool = True) -
     """
     group = parser.add_argument_group("judge", "where and how programs are run and compared (docs/judge.md)")
     group.add_argument("--judge", choices=("local", "sandbox_fusion"), default="local", help="where programs run")
-    group.add_argument("--compare", choices=MODES, default="tokens", help="rule for outputs (phase1/judge/compare.py)")
+    group.add_argument("--compare", choices=MODES, default=PROBLEM, help="rule for outputs (docs/judge.md)")
     group.add_argument(
         "--workers",
         type=int,

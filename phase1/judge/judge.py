@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from phase1.contract.problems import TestCases
 from phase1.files import BadInput
+from phase1.judge.checkers import Checkers
 from phase1.judge.compare import MODES
 from phase1.judge.config import JudgeConfig
 from phase1.judge.outcomes import Sandbox, Task
@@ -29,6 +30,7 @@ class Judge:
 
     def __init__(self, config: JudgeConfig, backend: Sandbox):
         self.config, self.backend = config, backend
+        self.checkers = Checkers(backend, config)
         self.judged: dict[bytes, asyncio.Future[Verdict]] = {}
 
     @property
@@ -63,7 +65,7 @@ class Judge:
         known = self.judged.get(key)
         if known is None or known.cancelled():
             known = self.judged[key] = asyncio.ensure_future(
-                verdict_of(self.backend, task, test_cases, self.config.compare)
+                verdict_of(self.backend, task, test_cases, self.config.compare, self.checkers)
             )
             if len(self.judged) > REMEMBERED:
                 del self.judged[next(iter(self.judged))]

@@ -9,8 +9,8 @@ It runs isolated and without installed packages (`python -I -S`): this module, c
 but the standard library.
 
 Messages are JSON, one a packet. To the launcher: `{"op": "plan", "plan": Plan}` once, with a file of what runs inside
-(BOOT), answered by `{"cgroup": version or null}`; `{"op": "start", "id", "memory"}` with the sandbox's end of its
-socket; `{"op": "kill", "id"}`. From it, when a sandbox ends: `{"id", "status", "oom", "stderr"}`.
+(BOOT), answered by `{"cgroup": version or null}`; `{"op": "start", "id", "memory", "headers"}` with the sandbox's
+end of its socket; `{"op": "kill", "id"}`. From it, when a sandbox ends: `{"id", "status", "oom", "stderr"}`.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def system_mounts() -> list[str]:
     return args
 
 
-def sandbox_argv(plan: Plan) -> list[str]:
-    """The command line of one sandbox."""
+def sandbox_argv(plan: Plan, headers: bool = False) -> list[str]:
+    """The command line of one sandbox. `headers`: it sees what a compiler reads."""
     boot = [*plan.python, "-c", BOOT]
     if not plan.bwrap:
         return boot
@@ -170,6 +170,9 @@ def sandbox_argv(plan: Plan) -> list[str]:
     if "--hostname" in plan.features:
         args += ["--hostname", "sandbox"]
     args += system_mounts()
+    for folder in ("/usr/include", "/usr/local/include", "/usr/libexec") if headers else ():
+        if os.path.isdir(folder):
+            args += ["--ro-bind", folder, folder]
     for source, target in plan.mounts:
         args += ["--ro-bind", source, target]
     for path in covered(plan.hidden, [*usr_folders(), *(target for _, target in plan.mounts)]):
@@ -208,7 +211,7 @@ class Launcher:
         self.drop = os.getuid() == 0
         # Set by the plan, which is the first request:
         self.isolated = True
-        self.argv: list[str] = []
+        self.argv: dict[bool, list[str]] = {}  # by whether a sandbox sees the headers of a compiler
         self.code = -1  # file descriptors of files that nobody can write to any more
         self.filter: int | None = None
         self.cgroups: cgroup.Parent | None = None
@@ -297,7 +300,7 @@ class Launcher:
             os.close(request.files[0])
             self.tell(cgroup=self.cgroups and self.cgroups.version)
         elif message["op"] == "start":
-            self.start(message["id"], message["memory"], request.files[0])
+            self.start(message["id"], message["memory"], message["headers"], request.files[0])
             os.close(request.files[0])
         elif message["op"] == "kill":
             for pid, sandbox in self.running.items():
@@ -311,14 +314,16 @@ class Launcher:
         self.filter = sealed("seccomp", program) if program else None
         self.cgroups = cgroup.find_parent() if plan.cgroup else None
         self.isolated = plan.bwrap is not None
-        self.argv = sandbox_argv(plan._replace(mounts=self.reach(plan.mounts)))
+        reached = plan._replace(mounts=self.reach(plan.mounts))
+        self.argv = {headers: sandbox_argv(reached, headers) for headers in (False, True)}
 
-    def start(self, number: int, memory: int, channel: int) -> None:
+    def start(self, number: int, memory: int, headers: bool, channel: int) -> None:
         """Start a sandbox.
 
         Args:
             number: by which the judge knows it.
             memory: bytes that its cgroup may hold.
+            headers: it sees what a compiler reads.
             channel: file descriptor of its end of the socket to the judge.
         """
         group = next((g for g in self.idle if g.limit == memory), None)
@@ -334,7 +339,7 @@ class Launcher:
         pid = os.fork()
         if pid == 0:
             try:
-                self.become_sandbox(files, channel, group)
+                self.become_sandbox(files, channel, group, headers)
             except BaseException as e:
                 os.write(2, f"launcher: {e}".encode())
             finally:
@@ -343,7 +348,7 @@ class Launcher:
             os.close(fd)
         self.running[pid] = _Running(number, files[2], group)
 
-    def become_sandbox(self, files: list[int], channel: int, group: cgroup.Cgroup | None) -> None:
+    def become_sandbox(self, files: list[int], channel: int, group: cgroup.Cgroup | None, headers: bool) -> None:
         """In the forked child: give the file descriptors their numbers, enter the cgroup, drop the uid, exec."""
         if group:
             group.enter()
@@ -367,7 +372,8 @@ class Launcher:
             os.setsid()
             os.chdir("/")
         # The fork-server removes PHASE1_CGROUP: with a cgroup it limits resident memory, not address space.
-        os.execve(self.argv[0], self.argv, {**ENVIRONMENT, **({"PHASE1_CGROUP": "1"} if group else {})})
+        argv = self.argv[headers]
+        os.execve(argv[0], argv, {**ENVIRONMENT, **({"PHASE1_CGROUP": "1"} if group else {})})
 
     def reap(self) -> bool:
         """Tell the judge of the sandboxes that ended. Returns whether no child is left."""

@@ -65,6 +65,7 @@ class Task:
         inputs: of a stdin task, a text a test.
         longest_output: of a stdin task, the characters of the longest expected output.
         asserts: of an assert task, its tests.
+        headers: it runs a C++ compiler, which needs /usr/include; no other program sees that.
     """
 
     program: str
@@ -75,6 +76,7 @@ class Task:
     inputs: list[str] = field(default_factory=list)
     longest_output: int = 0
     asserts: AssertTests | None = None
+    headers: bool = False
 
 
 class ProcessEnd(NamedTuple):

@@ -6,14 +6,17 @@ import ast
 import builtins
 import contextlib
 import sys
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from pydantic import JsonValue
 
+from phase1.contract.comparison import PLAIN, Comparison, comparison_of
 from phase1.contract.problems import TestCases, wrong_in
-from phase1.contract.records import MODEL_ERRORS, NOT_RUN, tested
+from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, NOT_RUN, tested
 from phase1.files import BadInput
-from phase1.judge.compare import same_output
+from phase1.judge.checkers import HOLD, Checkers, Question
+from phase1.judge.compare import PROBLEM, SHOWN, narrow, same_output
 from phase1.judge.config import JudgeConfig
 from phase1.judge.outcomes import AssertTests, CompileFailed, Sandbox, SandboxFailed, Task, TestRun
 
@@ -58,6 +61,9 @@ class Verdict:
             None where asserts call it, or no test ran.
         tests_unread: tests on which it read nothing, though there was an input; None as well where the servers of
             SandboxFusion ran it.
+        compared_by: the problem's own rule for outputs by which they were compared, in words; "" for the plain one.
+        accepted_under: whether every test would have passed under each mode of `phase1.judge.compare.SHOWN`; None where
+            there are no outputs to compare.
     """
 
     error_type: str
@@ -72,6 +78,8 @@ class Verdict:
     first_failed_case: dict[str, JsonValue] | None = None
     tests_silent: int | None = None
     tests_unread: int | None = None
+    compared_by: str = ""
+    accepted_under: dict[str, bool] | None = None
 
 
 # -------------------------------------------------------------------------------------------------------- the tests
@@ -143,24 +151,30 @@ def _parsed(source: str) -> ast.Module:
 
 
 # ---------------------------------------------------------------------------------------------------------- verdicts
-async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) -> Verdict:
+async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str, checkers: Checkers) -> Verdict:
     """Run a task and judge its tests: the worst error counts, and `accepted` is all or nothing (contract 6).
 
     Args:
         cases: the `test_cases` that `task` was made of; they hold the expected outputs.
         mode: the rule for outputs, one of `phase1.judge.compare.MODES`.
+        checkers: what a problem's checker is run with, in the mode that follows problems' own rules.
     """
+    rule = comparison_of(cases) if mode == PROBLEM else PLAIN
     verdict, silent = Verdict("success", tests_total=task.count), 0
     unread: int | None = 0
+    verdict.compared_by = rule.words
     expected = [t["output"] for t in cases["tests"]] if task.kind == "stdin" else []
+    under = dict.fromkeys(SHOWN, True)
     worst = len(MODEL_ERRORS)
     try:
-        async with contextlib.aclosing(sandbox.run(task)) as runs:
+        async with contextlib.aclosing(_decided(sandbox, task, expected, mode, rule, checkers)) as runs:
             async for run in runs:
                 index = verdict.tests_run
-                want = expected[index].encode("utf-8", "surrogatepass") if expected else b""
-                if not run.verdict:
-                    run.verdict = "success" if same_output(want, run.output, mode) else "wrong_answer"
+                want = _bytes(expected[index]) if expected else b""
+                if run.verdict in EXEC_SUCCESS:
+                    narrow(under, want, run.output)
+                else:
+                    under = dict.fromkeys(SHOWN, False)
                 verdict.tests_run += 1
                 silent += not run.output or run.output.isspace()
                 if run.read is None:
@@ -177,11 +191,50 @@ async def verdict_of(sandbox: Sandbox, task: Task, cases: TestCases, mode: str) 
     except CompileFailed as e:
         return Verdict("syntax_error", tests_total=task.count, detail=str(e)[:300])
     except SandboxFailed as e:
-        return Verdict("sandbox_error", tests_total=task.count, detail=str(e)[:300])
+        return Verdict("sandbox_error", tests_total=task.count, detail=str(e)[:300], compared_by=rule.words)
     verdict.test_verdicts += [NOT_RUN] * (task.count - verdict.tests_run)
     if task.kind == "stdin":
-        verdict.tests_silent, verdict.tests_unread = silent, unread
+        verdict.tests_silent, verdict.tests_unread, verdict.accepted_under = silent, unread, under
     return replace(verdict, **asdict(tested(verdict.test_verdicts)))
+
+
+async def _decided(
+    sandbox: Sandbox, task: Task, expected: Sequence[str], mode: str, rule: Comparison, checkers: Checkers
+) -> AsyncGenerator[TestRun, None]:
+    """The runs of a task, each with its verdict.
+
+    A checker is asked once all tests are run: it needs a sandbox as well, and there may be only one at a time.
+    """
+    held: list[TestRun] = []
+    room = max(HOLD, 2 * sum(map(len, expected)))
+    async with contextlib.aclosing(sandbox.run(task)) as runs:
+        number = 0
+        async for run in runs:
+            if rule.checker:
+                room -= len(run.output)
+                if not run.verdict and room < 0:
+                    run.verdict, run.detail = "runtime_error", "output_limit: more than the judge holds for a checker"
+                if room < 0:
+                    run.output = b""
+                held.append(run)
+                continue
+            if not run.verdict:
+                right = same_output(_bytes(expected[number]), run.output, mode, rule)
+                run.verdict = "success" if right else "wrong_answer"
+            number += 1
+            yield run
+    if rule.checker:
+        asked = [number for number, run in enumerate(held) if not run.verdict]
+        questions = [Question(task.inputs[n], expected[n], held[n].output) for n in asked]
+        answers = await checkers.decide(rule.checker, questions)
+        for n, right in zip(asked, answers, strict=True):
+            held[n].verdict = "success" if right else "wrong_answer"
+    for run in held:
+        yield run
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _case(index: int, run: TestRun, want: bytes, task: Task) -> dict[str, JsonValue]:

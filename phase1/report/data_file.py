@@ -9,6 +9,7 @@ from typing import Any
 from phase1.report.anomalies import check_anomalies
 from phase1.report.answer_forms import form_and_programs
 from phase1.report.caveats import train_data_warnings, warnings_of
+from phase1.report.comparisons import rules_for_outputs
 from phase1.report.evidence import Evidence
 from phase1.report.expected import check_expected
 from phase1.report.flips import Flips, top_exceptions
@@ -37,6 +38,7 @@ def what_was_seen(e: Evidence) -> dict[str, Any]:
         "exceptions": _exceptions(e.phase0, e.phase1),
         "overview": overview(e.phase0, e.phase1),
         "form": form_and_programs(e.phase0, e.phase1),
+        "outputs": rules_for_outputs(e.phase0, e.phase1),
     }
 
 

@@ -40,6 +40,8 @@ RECORD_FIELDS: dict[str, tuple[Any, str]] = {  # shown or counted; verdicts are 
     "form": TEXT,
     "rule": TEXT,
     "other": ((dict, type(None)), "an object or null"),
+    "compared_by": TEXT,
+    "accepted_under": ((dict, type(None)), "an object or null"),
 }
 
 

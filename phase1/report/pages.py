@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from phase1.contract.records import Record
 from phase1.files import BadInput, read_jsonl
+from phase1.report import comparisons
 from phase1.report.answer_forms import MEANING
 from phase1.report.escaping import shown
 from phase1.report.flips import Flips
@@ -39,6 +40,9 @@ def report_html(
     page: str = ENVIRONMENT.get_template("report.html").render(
         **context,
         form_meaning=MEANING,
+        rules_heading=comparisons.HEADING,
+        rules_meaning=comparisons.MEANING,
+        differ_cell=comparisons.differ_cell,
         v=verdict,
         cards=[_card(r) for r in rows if r.spec.headline and r.phase1 is not None],
         tables=tables,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from phase1.report import same_weights
+from phase1.report import comparisons, same_weights
 from phase1.report.answer_forms import HEADING, form_lines, markdown_form
 from phase1.report.comparability import MISMATCH, NOTE, UNCHECKED
 from phase1.report.escaping import markdown_text, shown
@@ -53,6 +53,8 @@ def markdown(data: dict[str, Any], rows: Sequence[Row]) -> str:
         parts.append("## Flips\n\n" + bullets(lines))
     if data["form"]["rows"]:
         parts.append(f"## {HEADING}\n\n{markdown_form(data['form'])}")
+    if data["outputs"]["rows"]:
+        parts.append(f"## {comparisons.HEADING}\n\n{comparisons.markdown_rules(data['outputs'])}")
     if data["same_weights"]:
         parts.append(f"## {same_weights.HEADING}\n\n{same_weights.markdown_same_weights(data['same_weights'])}")
     parts.append("## All data sets\n\n" + markdown_overview(data["overview"]))
@@ -108,4 +110,5 @@ def text_summary(data: dict[str, Any], rows: Sequence[Row]) -> str:
     ]
     lines += [f"same weights: {r['sentence']}" for r in data["same_weights"]]
     lines += [f"form: {line}" for line in form_lines(data["form"])]
+    lines += [f"outputs: {line}" for line in comparisons.rule_lines(data["outputs"])]
     return "\n".join(lines).rstrip() + "\n"

@@ -125,6 +125,45 @@ ONE = [{"problem_id": "Codeforces/1/A"}]
             [GOOD | {"test_cases": GOOD["test_cases"] | {"memory_limit_mb": 0}}],
             "test_cases.memory_limit_mb is 0, expected a positive number",
         ),
+        *(
+            (ONE, [GOOD | {"test_cases": GOOD["test_cases"] | {"compare": compare}}], message)
+            for compare, message in (
+                ("any", "test_cases.compare is a str, expected an object with case, tolerance, order"),
+                ({"cases": "any"}, "test_cases.compare.cases is no rule, expected case, tolerance, order"),
+                ({"case": "lower"}, "test_cases.compare.case is 'lower', expected any"),
+                ({"case": True}, "test_cases.compare.case is True, expected any"),
+                ({"tolerance": "1e-6"}, "test_cases.compare.tolerance is '1e-6', expected a number between 0 and 1"),
+                ({"tolerance": 0}, "test_cases.compare.tolerance is 0, expected a number between 0 and 1"),
+                ({"tolerance": True}, "test_cases.compare.tolerance is True, expected"),
+                ({"tolerance": 6}, "test_cases.compare.tolerance is 6, expected"),
+                ({"order": "lines"}, "test_cases.compare.order is 'lines', expected any or in_line"),
+                ({"order": ["any"]}, "test_cases.compare.order is ['any'], expected any or in_line"),
+            )
+        ),
+        *(
+            (ONE, [GOOD | {"test_cases": GOOD["test_cases"] | {"checker": checker}}], "test_cases.checker is not {kind")
+            for checker in ("print(1)", {}, {"kind": "java", "source": "x"}, {"kind": "python", "source": " "}, [1])
+        ),
+        (
+            ONE,
+            [GOOD | {"test_cases": GOOD["test_cases"] | {"answers": "any"}}],
+            "mbpp_reg_raw.jsonl:1: test_cases.answers is 'any', expected one or many",
+        ),
+        (
+            ONE,
+            [
+                GOOD
+                | {
+                    "test_cases": {
+                        "type": "mbpp",
+                        "test_list": ["assert f()"],
+                        "entry_point": "f",
+                        "compare": {"case": "any"},
+                    }
+                }
+            ],
+            "test_cases.compare is for tests with outputs",
+        ),
     ],
 )
 def test_damage_is_named(tmp_path, manifest, raw, message):

@@ -213,9 +213,11 @@ def test_the_codecontests_sample_goes_through_with_its_tests_unchanged(tmp_path)
     assert done.returncode == 0, done.stderr
     before = read_raw(DATA / "codecontests_sample.jsonl.gz")
     after = {p.problem_id: p for p in load_problems(tmp_path / "out/manifests", "codecontests_valid")}
-    assert {i: (p.prompt, p.test_cases) for i, p in before.items()} == {
-        i: (p.prompt, p.test_cases) for i, p in after.items()
+    assert {i: (p.prompt, p.test_cases["tests"]) for i, p in before.items()} == {
+        i: (p.prompt, p.test_cases["tests"]) for i, p in after.items()
     }
+    many = {i for i, p in after.items() if p.test_cases.get("answers") == "many"}
+    assert many == {"Codeforces/1025/B", "Codeforces/1157/C2"}
     flagged = {
         r["problem_id"]
         for r in lines(tmp_path / "out/manifests/codecontests_valid_manifest.jsonl")
@@ -356,6 +358,49 @@ def test_multi_answer_problems_leave_the_manifest_only_when_asked(tmp_path):
     assert json.loads((tmp_path / "left/eval_data_report.json").read_text())["datasets"]["codecontests_test"][
         "excluded"
     ] == ["Codeforces/9/A"]
+
+
+@pytest.mark.slow
+def test_rules_are_written_where_they_can_be_corrected_and_interactive_problems_are_left_out(tmp_path):
+    rows = [public_row(i) for i in range(1, 115)] + [
+        public_row(200, statement="Print YES or NO. You can print each letter in any case."),
+        public_row(201, statement="This is an interactive problem. Guess the number."),
+        public_row(202, statement="An absolute error of at most 10^{-4}. If there are several answers, print any."),
+    ]
+    write_split(tmp_path / "cc/valid.jsonl", rows)
+    common = ["--datasets", "codecontests_valid", "--code_contests_dir"]
+    done = prepare("--output_dir", tmp_path / "made", *common, tmp_path / "cc")
+    assert done.returncode == 0, done.stderr
+    assert "116 problems" in done.stdout and "1 refused" in done.stdout and "2 have a rule" in done.stdout
+    raw = tmp_path / "made/raw/codecontests_valid_raw.jsonl"
+    told = {r["problem_id"]: {k: r["test_cases"].get(k) for k in ("compare", "answers")} for r in lines(raw)}
+    assert told["Codeforces/1/A"] == {"compare": None, "answers": None}
+    assert told["Codeforces/200/A"] == {"compare": {"case": "any"}, "answers": None}
+    assert told["Codeforces/202/A"] == {"compare": {"tolerance": 1e-4}, "answers": "many"}
+    report = json.loads((tmp_path / "made/eval_data_report.json").read_text())["datasets"]["codecontests_valid"]
+    assert report["refused"] == {eval_sources.INTERACTIVE: ["Codeforces/201/A"]}
+    assert report["rules"] == {"case any": ["Codeforces/200/A"], "tolerance 0.0001, answers many": ["Codeforces/202/A"]}
+    corrected = [r | {"test_cases": r["test_cases"] | {"compare": {}}} for r in lines(raw)]
+    write_split(tmp_path / "again/valid.jsonl", corrected)
+    again = prepare("--output_dir", tmp_path / "kept", *common, tmp_path / "again", "--allow_size_mismatch")
+    assert again.returncode == 0, again.stderr
+    kept = lines(tmp_path / "kept/raw/codecontests_valid_raw.jsonl")
+    assert [r["test_cases"]["compare"] for r in kept] == [{}] * 116
+
+
+@pytest.mark.slow
+def test_a_drawn_set_has_other_problems_in_the_place_of_interactive_ones(code_contests, tmp_path):
+    more = [
+        public_row(9100 + i, statement=f"Interactive problem {i}: this is an interactive problem.") for i in range(3)
+    ]
+    write_split(code_contests / "data/train-00002-of-00003.parquet", more)
+    common = ["--datasets", "codecontests_valid_big", "--code_contests_dir", code_contests]
+    done = prepare("--output_dir", tmp_path / "out", *common)
+    assert done.returncode == 0, done.stderr
+    ids = [r["problem_id"] for r in lines(tmp_path / "out/manifests/codecontests_valid_big_manifest.jsonl")]
+    assert len(ids) == 500 and not any(i.startswith("Codeforces/910") for i in ids)
+    report = json.loads((tmp_path / "out/eval_data_report.json").read_text())["datasets"]["codecontests_valid_big"]
+    assert len(report["refused"][eval_sources.INTERACTIVE]) == 3
 
 
 def test_the_data_sets_library_gives_what_the_files_give(code_contests, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phase1.data import public_sets as eval_sources
-from phase1.data.public_sets import Refused, accepts_any_answer, codecontests_id
+from phase1.data.public_sets import Refused, codecontests_id
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,22 +77,3 @@ def test_a_test_without_a_call_is_refused(tests):
 )
 def test_problem_ids_follow_the_contract(row, expected):
     assert codecontests_id(row) == expected
-
-
-@pytest.mark.parametrize(
-    ("statement", "expected"),
-    [
-        ("If there are multiple answers, print any of them.", True),
-        ("If there are several solutions, you may output any.", True),
-        ("You can print any of them.", True),
-        ("Any valid answer will be accepted.", True),
-        ("If there are multiple possible strings, you can output any one of them.", True),
-        ("Print any suitable sequence.", True),
-        ("If several answers exist, print the smallest one.", False),
-        ("You can perform the operation any number of times.", False),
-        ("Print the number of ways modulo 998244353.", False),
-        ("If there are multiple answers, print the lexicographically smallest.", False),
-    ],
-)
-def test_statements_that_accept_any_answer_are_told(statement, expected):
-    assert accepts_any_answer(statement) is expected

@@ -108,6 +108,34 @@ def test_solutions_are_run_on_examples_and_failures_are_dropped(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "kept", "rules"),
+    [
+        (
+            (),
+            {1, 2, 3, 4},
+            {"case any": {"examples_kept": 1}, "tolerance 1e-06": {"examples_kept": 1}},
+        ),
+        (("--compare", "tokens"), {3, 4}, {}),
+    ],
+)
+def test_the_published_cases_are_kept_by_the_rule_of_their_statement(tmp_path, shared_cases, flags, kept, rules):
+    lines = (shared_cases / "data" / "bee_any_case.jsonl").read_text().splitlines()
+    made = prepare(tmp_path, [json.loads(line) for line in lines], "--verify_solutions", *flags)
+    assert {1, 2, 3, 4} - made["reasons"].keys() == kept
+    assert made["report"]["verify"]["rules"] == rules
+    assert set(made["reasons"].values()) <= {"verify_wrong_answer"}
+
+
+@pytest.mark.slow
+def test_a_solution_that_fails_by_its_statements_rule_is_dropped_with_that_rule(tmp_path):
+    told = CODEFORCES.replace("Their sum.", "Their sum with an absolute error of at most 1e-3.")
+    prepare(tmp_path, [add(1, WRONG, told), add(2, RIGHT), add(3, RIGHT)], "--verify_solutions")
+    [reject] = map(json.loads, (tmp_path / "out" / "sft_rejects.jsonl").read_text().splitlines())
+    assert reject["detail"].startswith("0 of 2 examples passed by the statement's rule (tolerance 0.001)")
+
+
+@pytest.mark.slow
 def test_known_tests_go_before_examples_and_codecontests_own_files_are_read(tmp_path):
     only_examples = "a, b = map(int, input().split())\nprint(3 if a == 1 else 11)"  # right on the examples alone
     tests = {

@@ -99,6 +99,7 @@ def fields(run: EvaluationRun) -> dict:
         ("phase1/contract/extraction.py", EXTRACT, EXTRACT + '    return "print(0)"\n', "behaviour.extraction"),
         ("phase1/judge/compare.py", "if expected == actual:", "if expected[:1] == actual[:1]:", "behaviour.comparison"),
         ("phase1/judge/compare.py", "TOLERANCE = 1e-6", "TOLERANCE = 2e-6", "behaviour.comparison"),
+        ("phase1/judge/compare.py", "if rule.any_case:", "if not rule.any_case:", "behaviour.comparison"),
         ("phase1/contract/problems.py", "return self.prompt + code", "return code", "behaviour.programs"),
         ("phase1/judge/inside/fork_server.py", "import", "import  # nothing else\nimport", "behaviour.judge_code"),
         (
@@ -117,6 +118,7 @@ def fields(run: EvaluationRun) -> dict:
         "extraction",
         "comparison",
         "tolerance",
+        "a problem's rule",
         "program",
         "judge source",
         "order of errors",
