@@ -239,7 +239,7 @@ def test_the_best_step_may_see_the_test_sets_and_each_look_is_written_down(run_d
 def test_another_step_may_see_a_test_set_only_with_final_and_the_look_is_written_down(run_dir):
     (run_dir / "ckpt" / "global_step_7").rename(run_dir / "ckpt" / "global_step_8")
     done = evaluate_step(run_dir, 8, "--datasets", "humaneval")
-    assert done.returncode == 2 and "step 8 is not the best step" in done.stderr
+    assert done.returncode == 2 and "chose step 7, not 8" in done.stderr
     assert not (run_dir / "test_set_uses.jsonl").exists()
     done = evaluate_step(run_dir, 8, "--datasets", "humaneval", "--final")
     assert done.returncode == 0, done.said
