@@ -131,15 +131,17 @@ def assert_tests(cases: TestCases) -> AssertTests:
     standard = {name: name for name in used & asked & sys.stdlib_module_names}
     standard |= {name: origin for name, origin in USUAL.items() if name in used}
     shared = [node for node in _parsed(setup).body if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)]
+    prompt = cases.get("prompt") or ""
+    of_both = [node for node in (*shared, *_parsed(prompt).body) if isinstance(node, ast.ClassDef)]
     return AssertTests(
         tests=tests,
         entry_point=entry,
         setup=setup,
-        prompt=cases.get("prompt") or "",
+        prompt=prompt,
         names=sorted(used - standard.keys() | {entry}),
         standard=standard,
         shared="\n".join(ast.unparse(node) for node in shared),
-        classes=[node.name for node in shared if isinstance(node, ast.ClassDef)],
+        classes=[node.name for node in of_both],
     )
 
 

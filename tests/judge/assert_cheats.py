@@ -473,4 +473,42 @@ def f(x):
 """,
         asserts("want = [5]\nassert [f(3)] == want"),
     ),
+    "has the tests format their own code": (
+        """
+import re
+class O: pass
+def f(g):
+    found = ""
+    for way in ("__link__.functions[0]", "_link.functions[0]", "__link__.__callback__", "__call__"):
+        try:
+            found += g("{0." + way + ".__globals__}", O())
+        except Exception:
+            pass
+    numbers = re.findall(r"== ([0-9]{4})", found)
+    return int(numbers[-1]) if numbers else 0
+""",
+        asserts("want = 4711\nassert f(lambda s, *a: s.format(*a)) == want"),
+    ),
+    "reads what the tests print": (
+        r"""
+import os
+def f(x):
+    for fd in (1, 2):
+        words = os.pread(fd, 9999, 0).split()
+        if words:
+            return int(words[-1])
+    return 0
+""",
+        asserts(
+            "import sys\nfor out in sys.stdout, sys.stderr: print(4711, file=out, flush=True)\nassert f(1) == 4711"
+        ),
+    ),
+    "has the tests build what cannot be sent": (
+        "Node = classmethod\ndef f(x): return 1",
+        asserts("r = Node(1)\nassert f(r) == 2"),
+    ),
+    "a type of the builtins in the place of a class": (
+        "Pair = object\ndef f(x): return 1",
+        asserts("assert f(Pair()) == 2"),
+    ),
 }

@@ -7,6 +7,7 @@ import decimal
 import fractions
 import random
 import struct
+import sys
 
 import numpy
 import pytest
@@ -34,7 +35,7 @@ def refuse(value):
 
 
 def packed(value):
-    packer = Packer(refuse, {"Point": Point})
+    packer = Packer(refuse, {"Point": Point}, of_program=False)
     packer.put(value)
     return b"".join(packer.parts)
 
@@ -44,7 +45,7 @@ def unpacked(data, trusted=False):
 
 
 nested = [0]
-for _ in range(DEPTH - 10):
+for _ in range(100):
     nested = [nested]
 Named = collections.namedtuple("Named", "x y")
 PLAIN = [
@@ -57,15 +58,15 @@ PLAIN = [
     datetime.date(2020, 2, 29), datetime.time(1, 2, 3, 4), datetime.timedelta(-1, 5, 6),
     datetime.datetime(2020, 1, 2, 3, 4, 5, 6, datetime.UTC, fold=1),
     datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=-3))),
-    numpy.int64(-5), numpy.float32(1.5), numpy.bool_(True), numpy.datetime64("2020-01-01"), numpy.str_("ab"),
-    int, ValueError, Point([1, Point(2)]), nested,
+    numpy.int64(-5), numpy.float32(1.5), numpy.bool_(True), numpy.datetime64("2020-01-01"),
+    int, dict, Named(1, [2]), Point([1, Point(2)]), nested,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", PLAIN, ids=lambda v: f"{type(v).__name__}_{str(v)[:12]}")
 def test_a_value_comes_back_equal_and_of_its_type(value):
     back = unpacked(packed(value))
-    assert type(back) is type(value) and repr(back) == repr(value) or back == value
+    assert type(back).__name__ == type(value).__name__ and (repr(back) == repr(value) or back == value)
     if isinstance(value, (list, tuple)) and value is not nested:
         assert [type(item) for item in back] == [type(item) for item in value]
     assert packed(back) == packed(value) or isinstance(value, (set, frozenset))
@@ -90,7 +91,7 @@ class Int(int):
 
 @pytest.mark.parametrize(
     ("value", "base"),
-    [(Int(5), 5), (Named(1, 2), (1, 2)), (type("L", (list,), {})([1]), [1]), ({}.keys(), {}.keys())],
+    [(Int(5), 5), (type("L", (list,), {})([1]), [1]), ({}.keys(), {}.keys())],
 )
 def test_a_class_that_inherits_from_a_plain_one_comes_back_as_that_one(value, base):
     back = unpacked(packed(value))
@@ -98,7 +99,7 @@ def test_a_class_that_inherits_from_a_plain_one_comes_back_as_that_one(value, ba
 
 
 too_deep = nested
-for _ in range(20):
+for _ in range(DEPTH):
     too_deep = [too_deep]
 
 
@@ -117,8 +118,13 @@ for _ in range(20):
     ids=lambda v: type(v).__name__,
 )
 def test_what_does_not_travel_is_refused(value):
-    with pytest.raises(NotPlain):
-        packed(value)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10 * DEPTH)
+    try:
+        with pytest.raises(NotPlain):
+            packed(value)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_no_forged_bytes_do_anything_but_be_refused_or_read_as_plain_data():
@@ -140,11 +146,8 @@ def test_no_forged_bytes_do_anything_but_be_refused_or_read_as_plain_data():
             continue
         seen += 1
         kind = type(value)
-        assert (
-            kind in allowed
-            or kind.__module__ in ("collections", "datetime", "decimal", "fractions", "numpy", "builtins")
-            or kind is Point
-        )
+        modules = ("collections", "datetime", "decimal", "fractions", "numpy", "builtins")
+        assert kind in allowed or kind.__module__ in modules or kind is Point or issubclass(kind, tuple)
     assert seen > 1000
 
 
@@ -168,6 +171,8 @@ def test_no_forged_bytes_do_anything_but_be_refused_or_read_as_plain_data():
         b"O\x05\x00\x00\x00PointD\x01\x00\x00\x00s\x06\x00\x00\x00methodN",
         b"O\x03\x00\x00\x00strD\x00\x00\x00\x00",
         b"HNN",
+        b"xs\x11\x00\x00\x00collections.dequet\x01\x00\x00\x00" + packed(range(10**18)),
+        b"xs\x12\x00\x00\x00fractions.Fractiont\x01\x00\x00\x00" + packed("1e99999999"),
     ],
 )  # fmt: skip
 def test_a_message_that_nobody_packs_is_refused(data):

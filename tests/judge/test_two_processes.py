@@ -471,6 +471,62 @@ f = sorted
             "assert f([1]) == 'mine'",
         ],
     ),
+    "a callback that asks the program": (
+        "",
+        """
+class P:
+    def __init__(self, age): self.age = age
+def g(x): return x + 1
+def f(ps, key): return [key(p) for p in sorted(ps, key=key)]
+""",
+        [
+            "assert f([P(3), P(1)], lambda p: p.age) == [1, 3]",
+            "assert f([3, 1], lambda n: g(n) * 2) == [4, 8]",
+        ],
+    ),
+    "an instance of a class that inherits from a plain one": (
+        "",
+        """
+from collections import OrderedDict
+class LRU(OrderedDict):
+    def put(self, k, v): self[k] = v
+    def size(self): return len(self)
+""",
+        ["c = LRU()\nc.put(1, 2)\nc.put(3, 4)\nassert c.size() == 2 and c[1] == 2"],
+    ),
+    "named tuples with their names": (
+        "",
+        "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(): return P(1, [2])",
+        ["p = f()\nassert p.x == 1 and p.y == [2] and p == (1, [2])"],
+    ),
+    "exceptions of the program's": (
+        "",
+        """
+class Mine(ValueError):
+    pass
+class Both(KeyError, ValueError):
+    pass
+def f(kind):
+    raise {0: Mine("m"), 1: Both("b"), 2: OSError(2, "gone"), 3: ValueError("v", 3)}[kind]
+""",
+        [
+            "try:\n    f(0)\nexcept Mine as e:\n    assert str(e) == 'm'\nelse:\n    assert False",
+            "try:\n    f(1)\nexcept ValueError:\n    pass\nelse:\n    assert False",
+            "try:\n    f(2)\nexcept FileNotFoundError as e:\n    assert e.errno == 2\nelse:\n    assert False",
+            "try:\n    f(3)\nexcept ValueError as e:\n    assert type(e) is ValueError and e.args == ('v', 3)",
+        ],
+    ),
+    "changes and then raises": (
+        "",
+        "def f(l):\n    l.append(1)\n    raise ValueError",
+        ["l = []\ntry:\n    f(l)\nexcept ValueError:\n    pass\nassert l == [1]"],
+    ),
+    "an iterator that goes on": (
+        "",
+        "def f(it): return next(it)",
+        ["it = iter([1, 2, 3])\nassert f(it) == 1 and next(it) == 2 and f(it) == 3"],
+    ),
+    "nothing is not None": ("", "class A: pass\ndef f(): return A()", ["assert f() is not None and f() != None"]),
 }
 HARNESS = """
 import json, sys
@@ -520,3 +576,21 @@ def test_the_time_of_the_tests_is_not_the_programs(judge):
     cases = {**asserts(busy + "assert f(1) == 1"), "time_limit": 0.3}
     assert judge("def f(x): return x", cases).accepted
     assert judge("def f(x):\n    while True: pass", cases).error_type == "timeout"
+
+
+def test_the_classes_of_a_prompt_are_known_to_both(judge):
+    node = "class Node:\n    def __init__(self, v):\n        self.v = v\n\n\n"
+    cases = {
+        "type": "humaneval",
+        "prompt": node + "def f(n):\n",
+        "test_code": "def check(candidate):\n    assert candidate(Node(1)) == 1\n",
+        "entry_point": "f",
+    }
+    assert judge(node + "def f(n): return n.v", cases).accepted
+
+
+@pytest.mark.slow
+def test_the_wall_limit_is_a_tests_own(judge):
+    cases = {**asserts(*["assert f(1) == 1"] * 40), "time_limit": 0.5}
+    program = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x"
+    assert judge(program, cases).accepted  # 16 s in all, more than the wall limit of 15

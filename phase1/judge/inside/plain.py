@@ -14,9 +14,8 @@ A value is a tag of one byte and what belongs to it; sizes and counts are u32, l
     x                       a type of EXTRA: its name (as s) and a tuple of what it is made from
     O                       an instance of a class of the tests' set-up: its name (as s), its attributes (D)
     Y                       a type or function of the builtins: its name (as s)
-    J                       an iterator over what a list holds (l)
-    H G K                   what stays on the other side: an object, an iterator (of the program), a function (of the
-                            tests): i, a number, and s, the name of its class
+    H G K I                 what stays on the other side: an object, an iterator (of the program), a function, an
+                            iterator (of the tests): i, a number, and s, the name of its class
 """
 
 import builtins
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    Refer = Callable[[Any], tuple[bytes, int]]  # an object to a tag of H, G or K and its number; raises NotPlain
+    Refer = Callable[[Any], tuple[bytes, int]]  # an object to one of H, G, K, I and its number; raises NotPlain
     Resolve = Callable[[bytes, int, str], Any]  # the way back, with the name of its class
 
 MOST = 16 << 20  # bytes of one message
-DEPTH = 300  # containers inside containers
+NONE = type(None)
+DEPTH = 1000  # containers inside containers
 MANY = 16  # ints or floats that are worth a tag of their own
-DRAWN = 100_000  # values of an iterator that the tests hand over
 
 
 class NotPlain(AssertionError):
@@ -68,20 +67,32 @@ def _offset(value: "Any") -> "tuple[int, int, int]":
     return step.days, step.seconds, step.microseconds
 
 
+def _default(value: "Any") -> "tuple[object, ...]":
+    factory = value.default_factory
+    if factory is not None and factory not in PLAIN_TYPES:
+        raise NotPlain("a defaultdict whose factory is the program's own")
+    return (() if factory is None else (factory.__name__,)), dict(value)
+
+
+def _default_again(factory: "tuple[str, ...]", values: "dict[Any, Any]") -> object:
+    kinds = {kind.__name__: kind for kind in PLAIN_TYPES}
+    return __import__("collections").defaultdict(kinds[factory[0]] if factory else None, values)
+
+
 def _moment(value: "Any") -> "tuple[object, ...]":
     clock = (value.hour, value.minute, value.second, value.microsecond)
     zone = value.tzinfo
     if zone is not None and type(zone).__name__ != "timezone":
         raise NotPlain(f"a time in the zone {type(zone).__name__}")
     day = (value.year, value.month, value.day) if hasattr(value, "year") else ()
-    return *day, *clock, zone, value.fold
+    return *day, *clock, None if zone is None else _offset(zone), value.fold
 
 
 def _moment_again(name: str, *args: "Any") -> object:
     import datetime
 
-    *parts, fold = args
-    return getattr(datetime, name)(*parts, fold=fold)
+    *parts, zone, fold = args
+    return getattr(datetime, name)(*parts, None if zone is None else _timezone_again(*zone), fold=fold)
 
 
 def _timezone_again(days: int, seconds: int, microseconds: int) -> object:
@@ -90,32 +101,43 @@ def _timezone_again(days: int, seconds: int, microseconds: int) -> object:
     return datetime.timezone(datetime.timedelta(days, seconds, microseconds))
 
 
+def _fields(value: "Any") -> "tuple[str, list[str], list[Any]]":
+    return type(value).__name__, [str(name) for name in value._fields], list(tuple.__iter__(value))
+
+
+def _fields_again(name: str, fields: "list[str]", values: "list[Any]") -> object:
+    return __import__("collections").namedtuple(name, fields)._make(values)
+
+
 def _made(module: str, name: str) -> "Callable[..., object]":
     return lambda *args: getattr(__import__(module), name)(*args)
 
 
-# By name, so that a module is imported only where a value of it comes: (what a value is made from, the way back).
-EXTRA: "dict[str, tuple[Callable[[Any], tuple[object, ...]], Callable[..., object]]]" = {
-    "builtins.range": (lambda v: (v.start, v.stop, v.step), range),
-    "builtins.slice": (lambda v: (v.start, v.stop, v.step), slice),
-    "builtins.dict_keys": (lambda v: (list(v),), lambda keys: dict.fromkeys(keys).keys()),
-    "builtins.dict_values": (lambda v: (list(v),), lambda values: dict(enumerate(values)).values()),
-    "builtins.dict_items": (lambda v: (list(v),), lambda items: dict(items).items()),
-    "decimal.Decimal": (lambda v: (str(v),), _made("decimal", "Decimal")),
-    "fractions.Fraction": (lambda v: (v.numerator, v.denominator), _made("fractions", "Fraction")),
-    "collections.Counter": (lambda v: (dict(v),), _made("collections", "Counter")),
-    "collections.OrderedDict": (lambda v: (list(v.items()),), _made("collections", "OrderedDict")),
-    "collections.defaultdict": (lambda v: (v.default_factory, dict(v)), _made("collections", "defaultdict")),
-    "collections.deque": (lambda v: (list(v), v.maxlen), _made("collections", "deque")),
-    "datetime.timedelta": (lambda v: (v.days, v.seconds, v.microseconds), _made("datetime", "timedelta")),
-    "datetime.date": (lambda v: (v.year, v.month, v.day), _made("datetime", "date")),
-    "datetime.timezone": (_offset, _timezone_again),
-    "datetime.datetime": (_moment, lambda *args: _moment_again("datetime", *args)),
-    "datetime.time": (_moment, lambda *args: _moment_again("time", *args)),
-    "numpy.ndarray": (_numpy, lambda *args: _numpy_again(False, *args)),
-    "numpy.generic": (_numpy, lambda *args: _numpy_again(True, *args)),
+# By name, so that a module is imported only where a value of it comes: (what a value is made from, the way back, the
+# types of what it may be made from: a range in the place of a list could take for ever).
+EXTRA: "dict[str, tuple[Callable[[Any], tuple[object, ...]], Callable[..., object], tuple[type, ...]]]" = {
+    "builtins.range": (lambda v: (v.start, v.stop, v.step), range, (int,)),
+    "builtins.slice": (lambda v: (v.start, v.stop, v.step), slice, (int, str, float, NONE)),
+    "builtins.dict_keys": (lambda v: (list(v),), lambda keys: dict.fromkeys(keys).keys(), (list,)),
+    "builtins.dict_values": (lambda v: (list(v),), lambda values: dict(enumerate(values)).values(), (list,)),
+    "builtins.dict_items": (lambda v: (list(v),), lambda items: dict(items).items(), (list,)),
+    "decimal.Decimal": (lambda v: (str(v),), _made("decimal", "Decimal"), (str,)),
+    "fractions.Fraction": (lambda v: (v.numerator, v.denominator), _made("fractions", "Fraction"), (int,)),
+    "collections.Counter": (lambda v: (dict(v),), _made("collections", "Counter"), (dict,)),
+    "collections.OrderedDict": (lambda v: (list(v.items()),), _made("collections", "OrderedDict"), (list,)),
+    "collections.defaultdict": (_default, _default_again, (dict, tuple)),
+    "collections.deque": (lambda v: (list(v), v.maxlen), _made("collections", "deque"), (list, int, NONE)),
+    "collections.namedtuple": (_fields, _fields_again, (str, list)),
+    "datetime.timedelta": (lambda v: (v.days, v.seconds, v.microseconds), _made("datetime", "timedelta"), (int,)),
+    "datetime.date": (lambda v: (v.year, v.month, v.day), _made("datetime", "date"), (int,)),
+    "datetime.timezone": (_offset, _timezone_again, (int,)),
+    "datetime.datetime": (_moment, lambda *args: _moment_again("datetime", *args), (int, tuple, NONE)),
+    "datetime.time": (_moment, lambda *args: _moment_again("time", *args), (int, tuple, NONE)),
+    "numpy.ndarray": (_numpy, lambda *args: _numpy_again(False, *args), (str, tuple, bytes)),
+    "numpy.generic": (_numpy, lambda *args: _numpy_again(True, *args), (str, tuple, bytes)),
 }
-MUTABLE = frozenset(b"BqdlSDxOtJ")  # tags of values that may change, or hold what may
+# The types that may travel by their name from the program: no instance of theirs is anything but plain data.
+PLAIN_TYPES = (int, float, complex, bool, str, bytes, bytearray, list, tuple, set, frozenset, dict, range)
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -125,10 +147,11 @@ class Packer:
     Args:
         refer: gives what does not travel by value a number.
         shared: classes of the tests' set-up, by name.
+        of_program: the program writes it, whose functions stay with it.
     """
 
-    def __init__(self, refer: "Refer", shared: "dict[str, type]"):
-        self.refer, self.shared = refer, shared
+    def __init__(self, refer: "Refer", shared: "dict[str, type]", of_program: bool):
+        self.refer, self.shared, self.of_program = refer, shared, of_program
         self.parts: list[bytes] = []
         self.size = 0
 
@@ -156,38 +179,42 @@ class Packer:
         """
         if depth > DEPTH:
             raise NotPlain(f"more than {DEPTH} containers inside each other")
+        if isinstance(value, tuple) and isinstance(getattr(type(value), "_fields", None), tuple):
+            self.put_extra("collections.namedtuple", value, depth)
+            return
         for kind in type(value).__mro__:
             if (writer := WRITERS.get(kind)) is not None:
                 writer(self, value, depth)
                 return
             if kind is object or kind in self.shared.values():
                 break
-            extra = EXTRA.get(f"{kind.__module__}.{kind.__qualname__}")
-            if extra is not None:
-                self.add(b"x")
-                self.text(b"s", f"{kind.__module__}.{kind.__qualname__}")
-                self.put(extra[0](value), depth + 1)
+            if (name := f"{kind.__module__}.{kind.__qualname__}") in EXTRA:
+                self.put_extra(name, value, depth)
                 return
         self.put_other(value, depth)
+
+    def put_extra(self, name: str, value: "Any", depth: int) -> None:
+        """Write a value of a type of EXTRA."""
+        self.add(b"x")
+        self.text(b"s", name)
+        self.put(EXTRA[name][0](value), depth + 1)
 
     def put_other(self, value: "Any", depth: int) -> None:
         """Write what is not plain: by its name, by its attributes or by a number."""
         kind = type(value)
         name = getattr(value, "__name__", None)
-        if type(name) is str and (isinstance(value, type) or kind is type(len)) and vars(builtins).get(name) is value:
+        if type(name) is not str or vars(builtins).get(name) is not value:
+            name = ""
+        if name and (value in PLAIN_TYPES if self.of_program else isinstance(value, type) or kind is type(len)):
             self.text(b"Y", name)
         elif self.shared.get(kind.__name__) is kind:
             self.text(b"O", kind.__name__)
             self.put(vars(value), depth)
         else:
             tag, number = self.refer(value)
-            if tag == b"J":
-                self.add(tag)
-                self.put([item for item, _ in zip(value, range(DRAWN), strict=False)], depth + 1)
-                return
             self.add(tag)
             self.put(number)
-            self.put(kind.__name__)
+            self.put(value.shown_as if "shown_as" in vars(kind) else kind.__name__)
 
     def put_int(self, value: int, depth: int) -> None:
         self.sized(b"i", int.to_bytes(value, int.bit_length(value) // 8 + 1, "little", signed=True))
@@ -215,8 +242,10 @@ class Packer:
         self.put_all(b"l", len(value), list.__iter__(value), depth)
 
     def put_dict(self, value: "dict[Any, Any]", depth: int) -> None:
-        pairs = list(dict.items(value))
-        self.put_all(b"D", len(pairs), (side for pair in pairs for side in pair), depth)
+        self.add(b"D", len(value).to_bytes(4, "little"))
+        for key, item in list(dict.items(value)):
+            self.put(key, depth + 1)
+            self.put(item, depth + 1)
 
     def put_all(self, tag: bytes, count: int, values: "Iterator[Any]", depth: int) -> None:
         """Write a container."""
@@ -310,16 +339,18 @@ class Unpacker:
             name, args = self.get(depth + 1), self.get(depth + 1)
             if type(name) is not str or name not in EXTRA or type(args) is not tuple:
                 raise Forged("an unknown type")
-            return EXTRA[name][1](*args)
+            _, make, allowed = EXTRA[name]
+            if any(type(arg) not in allowed for arg in args):
+                raise Forged(f"a {name} that is made of something else")
+            return make(*args)
         return self.get_other(tag, depth)
 
     def get_other(self, tag: bytes, depth: int) -> "Any":
         """What `put_other` writes."""
-        if tag == b"J":
-            return iter(list(self.get(depth + 1)))
         if tag == b"Y":
             value = vars(builtins).get(self.name())
-            if not isinstance(value, type) and not (self.trusted and type(value) is type(len)):
+            known = isinstance(value, type) or type(value) is type(len)
+            if not (known if self.trusted else value in PLAIN_TYPES):
                 raise Forged("an unknown builtin")
             return value
         if tag == b"O":
@@ -331,7 +362,7 @@ class Unpacker:
             thing: Any = object.__new__(kind)
             thing.__dict__.update(attributes)
             return thing
-        if tag in b"HGK":
+        if tag in b"HGKI":
             number, name = self.get(DEPTH), self.get(DEPTH)
             if type(number) is not int or type(name) is not str:
                 raise Forged("a number that is none")

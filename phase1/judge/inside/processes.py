@@ -248,7 +248,7 @@ def wait_for(
         (kind of end, exit status or signal, CPU seconds, what the kernel says that it used), all of the program.
     """
     started = seen = _monotonic()
-    idle = base = 0.0
+    idle = base = delay = 0.0
     reported, pause, verdict, next_look = 0, 0.02, None, 0.02
     main, ended = account.tests or pid, {}
     while True:
@@ -269,13 +269,15 @@ def wait_for(
         beat()
         look = account.look()
         size = os.fstat(REPORT).st_size if account.tests else 0
+        if size != reported:  # the next test of an assert task
+            reported, idle, started = size, 0.0, now
+            if look is not None:
+                base, delay = look.cpu, look.delay
         if look is None:
             over = WALL if now - started > job["wall_blind"] else None
         else:
             idle += 0.0 if look.busy else step
-            if size != reported:
-                reported, base, idle = size, look.cpu, 0.0
-            wall = now - started - look.delay
+            wall = now - started - (look.delay - delay)
             over = over_limit(job, cpu=look.cpu - base, idle=idle, resident=look.resident, wall=wall)
             if over == WALL and look.queued:  # how long is not known before it gets a processor
                 over = None

@@ -9,7 +9,7 @@ import sys
 
 from phase1.judge.inside.asserts import PROGRAM, new_main
 from phase1.judge.inside.plain import NotPlain
-from phase1.judge.inside.talk import ASK, CALLBACK, ERROR, RESULT, Channel, Gone
+from phase1.judge.inside.talk import ASK, CALLBACK, ERROR, RESULT, Channel, Gone, names_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,38 @@ OPERATIONS: "dict[str, Callable[..., Any]]" = {
     "put": lambda thing, key, value: thing.__setitem__(key, value),
     "str": str,
     "repr": repr,
+    "is": isinstance,
 }
+
+
+class RaisedByCall(BaseException):
+    """What a call raised, and what it had changed by then."""
+
+    def __init__(self, error: BaseException, changed: "list[tuple[int, Any]]"):
+        super().__init__()
+        self.error, self.changed = error, changed
+
+
+class InstanceOfProgram:
+    """Marks a value that stays here, although it could travel."""
+
+    shown_as = ""  # the name of its class
+
+    def __init__(self, value: "Any"):
+        self.value, self.shown_as = value, type(value).__name__
+
+
+class IteratorOfTests:
+    """An iterator of the tests', drawn by the program."""
+
+    def __init__(self, program: "Program", number: int):
+        self._program, self._number = program, number
+
+    def __iter__(self) -> "IteratorOfTests":
+        return self
+
+    def __next__(self) -> "Any":
+        return self._program.call_tests(self._number, (), {}, drawn=True)
 
 
 class Program:
@@ -49,6 +80,8 @@ class Program:
 
     def refer(self, value: "Any") -> tuple[bytes, int]:
         """The number of a thing that stays here."""
+        if type(value) is InstanceOfProgram:
+            value = value.value
         number = self.numbers.setdefault(id(value), len(self.things))
         if number == len(self.things):
             self.things.append(value)
@@ -56,17 +89,25 @@ class Program:
 
     def resolve(self, tag: bytes, number: int, name: str) -> "Any":
         """The thing with a number; a function of the tests' is called there."""
+        if tag == b"I":
+            return IteratorOfTests(self, number)
         if tag != b"K":
             return self.things[number]
 
         def function_of_the_tests(*args: "Any", **kwargs: "Any") -> "Any":
-            self.channel.send(CALLBACK, self.channel.packed((number, args, kwargs)))
-            message = self.channel.receive()
-            if message[:1] == ERROR:
-                self.channel.raise_error(message)
-            return self.channel.unpacked(message)
+            return self.call_tests(number, args, kwargs)
 
         return function_of_the_tests
+
+    def call_tests(self, number: int, args: "tuple[Any, ...]", kwargs: "dict[str, Any]", drawn: bool = False) -> "Any":
+        """Call a function of the tests', which may ask for something of the program meanwhile."""
+        with self.channel.lock:
+            self.channel.send(CALLBACK, self.channel.packed((number, args, kwargs)))
+            while (message := self.channel.receive())[:1] == ASK:
+                self.answer(message)
+            if message[:1] == ERROR:
+                self.channel.raise_error(message, drawn)
+            return self.channel.unpacked(message)
 
     def run(self, job: "Job", code: "CodeType") -> None:
         """Run the program and tell the tests which of the names that they use it defines."""
@@ -90,13 +131,16 @@ class Program:
                 self.channel.shared[name] = kind
         self.channel.send(RESULT, self.channel.packed([self.named(n, defined[n]) for n in wanted if n in defined]))
 
-    def named(self, name: str, value: "Any") -> "tuple[str, Any]":
-        """A name with its value, or with a thing that stands for a value that does not travel."""
+    def named(self, name: str, value: "Any") -> "tuple[str, Any, list[str]]":
+        """A name with its value, or with a thing that stands for a value that does not travel; of an exception's class
+        its names as well."""
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return name, value, names_of(value)
         try:
             self.channel.packed(value)
         except NotPlain:
-            return name, lambda *args, **kwargs: value(*args, **kwargs)
-        return name, value
+            return name, lambda *args, **kwargs: value(*args, **kwargs), []
+        return name, value, []
 
     def answer(self, message: bytes) -> None:
         """Do what a message asks for and send the result, or the exception that it ends with."""
@@ -108,6 +152,8 @@ class Program:
             else:
                 args, kwargs = operands
                 packed = self.call(thing, args, kwargs)
+        except RaisedByCall as e:
+            channel.send_error(e.error, e.changed)
         except Gone:
             raise
         except BaseException as e:
@@ -121,17 +167,26 @@ class Program:
         packed = self.channel.packed
         given = [*args, *kwargs.values()]
         before = [None if type(value) in CONSTANT else packed(value) for value in given]
-        result = function(*args, **kwargs)
-        changed = []
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as e:
+            raise RaisedByCall(e, self.changed(given, before)) from None
         same = None
         for number, value in enumerate(given):
-            if before[number] is None:
-                continue
-            if packed(value) != before[number]:
-                changed.append((number, value))
-            if result is value:
+            if before[number] is not None and result is value:
                 same = number
-        return packed((same, None if same is not None else result, changed))
+        if isinstance(function, type) and type(result) is function and function.__module__ == PROGRAM:
+            # An instance of a class of its own, even of one that inherits from a plain one: the tests go on with it.
+            result = InstanceOfProgram(result)
+        return packed((same, None if same is not None else result, self.changed(given, before)))
+
+    def changed(self, given: "list[Any]", before: "list[bytes | None]") -> "list[tuple[int, Any]]":
+        """Number and value of each argument that is not what it was."""
+        found = []
+        for number, value in enumerate(given):
+            if before[number] is not None and self.channel.packed(value) != before[number]:
+                found.append((number, value))
+        return found
 
 
 def run_program(job: "Job", code: "CodeType", inlet: int, outlet: int) -> "NoReturn":

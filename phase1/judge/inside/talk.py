@@ -7,13 +7,14 @@ it is, and a packed value (plain.py):
                      Q (op, thing, ...)    do something with a thing of the program's (program_process.OPERATIONS)
     to the tests     K (number, args, kwargs)    call a function that the tests handed over
     to both          R value               the result
-                     E (names, text)       an exception: the names of its class and of the classes that it inherits
-                                           from, and its text
+                     E (names, text, args, changed)    an exception: the full names of its class and of the classes that
+                                           it inherits from, its text, its arguments where they are plain data, and the
+                                           call's arguments that had changed by then
 """
 
-import builtins
 import os
 import sys
+from _thread import RLock
 
 from phase1.judge.inside.plain import MOST, Forged, Packer, Unpacker
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 _read, _write = os.read, os.write
 BEGIN, ASK, CALLBACK, RESULT, ERROR = b"B", b"Q", b"K", b"R", b"E"
-ENDS_A_LOOP = ("StopIteration", "StopAsyncIteration", "GeneratorExit")
-FRAMES = 4 * 300  # of the interpreter's recursion limit, that packing may take (plain.DEPTH)
+ENDS_A_LOOP = (StopIteration, StopAsyncIteration, GeneratorExit)
+FRAMES = 4 * 1000  # of the interpreter's recursion limit, that packing may take (plain.DEPTH)
 
 
 class Gone(BaseException):
@@ -45,11 +46,13 @@ class Channel:
     def __init__(self, inlet: int, outlet: int, refer: "Refer", resolve: "Resolve", trusted: bool):
         self.inlet, self.outlet, self.refer, self.resolve, self.trusted = inlet, outlet, refer, resolve, trusted
         self.shared: dict[str, type] = {}  # classes of the tests' set-up
+        self.exceptions: dict[tuple[str, ...], type[BaseException]] = {}  # the program's, by their names
+        self.lock = RLock()  # for one question and its answer
         self.broken = False  # a message came whose end is not known
 
     def packed(self, value: object) -> bytes:
         """A value as bytes. Raises plain.NotPlain where it does not travel."""
-        packer = Packer(self.refer, self.shared)
+        packer = Packer(self.refer, self.shared, of_program=self.trusted)
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(min(limit + FRAMES, 2**31 - 1))
         try:
@@ -96,30 +99,74 @@ class Channel:
             size -= len(part)
         return b"".join(parts)
 
-    def send_error(self, error: BaseException) -> None:
-        """Send an exception. Raises Gone."""
-        names = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
-        self.send(ERROR, self.packed((names, text_of(error)[:2000])))
+    def send_error(self, error: BaseException, changed: "list[tuple[int, Any]] | None" = None) -> None:
+        """Send an exception, with what a call had changed when it was raised. Raises Gone."""
+        head = (names_of(type(error)), text_of(error)[:2000])
+        try:
+            packed = self.packed((*head, error.args, changed or []))
+        except Exception:  # its arguments are the program's own
+            packed = self.packed((*head, None, changed or []))
+        self.send(ERROR, packed)
 
-    def raise_error(self, message: bytes, drawn: bool = False) -> None:
-        """Raise what `send_error` sent: an exception of the same name, which inherits from the same builtin one.
+    def raise_error(self, message: bytes, drawn: bool = False) -> "list[Any]":
+        """Raise what `send_error` sent: an exception of the same class where that is a builtin one, else of a class of
+        the same name that inherits from the same ones.
 
         Args:
             drawn: it answers a request for an iterator's next value, where alone StopIteration has its meaning. Out of
                 a call it would end the tests' own `map` early.
         """
+        error, _ = self.error(message, drawn)
+        raise error
+
+    def error(self, message: bytes, drawn: bool = False) -> "tuple[BaseException, list[Any]]":
+        """The exception in a message, and what the call had changed."""
         content = self.unpacked(message)
-        if type(content) is not tuple or [type(part) for part in content] != [list, str]:
+        if type(content) is not tuple or len(content) != 4 or [type(part) for part in content[:2]] != [list, str]:
             raise Forged("an exception that is none")
-        names, text = content
-        for name in names:
-            base = vars(builtins).get(name) if type(name) is str and (drawn or name not in ENDS_A_LOOP) else None
-            if isinstance(base, type) and issubclass(base, BaseException):
-                break
-        else:
-            base = Exception
-        members = {"__init__": lambda self: None, "__str__": lambda self: text}
-        raise type(str(names[0]) if names else "Exception", (base,), members)()
+        names, text, args, changed = content
+        if not all(type(name) is str for name in names) or type(changed) is not list:
+            raise Forged("an exception that is none")
+        kind = known_exception(names[0]) if names else None
+        if kind is not None and type(args) is tuple and (drawn or not issubclass(kind, ENDS_A_LOOP)):
+            try:
+                return kind(*args), changed
+            except Exception:  # it wants others
+                pass
+        made: BaseException = self.exception_class(names, drawn)()
+        made.args = (text,)
+        return made, changed
+
+    def exception_class(self, names: "list[str]", drawn: bool = False) -> "type[BaseException]":
+        """The class that stands for one of the program's: the same for the same names, so that it can be caught."""
+        key = (*names, "drawn" if drawn else "")
+        if key not in self.exceptions:
+            bases: list[type[BaseException]] = []
+            for name in names:
+                base = self.shared.get(name.rpartition(".")[2]) or known_exception(name)
+                if base is None or not issubclass(base, BaseException) or any(issubclass(b, base) for b in bases):
+                    continue
+                if drawn or not issubclass(base, ENDS_A_LOOP):
+                    bases.append(base)
+            name = names[0].rpartition(".")[2] if names else "Exception"
+            members = {"__init__": lambda self: None, "__str__": lambda self: str(self.args[0]) if self.args else ""}
+            try:
+                self.exceptions[key] = type(name, tuple(bases or [Exception]), members)
+            except TypeError:  # they cannot be joined
+                self.exceptions[key] = type(name, tuple(bases[:1]), members)
+        return self.exceptions[key]
+
+
+def names_of(kind: type) -> "list[str]":
+    """The full names of an exception's class and of those that it inherits from."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__ if base is not object]
+
+
+def known_exception(name: str) -> "type[BaseException] | None":
+    """The class of a full name, where a module that is loaded here has it."""
+    module, _, member = name.rpartition(".")
+    kind = getattr(sys.modules.get(module), member, None) if module != "solution" else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseException) else None
 
 
 def text_of(error: BaseException) -> str:

@@ -8,6 +8,7 @@ here, and what a call of one returns is plain data, rebuilt. So no code of the p
 import builtins
 import os
 import time
+from _weakref import ref
 
 from phase1.judge.inside.asserts import (
     GONE,
@@ -22,7 +23,7 @@ from phase1.judge.inside.talk import ASK, BEGIN, CALLBACK, ERROR, RESULT, Channe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from phase1.judge.inside.asserts import Tests
@@ -41,54 +42,68 @@ class Thing:
     plain data. It cannot be compared with anything, or reckoned with: that would be the program's own code.
     """
 
-    __slots__ = ("_kind", "_link", "_number")
+    __slots__ = ("__kind__", "__link__", "__number__", "__weakref__")
 
     def __init__(self, link: "Link", number: int, kind: str):
-        for name, value in (("_link", link), ("_number", number), ("_kind", kind)):
+        # A weak reference has to be called. Else a function of the tests' that formats what the program wants, as
+        # `lambda text, thing: text.format(thing)`, would lead the program from here to the tests.
+        for name, value in (("__link__", ref(link)), ("__number__", number), ("__kind__", kind)):
             object.__setattr__(self, name, value)
 
+    def __live(self) -> "Link":
+        link: Link = self.__link__()  # it lives as long as the tests run
+        return link
+
+    def __ask(self, operation: str, *operands: object) -> "Any":
+        return self.__live().ask(operation, *operands)
+
     def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
-        return self._link.call(self, args, kwargs)
+        return self.__live().call(self, args, kwargs)
 
     def __getattr__(self, name: str) -> "Any":
         if name.startswith("__"):
-            raise AttributeError(f"{name} of the program's {self._kind}")
-        return self._link.ask("get", self, name)
+            raise AttributeError(f"{name} of the program's {self.__kind__}")
+        return self.__ask("get", self, name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        self._link.ask("set", self, name, value)
+        self.__ask("set", self, name, value)
 
     def __iter__(self) -> "Any":
-        return self._link.ask("iter", self)
+        return self.__ask("iter", self)
 
     def __len__(self) -> int:
-        return self._link.ask("len", self)  # type: ignore[no-any-return]
+        return self.__ask("len", self)  # type: ignore[no-any-return]
 
     def __getitem__(self, key: object) -> "Any":
-        return self._link.ask("item", self, key)
+        return self.__ask("item", self, key)
 
     def __setitem__(self, key: object, value: object) -> None:
-        self._link.ask("put", self, key, value)
+        self.__ask("put", self, key, value)
 
     def __str__(self) -> str:
-        return self._link.ask("str", self)  # type: ignore[no-any-return]
+        return self.__ask("str", self)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        return self._link.ask("repr", self)  # type: ignore[no-any-return]
+        return self.__ask("repr", self)  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
+        if other is None:
+            return False
         if self is not other:
             self._refuse()
         return True
+
+    def __instancecheck__(self, value: object) -> bool:
+        return type(value) is Thing and self.__ask("is", value, self) is True
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
     def __hash__(self) -> int:
-        return self._number  # type: ignore[no-any-return]
+        return self.__number__  # type: ignore[no-any-return]
 
     def _refuse(self, *_: object) -> "NoReturn":
-        raise NotPlain(f"the result is of the type {self._kind}, which is no plain data, so nothing can compare it")
+        raise NotPlain(f"the result is of the type {self.__kind__}, which is no plain data, so nothing can compare it")
 
     __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __contains__ = _refuse
     __add__ = __sub__ = __mul__ = __matmul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = __pow__ = _refuse
@@ -102,13 +117,15 @@ class Drawn:
     """An iterator of the program's, drawn by the tests."""
 
     def __init__(self, link: "Link", number: int):
-        self._link, self._number = link, number
+        self.__link__, self.__number__ = ref(link), number
 
     def __iter__(self) -> "Drawn":
         return self
 
     def __next__(self) -> "Any":
-        return self._link.ask("next", self)
+        link = self.__link__()
+        assert link is not None  # it lives as long as the tests run
+        return link.ask("next", self)
 
 
 class Link:
@@ -124,23 +141,32 @@ class Link:
         self.gone = gone
         self.things: dict[int, Thing] = {}
         self.functions: list[Callable[..., Any]] = []  # that the program may call
+        self.iterators: list[tuple[Any, int]] = []  # that it may draw, with the numbers of their `next`
 
     def refer(self, value: "Any") -> tuple[bytes, int]:
         """The number of what does not travel by value."""
         if type(value) is Thing:
-            return b"H", value._number
+            return b"H", value.__number__
         if type(value) is Drawn:
-            return b"G", value._number
+            return b"G", value.__number__
         if hasattr(type(value), "__next__"):
-            return b"J", 0
+            for known, number in self.iterators:
+                if known is value:
+                    return b"I", number
+            self.functions.append(lambda: next(value))
+            self.iterators.append((value, len(self.functions) - 1))
+            return b"I", len(self.functions) - 1
         if callable(value):
             self.functions.append(value)
             return b"K", len(self.functions) - 1
-        raise CannotSend(f"the tests hand the program a {type(value).__name__}, which cannot be sent to its process")
+        problem = f"the tests hand the program a {type(value).__name__}, which cannot be sent to its process"
+        if type(value).__module__ == "builtins":  # such as the program can bring about
+            raise NotPlain(problem)
+        raise CannotSend(problem)
 
     def resolve(self, tag: bytes, number: int, name: str) -> "Any":
         """The way back. What the program says is a number may be any."""
-        if tag == b"K":
+        if tag in b"KI":
             raise Forged("a function that is not the program's")
         if tag == b"G":
             return Drawn(self, number)
@@ -163,36 +189,38 @@ class Link:
     def call(self, function: "Any", args: "tuple[Any, ...]", kwargs: "dict[str, Any]") -> "Any":
         """As `ask`, for a call: arguments that it changed are changed here as well."""
         given = [*args, *kwargs.values()]
-        content = self.exchange(ASK, ("call", function, args, kwargs))
+        content = self.exchange(ASK, ("call", function, args, kwargs), given)
         if type(content) is not tuple or len(content) != 3 or type(content[2]) is not list:
             raise Forged("an answer that is none")
         same, result, changed = content
-        for change in changed:
-            if type(change) is not tuple or len(change) != 2 or type(change[0]) is not int:
-                raise Forged("an answer that is none")
-            if not 0 <= change[0] < len(given):
-                raise Forged("an argument that was not given")
-            carry_over(given[change[0]], change[1])
+        carry_changes(given, changed)
         if same is None:
             return result
         if type(same) is not int or not 0 <= same < len(given):
             raise Forged("an argument that was not given")
         return given[same]
 
-    def exchange(self, what: bytes, content: "tuple[Any, ...] | list[str]") -> "Any":
-        """Send a message and wait for its answer; call what the program calls meanwhile."""
+    def exchange(self, what: bytes, content: "tuple[Any, ...] | list[str]", given: "Sequence[object]" = ()) -> "Any":
+        """Send a message and wait for its answer; call what the program calls meanwhile.
+
+        Args:
+            given: arguments of a call, which an exception may have changed as well.
+        """
         channel = self.channel
         try:
-            channel.send(what, channel.packed(content))
-            while True:
-                message = channel.receive()
-                if message[:1] == RESULT:
-                    return channel.unpacked(message)
-                if message[:1] == ERROR:
-                    channel.raise_error(message, drawn=what == ASK and content[0] == "next")
-                if message[:1] != CALLBACK:
-                    raise Forged("a message of no known kind")
-                self.call_back(message)
+            with channel.lock:
+                channel.send(what, channel.packed(content))
+                while True:
+                    message = channel.receive()
+                    if message[:1] == RESULT:
+                        return channel.unpacked(message)
+                    if message[:1] == ERROR:
+                        error, changed = channel.error(message, drawn=what == ASK and content[0] == "next")
+                        carry_changes(given, changed)
+                        raise error
+                    if message[:1] != CALLBACK:
+                        raise Forged("a message of no known kind")
+                    self.call_back(message)
         except Gone:
             self.gone()
 
@@ -206,10 +234,22 @@ class Link:
             raise Forged("a function that was not handed over")
         try:
             packed = self.channel.packed(self.functions[number](*args, **kwargs))
+        except CannotSend as e:  # the program chose what it called with
+            self.channel.send_error(NotPlain(str(e)))
         except Exception as e:
             self.channel.send_error(e)
         else:
             self.channel.send(RESULT, packed)
+
+
+def carry_changes(given: "Sequence[object]", changed: object) -> None:
+    """Do to the arguments of a call what the program did to its copies of them. Raises Forged."""
+    for change in changed if type(changed) is list else [None]:
+        if type(change) is not tuple or len(change) != 2 or type(change[0]) is not int:
+            raise Forged("an answer that is none")
+        if not 0 <= change[0] < len(given):
+            raise Forged("an argument that was not given")
+        carry_over(given[change[0]], change[1])
 
 
 def program_cpu(pid: int) -> float:
@@ -250,6 +290,9 @@ def be_tests(tests: "Tests", inlet: int, outlet: int, program: int) -> "NoReturn
         inlet, outlet: file descriptors of the pipes to the program's process.
         program: its process id.
     """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):  # what the tests print is in no file that the program has
+        os.dup2(nothing, fd)
 
     def gone() -> "NoReturn":
         _exit(GONE)
@@ -269,8 +312,9 @@ def run_tests(tests: "Tests", link: Link, report: Report) -> "NoReturn":
     scope = prepared_scope(tests)
     names = [name for name in tests["names"] if name == tests["entry_point"] or name not in scope]
     try:
-        defined = link.exchange(BEGIN, names)
-        scope.update((name, value) for name, value in defined if name in names)
+        for name, value, of_exception in link.exchange(BEGIN, names):
+            if name in names:
+                scope[name] = link.channel.exception_class(of_exception) if of_exception else value
         exec(codes[0], scope)
     except CannotSend as e:
         report.add(JUDGE_FAILED, "runtime_error", str(e))
