@@ -171,8 +171,8 @@ def test_starts_that_interleave_get_numbers_of_their_own(monkeypatch):
     numbers = []
     start = LocalSandbox._start
 
-    async def noted(self, memory):
-        box = await start(self, memory)
+    async def noted(self, memory, headers=False):
+        box = await start(self, memory, headers)
         numbers.append(box.number)
         return box
 
