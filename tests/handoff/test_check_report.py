@@ -4,10 +4,23 @@ import json
 
 import pytest
 
-from phase1.handoff.check_report import CONDEMNED, check_report
+from phase1.handoff.check_report import check_report
 from phase1.handoff.handoff import Handoff, Settings
 from phase1.report.verdict import WORDS
 from tests.handoff.conftest import report
+
+# What must become of a hand-off, by the report's word; a new word has to be added here by hand.
+STATUS = {
+    "improved": "pass",
+    "worse": "fail",
+    "mixed": "fail",
+    "maybe_worse": "fail",
+    "silent": "fail",
+    "not_comparable": "fail",
+    "not_better": "warn",
+    "not_shown": "warn",
+}
+CONDEMNED = [word for word, status in STATUS.items() if status == "fail"]
 
 
 @pytest.fixture
@@ -23,8 +36,7 @@ def models(tmp_path):
 def test_what_the_report_condemns_is_not_handed_over(models, word):
     path = report(models, models / "model", word=word, base=models / "base")
     result = check_report(Handoff(models / "model", models / "base", report=path))
-    want = "fail" if word in CONDEMNED else "pass" if word == "improved" else "warn"
-    assert result.status == want and f"{word.upper()} - as it says" in result.evidence
+    assert result.status == STATUS[word] and f"{word.upper()} - as it says" in result.evidence
 
 
 @pytest.mark.parametrize(

@@ -473,19 +473,16 @@ def f(x):
 """,
         asserts("want = [5]\nassert [f(3)] == want"),
     ),
-    "has the tests format their own code": (
+    "has the tests format their own names": (
         """
-import re
 class O: pass
 def f(g):
-    found = ""
     for way in ("__link__.functions[0]", "_link.functions[0]", "__link__.__callback__", "__call__"):
         try:
-            found += g("{0." + way + ".__globals__}", O())
+            return int(g("{0." + way + ".__globals__[want]}", O()))
         except Exception:
             pass
-    numbers = re.findall(r"== ([0-9]{4})", found)
-    return int(numbers[-1]) if numbers else 0
+    return 0
 """,
         asserts("want = 4711\nassert f(lambda s, *a: s.format(*a)) == want"),
     ),
