@@ -13,21 +13,20 @@ the address space of a process and samples of all together), 64 processes, 80 Mi
 every process of it is killed. Root drops to uid 65534 before bubblewrap. `--probe` tries each of these here; run.json
 records what held. docs/judge.md says how each is tried.
 
-What it does not. A hole in the kernel is a hole in the sandbox. Assert tasks (humaneval, mbpp) run their asserts in the
-program's own process: an unguessable end marker, builtins and modules as before the program, and the refusal of results
-that decide their own comparisons stop shortcuts, not an attacker who searches that process. Samples of memory come
-every 0.1 s, so without a cgroup several processes can overshoot for that long. Tests of one program share its sandbox:
-files in /tmp are removed between tests, and a new sandbox is started where that is not plain. Problems that accept any
-of several answers cannot be judged by comparison. Without /proc (docker masks it) the waiting limit is a looser wall
-clock, and only a cgroup bounds all processes together. Kernel memory (buffers of sockets and pipes) only a cgroup
-bounds. With --unsafe and no bubblewrap there are limits, no isolation.
+What it does not. A hole in the kernel is a hole in the sandbox. Samples of memory come every 0.1 s, so without a
+cgroup several processes can overshoot for that long. Tests of one program share its sandbox: files in /tmp are
+removed between tests, and a new sandbox is started where that is not plain. Problems that accept any of several
+answers need a checker. Without /proc (docker masks it) the waiting limit is a looser wall clock, and only a cgroup
+bounds all processes together. Kernel memory (buffers of sockets and pipes) only a cgroup bounds. With --unsafe and
+no bubblewrap there are limits, no isolation.
 
 Rules where contract 6 leaves room. Three timeouts *one after another* end a problem; the tests behind them count as
 failed and are not run. Any AssertionError of an assert task is wrong_answer, any other exception (SystemExit too) a
-runtime_error. Too much output is a runtime_error with detail `output_limit`. The asserts of an mbpp problem run in one
-process, as published; when one ends it, the next process goes on behind it. `test_setup_code` runs before the program,
-and after it where it needs the program's names. Hash order is fixed (PYTHONHASHSEED=0). Standard modules that a program
-imports (inside/stage.py, USUAL) are imported once for all its tests, before them.
+runtime_error. Too much output is a runtime_error with detail `output_limit`. The asserts of an mbpp problem run in
+one process, as published, which is not the program's; when one ends it, the next process goes on behind it.
+`test_setup_code` runs before the program, and after it where it needs the program's names. Hash order is fixed
+(PYTHONHASHSEED=0). Standard modules that a program imports (inside/stage.py, USUAL) are imported once for all its
+tests, before them.
 """
 
 from __future__ import annotations
