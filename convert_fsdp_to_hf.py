@@ -18,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+from phase1.arguments import Parser
 from phase1.files import BadInput, run_script, run_stamp
 from phase1.model.shapes import expected_tensors
 from phase1.model.small_files import export_config, small_files
@@ -27,7 +28,7 @@ READ_AHEAD = 2 << 30  # bytes of the shards that a disk can read while torch is 
 
 
 def parse_args() -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     what = p.add_argument_group("what to convert: shards, or a Hugging Face directory to make smaller")
     what.add_argument("--ckpt_dir", help="checkpoint folder, global_step_N, with model_world_size_W_rank_R.pt")
     what.add_argument("--slim", metavar="HF_DIR", help="rewrite this directory in --dtype, in place or to --output_dir")

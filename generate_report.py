@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from phase1.arguments import Parser
 from phase1.evaluate.finished import finished_evaluations
 from phase1.evaluate.looks_at_test_sets import looks
 from phase1.files import BadInput, run_script, run_stamp, write_json, write_text
@@ -39,7 +40,7 @@ from phase1.train.step_log import read_train_log
 
 
 def parse_args() -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     g = p.add_argument_group("what is compared")
     g.add_argument(
         "--phase0_metrics",

@@ -14,6 +14,7 @@ import argparse
 import math
 from pathlib import Path
 
+from phase1.arguments import Parser
 from phase1.contract.identity import Identity, evaluated_sets
 from phase1.contract.problems import EVAL_SETS, load_problems
 from phase1.contract.prompts import PROMPTS_SHA256
@@ -54,7 +55,7 @@ def positive_seconds(text: str) -> float:
 
 
 def parse_args() -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     g = p.add_argument_group("the model", "a checkpoint of training, or any Hugging Face directory")
     g.add_argument("--checkpoint_dir", type=Path, help="folder of the global_step_N folders")
     g.add_argument("--step", help="N, or `best` for the step that --best_checkpoint names")

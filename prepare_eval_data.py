@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from phase1.arguments import Parser
 from phase1.contract.problems import EVAL_SETS
 from phase1.data.checkers import COLUMNS, CheckerFiles, columns_from
 from phase1.data.evaluation_files import SetFiles, Tally
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     places = p.add_argument_group("where to")
     places.add_argument(
         "--output_dir",

@@ -26,6 +26,7 @@ from pathlib import Path
 from pydantic import JsonValue
 from rich.console import Console
 
+from phase1.arguments import Parser
 from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.sft_report import SftReport
 from phase1.data.decontaminate import read_kept_out
@@ -149,7 +150,7 @@ def prepare_grpo(args: argparse.Namespace) -> int:
 
 
 def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     files = p.add_argument_group("input and output")
     files.add_argument("--input_jsonl", type=Path, nargs="+", help="BEE: .jsonl, .jsonl.gz or .parquet")
     files.add_argument(

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phase1.arguments import Parser
 from phase1.contract.state import handoff as handoff_file
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult, HandoffResult
@@ -30,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def parse_args() -> argparse.Namespace:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(__doc__)
     what = p.add_argument_group("what to verify")
     what.add_argument("--model_path", help="Hugging Face directory to verify")
     what.add_argument("--best_checkpoint", help="best_checkpoint.json: names it, and its evaluation lies beside it")

@@ -97,12 +97,12 @@ def blocks(page: Path, text: str | None = None) -> Iterator[Block]:
 def commands() -> list[str]:
     """Every command with flags of its own: root scripts, modules of phase1 that are run with -m, the patch applier."""
     scripts = [*ROOT.glob("*.py"), *(ROOT / "patches").glob("*.py")]
-    found = [str(p.relative_to(ROOT)) for p in scripts if "ArgumentParser(" in p.read_text(encoding="utf-8")]
+    found = [str(p.relative_to(ROOT)) for p in scripts if "Parser(" in p.read_text(encoding="utf-8")]
     for path in (ROOT / "phase1").rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         if path.name == "__main__.py":
             found.append(name.removesuffix(".__main__"))
-        elif (text := path.read_text(encoding="utf-8")) and "ArgumentParser(" in text and "__main__" in text:
+        elif (text := path.read_text(encoding="utf-8")) and "Parser(" in text and "__main__" in text:
             found.append(name)
     return sorted([*found, "run_eval_checkpoints.sh", "run_sft.sh"])
 

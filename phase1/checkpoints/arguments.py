@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from phase1.arguments import Parser
 from phase1.checkpoints.settings import Settings
 
 HERE = Path(__file__).resolve().parents[2]
@@ -44,13 +45,8 @@ def gpu_list(text: str) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------ arguments
 def build_parser(description: str | None) -> argparse.ArgumentParser:
     """The command line. What it does not know goes to phase1_eval.py, so no flag may be abbreviated."""
-    p = argparse.ArgumentParser(
-        prog="phase1.checkpoints",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog="Further flags go to phase1_eval.py as they are.",
-    )
+    p = Parser(description, prog="phase1.checkpoints")
+    p.epilog = "Further flags go to phase1_eval.py as they are."
     p.add_argument("command", choices=["evaluate", "status"])
 
     g = p.add_argument_group("where things lie")

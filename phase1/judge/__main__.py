@@ -44,6 +44,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from phase1.arguments import Parser
 from phase1.contract.extraction import program_of
 from phase1.contract.problems import read_raw
 from phase1.contract.records import NO_ANSWER
@@ -55,7 +56,7 @@ from phase1.judge.verdict import Verdict
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument(
         "--probe",
         action="store_true",

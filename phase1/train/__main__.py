@@ -16,6 +16,7 @@ import os
 import shlex
 from pathlib import Path
 
+from phase1.arguments import Parser
 from phase1.files import run_script
 from phase1.train.job import launch_command, read_job
 from phase1.train.preflight.checks import Check, refuse_failed, run_checks, show
@@ -27,9 +28,7 @@ from phase1.train.schedule import schedule_of
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m phase1.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, prog="python -m phase1.train")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dry_run", action="store_true", help="print checks and command, write nothing")
     what.add_argument("--argv_file", type=Path, help="write the command here; left empty when nothing is left to train")

@@ -10,7 +10,6 @@ train_curves.png.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -21,6 +20,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from phase1.arguments import Parser
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput, finite, now, run_script, write_json
 from phase1.machine import known_gpus
@@ -32,7 +32,7 @@ from phase1.train.verl_version import LOSS, TOKENS
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--log", type=Path, required=True, help="the console log to write")
     parser.add_argument(
         "--run_file", type=Path, required=True, help="train_run.json of the run, written before it started"

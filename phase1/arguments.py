@@ -1,0 +1,35 @@
+"""The command line of a script: help from its docstring, and one line for what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from typing import NoReturn
+
+_UNKNOWN = re.compile(r"unrecognized arguments: (--[^\s=]+)")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser that takes no abbreviated flag and whose errors are one line, exit code 2.
+
+    A flag that is cut short would change its meaning as soon as another one begins alike.
+
+    Args:
+        description: the help's text, as it stands in the script's docstring.
+        prog: what the script is called by; the file's name where none is given.
+    """
+
+    def __init__(self, description: str | None = None, prog: str | None = None) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, with the flag that may have been meant, and exit with 2."""
+        if unknown := _UNKNOWN.match(message):
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            near = difflib.get_close_matches(unknown[1], flags, n=1)
+            message += f": did you mean {near[0]}?" if near else ""
+        print(f"error: {self.prog}: {message}; {self.prog} --help lists the flags", file=sys.stderr)
+        raise SystemExit(2)
