@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from phase1.contract.problems import EVAL_SETS, Problem, load_problems, manifest_path, raw_path, read_manifest
+from phase1.contract.own_sets import known_sets
+from phase1.contract.problems import Problem, load_problems, manifest_path, raw_path, read_manifest
 from phase1.data.known_programs import KnownPrograms
 from phase1.data.known_tests import KnownTests
 from phase1.data.public_sets import SOURCES
@@ -252,7 +253,7 @@ class KeptOut:
 
 
 def read_kept_out(manifest_dir: Path, allow_missing: bool, threshold: float) -> KeptOut:
-    """Read the evaluation sets: the contract's, which must be there, and every other manifest in the directory.
+    """Read the evaluation sets: the contract's and sets.toml's, which must be there, and every other manifest there.
 
     Args:
         manifest_dir: the manifests; the raw files lie in ../raw.
@@ -265,7 +266,8 @@ def read_kept_out(manifest_dir: Path, allow_missing: bool, threshold: float) -> 
     problems: list[Known] = []
     sets: dict[str, int | str] = {}
     found = {path.name.removesuffix("_manifest.jsonl") for path in manifest_dir.glob("*_manifest.jsonl")}
-    for name in (*EVAL_SETS, *sorted(found - EVAL_SETS.keys())):
+    known = known_sets(manifest_dir)
+    for name in (*known, *sorted(found - known.keys())):
         paths = (manifest_path(manifest_dir, name), raw_path(manifest_dir, name))
         missing = [path for path in paths if not path.exists()]
         if missing and not allow_missing:
