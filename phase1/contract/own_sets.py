@@ -35,6 +35,11 @@ class OwnSet(EvalSet):
     source: Path | None = None
 
 
+def is_own_name(name: str) -> bool:
+    """Whether a set of one's own may be called so: the name of a file, and of none of the contract's sets."""
+    return name not in EVAL_SETS and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) is not None
+
+
 def own_sets(manifest_dir: str | Path) -> dict[str, OwnSet]:
     """The sets that `sets.toml` in the directory names; none where it is not there.
 
@@ -57,7 +62,7 @@ def _own_set(path: Path, name: str, table: Any) -> OwnSet:
         raise BadInput(f'{path}: {name} is no table; a set is [{name}], then role = "dev"')
     if name in EVAL_SETS:
         raise BadInput(f"{where}: is a set of the contract, which stays as it is; give yours another name")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+    if not is_own_name(name):
         raise BadInput(f"{where}: names files; use letters, digits, _ and -, at most 64")
     if unknown := [key for key in table if key not in _KEYS]:
         raise BadInput(f"{where}: {unknown[0]} is not known; the keys are {', '.join(_KEYS)}")

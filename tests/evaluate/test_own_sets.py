@@ -64,6 +64,9 @@ def test_ten_hand_written_problems_come_to_the_report(data, base_model, tmp_path
     assert done.returncode == 0, done.stderr
     overview = (tmp_path / "report" / "comparison_table.md").read_text().split("## All data sets")[1]
     assert "| my_set | accepted@1 |" in overview
+    rows = {row["label"]: row for row in read_json(tmp_path / "report" / "comparison_data.json")["rows"]}
+    assert rows["accepted_at_1 (my_set)"]["headline"] and rows["exec_success_rate (my_set)"]["comparison"]
+    assert "NOTHING TO COMPARE" not in done.stdout
     assert "my_set" in (tmp_path / "report" / "report.html").read_text()
 
 
