@@ -175,8 +175,6 @@ def main() -> int:
         behaviour=behaviour(judge),
     )
     answering = Answering(target.model_path, sampling, generator, base)
-    if warning := size_warning_of(args.manifest_dir, args.datasets):
-        print(f"warning: {warning}", file=sys.stderr)
     with folder.locked(target.output_dir, args.lock_wait):
         run = folder.open_run(target.output_dir, wanted)
         answers = sampling.n_samples * sum(len(asked) for asked in problems.values())
@@ -185,6 +183,8 @@ def main() -> int:
             print(f"{target.output_dir}: complete already{unknown}; nothing is generated or judged")
         else:
             folder.need_known_rules(target.output_dir, run)
+            if warning := size_warning_of(args.manifest_dir, args.datasets):
+                print(f"warning: {warning}", file=sys.stderr)
             run = folder.begin_session(target.output_dir, run, stamp_of(args))
             note(args, target)
             run = work_off(output_dir=target.output_dir, run=run, problems=problems, judge=judge, answering=answering)

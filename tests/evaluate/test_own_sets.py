@@ -18,11 +18,11 @@ from phase1.evaluate.target import Target, guard_test_sets
 from phase1.files import BadInput, read_json, read_jsonl, run_script
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import judge_all
-from tests.conftest import SAMPLES
+from tests.conftest import ROOT, SAMPLES
 from tests.evaluate.running import Done, run_eval
 from tests.report.running import generate
 
-OWN = SAMPLES / "own"
+OWN = ROOT / "data" / "example_set"
 
 
 def prepare(output_dir: Path, *args: object) -> Done:
@@ -37,7 +37,7 @@ def prepare(output_dir: Path, *args: object) -> Done:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """The ten problems of data/samples/own, made ready."""
+    """The ten problems of data/example_set, made ready."""
     data = tmp_path_factory.mktemp("own") / "data"
     shutil.copytree(OWN, data)
     done = prepare(data, "--datasets", "my_set")
