@@ -12,10 +12,12 @@ what is finished stays finished. Exit 0 done, 1 some problems could not be gener
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 from phase1.arguments import Parser
 from phase1.contract.identity import Identity, evaluated_sets
+from phase1.contract.own_sets import known_sets, need_known, size_warning_of
 from phase1.contract.problems import EVAL_SETS, load_problems
 from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.base import Stamp
@@ -39,7 +41,6 @@ from phase1.judge.config import add_judge_arguments, config_from
 
 OUTPUTS = Path(__file__).resolve().parent / "outputs"
 MANIFESTS = Path(__file__).resolve().parent / "data" / "manifests"
-TIER_1 = [s.name for s in EVAL_SETS.values() if s.tier == 1]
 
 
 def positive(text: str) -> int:
@@ -64,8 +65,8 @@ def parse_args() -> argparse.Namespace:
     g.add_argument("--model_path", type=Path, help="a model directory, instead of --checkpoint_dir and --step")
 
     g = p.add_argument_group("the data sets")
-    sets = f"of {', '.join(EVAL_SETS)} (default: tier 1, {' and '.join(TIER_1)})"
-    g.add_argument("--datasets", nargs="+", choices=list(EVAL_SETS), metavar="SET", help=sets)
+    sets = f"of {', '.join(EVAL_SETS)} and those of sets.toml beside the manifests (default: those of tier 1)"
+    g.add_argument("--datasets", nargs="+", metavar="SET", help=sets)
     manifests = "holds {set}_manifest.jsonl; the raw files lie in ../raw (default: data/manifests)"
     g.add_argument("--manifest_dir", type=Path, default=MANIFESTS, help=manifests)
     g.add_argument("--limit", type=positive, metavar="N", help="only the first N problems of each set (default: all)")
@@ -144,9 +145,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    sets = known_sets(args.manifest_dir)
     if args.rejudge or args.recompute:
         return from_stored_answers(args)
-    args.datasets = args.datasets or TIER_1
+    args.datasets = args.datasets or [s.name for s in sets.values() if s.tier == 1]
+    need_known(args.datasets, args.manifest_dir)
     choice = TargetChoice(
         model_path=args.model_path,
         checkpoint_dir=args.checkpoint_dir,
@@ -155,7 +158,7 @@ def main() -> int:
         output_dir=args.output_dir,
     )
     target = find_target(choice, OUTPUTS)
-    guard_test_sets(target, args.datasets, allowed=args.final, best_checkpoint=args.best_checkpoint)
+    guard_test_sets(target, args.datasets, allowed=args.final, best_checkpoint=args.best_checkpoint, sets=sets)
     problems = {d: load_problems(args.manifest_dir, d, args.limit) for d in args.datasets}
     sampling, judge = sampling_from(args), config_from(args)
     generator, base = generator_from(args, target), training_model(args.checkpoint_dir)
@@ -181,6 +184,8 @@ def main() -> int:
             print(f"{target.output_dir}: complete already{unknown}; nothing is generated or judged")
         else:
             folder.need_known_rules(target.output_dir, run)
+            if warning := size_warning_of(args.manifest_dir, args.datasets):
+                print(f"warning: {warning}", file=sys.stderr)
             run = folder.begin_session(target.output_dir, run, stamp_of(args))
             note(args, target)
             run = work_off(output_dir=target.output_dir, run=run, problems=problems, judge=judge, answering=answering)
@@ -227,7 +232,7 @@ def conclude(args: argparse.Namespace, target: Target, run: EvaluationRun) -> in
     records = folder.read_results(target.output_dir, run.datasets)
     summary = write_metrics(target.output_dir, records)
     extra = {"step": target.step, "checkpoint": target.output_dir.name, "model": str(target.model_path)}
-    write_qa_logs(target.output_dir, records, extra=extra)
+    write_qa_logs(target.output_dir, records, known_sets(args.manifest_dir), extra=extra)
     missing = folder.unfinished(records, run)
     if not run.complete:
         folder.close_run(target.output_dir, run, "incomplete" if missing else "complete")
@@ -250,7 +255,8 @@ def stamp_of(args: argparse.Namespace) -> Stamp:
 
 
 def note(args: argparse.Namespace, target: Target) -> None:
-    note_looks(target.output_dir, args.datasets, step=target.step, model=target.model_path, limit=args.limit)
+    sets = known_sets(args.manifest_dir)
+    note_looks(target.output_dir, args.datasets, step=target.step, model=target.model_path, limit=args.limit, sets=sets)
 
 
 def sampling_from(args: argparse.Namespace) -> Sampling:

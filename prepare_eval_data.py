@@ -1,9 +1,10 @@
-"""Build the manifests and raw files of the five evaluation sets, from the public data sets or from local copies.
+"""Build manifests and raw files of the evaluation sets: public data sets, local copies, files of one's own.
 
     python prepare_eval_data.py --output_dir data
     python prepare_eval_data.py --output_dir data --humaneval_file HumanEval.jsonl.gz --mbpp_file mbpp.jsonl.gz \
         --code_contests_dir code_contests/
     python prepare_eval_data.py --output_dir data --datasets humaneval mbpp_reg --humaneval_file H --mbpp_file M
+    python prepare_eval_data.py --output_dir data --datasets my_set         named in data/manifests/sets.toml
 
 Writes OUTPUT/manifests/{dataset}_manifest.jsonl, OUTPUT/raw/{dataset}_raw.jsonl and OUTPUT/eval_data_report.json:
 all of them or, on any error, none. Without a local copy the data sets come from Hugging Face (a download of 7.6 GB
@@ -20,11 +21,13 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from phase1.arguments import Parser
+from phase1.contract.own_sets import NAME, OwnSet, known_sets, need_known
 from phase1.contract.problems import EVAL_SETS
 from phase1.data.checkers import COLUMNS, CheckerFiles, columns_from
 from phase1.data.evaluation_files import SetFiles, Tally
 from phase1.data.output_folder import full_disk_told, only_writer
 from phase1.data.public_sets import PublicData, public_data, reader_of
+from phase1.data.published_forms import own_reader
 from phase1.files import BadInput, replacing, run_script, run_stamp, sha256_file, write_json
 
 HERE = Path(__file__).resolve().parent
@@ -89,10 +92,8 @@ def parse_args() -> argparse.Namespace:
     which.add_argument(
         "--datasets",
         nargs="+",
-        default=list(EVAL_SETS),
-        choices=list(EVAL_SETS),
         metavar="SET",
-        help=f"sets to build (default: all of {', '.join(EVAL_SETS)})",
+        help=f"sets to build, of {', '.join(EVAL_SETS)} and those of manifests/sets.toml (default: these five)",
     )
     which.add_argument("--seed", type=int, default=42, help="of the draw of codecontests_valid_big (default: 42)")
     which.add_argument(
@@ -119,13 +120,21 @@ def sets_to_make(args: argparse.Namespace) -> list[SetFiles]:
     if (columns or args.testlib_header) and checkers is None:
         raise BadInput("--checker_columns and --testlib_header are read by --checkers; give it, or leave them out")
     seen: dict[PublicData, set[str]] = {}  # statements by public data: no set may hold a problem of another
-    for dataset in dict.fromkeys(args.datasets):
-        reader = reader_of(dataset)
+    manifests = args.output_dir / "manifests"
+    names = dict.fromkeys(args.datasets or EVAL_SETS)
+    need_known(names, manifests)
+    sets = known_sets(manifests)
+    for eval_set in map(sets.__getitem__, names):
+        if isinstance(eval_set, OwnSet):
+            reader, copy = own_reader(eval_set.name), source_of(eval_set, manifests)
+        else:
+            reader = reader_of(eval_set.name)
+            copy = getattr(args, reader.data.flag.removeprefix("--"))
         made.append(
             SetFiles(
-                dataset=dataset,
+                eval_set=eval_set,
                 reader=reader,
-                copy=getattr(args, reader.data.flag.removeprefix("--")),
+                copy=copy,
                 seed=args.seed,
                 exclude_multi_answer=args.exclude_multi_answer,
                 seen=seen.setdefault(reader.data, set()),
@@ -135,10 +144,24 @@ def sets_to_make(args: argparse.Namespace) -> list[SetFiles]:
     return sorted(made, key=lambda each: each.reader.drawn)
 
 
+def source_of(own: OwnSet, manifests: Path) -> Path:
+    """The file of a set of one's own.
+
+    Raises:
+        BadInput: sets.toml names none, or one that is not there.
+    """
+    where = f"{manifests / NAME}: [{own.name}]"
+    if own.source is None:
+        raise BadInput(f'{where}: has no source; say source = "../{own.name}.jsonl", or write both files by hand')
+    if not own.source.is_file():
+        raise BadInput(f"{where}: {own.source}: no such file; source is looked for from the folder of {NAME}")
+    return own.source
+
+
 def report_of(made: SetFiles, manifest: Path, raw: Path) -> dict[str, JsonValue]:
     """What eval_data_report.json says of a set."""
     return asdict(made.tally) | {
-        "expected": EVAL_SETS[made.dataset].size,
+        "expected": made.eval_set.size or None,
         "source": made.source,
         "manifest_sha256": sha256_file(manifest),
         "raw_sha256": sha256_file(raw),

@@ -208,7 +208,8 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
         "--containment",
         type=float,
         default=0.6,
-        help="share of an evaluation problem's 8-word phrases from which a record is taken for it (default: 0.6)",
+        help="share of an evaluation problem's 8-word phrases, or of its reference program, from which a record is "
+        "taken for it (default: 0.6)",
     )
     filters.add_argument(
         "--skip",

@@ -37,11 +37,11 @@ class Settings:
     passed_on: tuple[str, ...] = ()
 
     def sets_of(self, step: int) -> list[str]:
-        """The data sets of a checkpoint: tier 1 always, tier 2 every `tier2_every` steps (contract 4)."""
-        from phase1.contract.problems import EVAL_SETS  # late: a start that finds the lock taken needs none of it
+        """The data sets of a checkpoint, sets.toml's too: tier 1 always, tier 2 every `tier2_every` steps."""
+        from phase1.contract.own_sets import known_sets  # late: a start that finds the lock taken needs none of it
 
         tiers = (1, 2) if step % self.tier2_every == 0 else (1,)
-        return [s.name for s in EVAL_SETS.values() if s.tier in tiers]
+        return [s.name for s in known_sets(self.manifest_dir).values() if s.tier in tiers]
 
     def evaluation_dir(self, step: int) -> Path:
         """Where phase1_eval.py writes the evaluation of a step."""

@@ -207,7 +207,7 @@ def base_against_best(phase0_metrics: Path, phase1_metrics: Path) -> Table:
     table = Table(title="base -> SFT", title_justify="left")
     for column in ("data set", "problems", "exec_success", "accepted@1", "syntax_error"):
         table.add_column(column, justify="left" if column == "data set" else "right")
-    for name in EVAL_SETS:
+    for name in dict.fromkeys([*EVAL_SETS, *best]):
         if name not in base or name not in best:
             continue
         changes = [

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phase1.contract.comparison import comparison_of
-from phase1.contract.problems import EVAL_SETS, wrong_in
+from phase1.contract.own_sets import NAME, OwnSet
+from phase1.contract.problems import EvalSet, wrong_in
 from phase1.data.checkers import CheckerFiles
 from phase1.data.progress import counted
 from phase1.data.public_sets import INTERACTIVE, Located, Reader, Refused, Row, row_id
@@ -44,7 +45,7 @@ class SetFiles:
     """Makes the two files of one evaluation set.
 
     Attributes:
-        dataset: its name, a key of EVAL_SETS.
+        eval_set: what it must be.
         reader: where its rows come from.
         copy: a local copy of the public data set; None for Hugging Face.
         seed: of the draw, where the set is drawn.
@@ -53,7 +54,7 @@ class SetFiles:
         seen: prompt_sha256 of the problems that other sets of the same public data hold; this set's are added.
     """
 
-    dataset: str
+    eval_set: EvalSet
     reader: Reader
     copy: Path | None
     seed: int
@@ -61,6 +62,10 @@ class SetFiles:
     seen: set[str]
     checkers: CheckerFiles | None = None
     tally: Tally = field(default_factory=Tally)
+
+    @property
+    def dataset(self) -> str:
+        return self.eval_set.name
 
     @property
     def source(self) -> str:
@@ -110,13 +115,16 @@ class SetFiles:
         Raises:
             BadInput: they differ; the message says what was left out.
         """
-        expected, left_out = EVAL_SETS[self.dataset].size, self.tally.left_out()
+        expected, left_out = self.eval_set.size, self.tally.left_out()
+        if not expected:  # a set of one's own that says nothing of it
+            return
         interactive = 0 if self.reader.drawn else len(self.tally.refused.get(INTERACTIVE, ()))
         if self.tally.problems + interactive != expected:
+            whose = f"{NAME} says" if isinstance(self.eval_set, OwnSet) else "the contract says"
             because = f" after leaving out {left_out}" if left_out else ""
             raise BadInput(
-                f"{self.source}: {self.tally.problems} problems for {self.dataset}{because}, the contract says "
-                f"{expected}; use the whole public data set or --allow_size_mismatch"
+                f"{self.source}: {self.tally.problems} problems for {self.dataset}{because}, "
+                f"{whose} {expected}; use the whole public data set or --allow_size_mismatch"
             )
 
     def _records(self) -> Iterator[Row]:
@@ -157,7 +165,7 @@ class SetFiles:
                 continue
             candidates.add(problem_id)
             statements.add(digest)
-        size = min(EVAL_SETS[self.dataset].size, len(candidates))
+        size = min(self.eval_set.size, len(candidates))
         return random.Random(self.seed).sample(sorted(candidates), size)
 
     def _drawn_records(self, drawn: list[str]) -> Iterator[Row]:

@@ -241,8 +241,10 @@ def _fault(record: BeeRecord, filters: Filters) -> _Fault:
     fault = python_fault(record.solution) if not {"syntax", "python2"} <= skip else None
     if fault and fault.removesuffix("_error") not in skip:
         return _Fault(fault)
-    if "contamination" not in skip and (hit := filters.index.find(record.name, record.source, record.statement)):
-        return _Fault("contaminated", asdict(hit))
+    if "contamination" not in skip:
+        hit = filters.index.find(record.name, record.source, record.statement, record.solution)
+        if hit:
+            return _Fault("contaminated", asdict(hit))
     return _Fault("")
 
 

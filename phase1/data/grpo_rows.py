@@ -75,9 +75,9 @@ def choose(paths: Sequence[Path], index: EvalIndex, val_ratio: float, seed: int)
     chosen = Chosen()
     seen: set[bytes] = set()
     kept: list[int] = []
-    for place, problem in enumerate(problems_with_tests(paths, most=1, refused=chosen.dropped)):
+    for place, problem in enumerate(problems_with_tests(paths, most=0, refused=chosen.dropped)):
         digest = statement_hash(words_of(problem.prompt))
-        if hit := index.find_problem(problem.problem_id, problem.prompt):
+        if hit := index.find_problem(problem):
             chosen.dropped["contaminated"] += 1
             found = {"dataset": hit.dataset, "evaluation_id": hit.problem_id, "rule": hit.rule, "score": hit.score}
             chosen.contamination.append({"problem_id": problem.problem_id, **found})

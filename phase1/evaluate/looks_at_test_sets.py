@@ -7,11 +7,11 @@ anything.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from phase1.contract.problems import EVAL_SETS
+from phase1.contract.problems import EVAL_SETS, EvalSet
 from phase1.files import read_jsonl
 from phase1.line_log import append_line
 
@@ -37,16 +37,24 @@ def uses_file(evaluation: Path) -> Path:
     return evaluation.absolute().parent / "test_set_uses.jsonl"
 
 
-def note_looks(evaluation: Path, datasets: Iterable[str], step: int | None, model: Path, limit: int | None) -> None:
+def note_looks(
+    evaluation: Path,
+    datasets: Iterable[str],
+    step: int | None,
+    model: Path,
+    limit: int | None,
+    sets: Mapping[str, EvalSet] = EVAL_SETS,
+) -> None:
     """Append a line for each test-only set among `datasets`.
 
     Args:
         evaluation: the folder of the evaluation that begins.
         step: of training; None for a model that is no checkpoint.
         limit: how many problems of each set are asked; None for all.
+        sets: all sets by name.
     """
     for dataset in datasets:
-        if dataset in EVAL_SETS and EVAL_SETS[dataset].test_only:  # a stored evaluation may hold a set that is gone
+        if dataset in sets and sets[dataset].test_only:  # a stored evaluation may hold a set that is gone
             look = {
                 "dataset": dataset,
                 "step": step,
@@ -72,7 +80,7 @@ def looks(evaluations: Iterable[Path], datasets: Iterable[str]) -> Looks:
     said = [
         _said_of(dataset, seen.get(dataset, set()))
         for dataset in datasets
-        if dataset in EVAL_SETS and EVAL_SETS[dataset].test_only
+        if dataset in seen or (dataset in EVAL_SETS and EVAL_SETS[dataset].test_only)  # a set of one's own is logged
     ]
     return Looks([note for one in said for note in one.notes], [warning for one in said for warning in one.warnings])
 

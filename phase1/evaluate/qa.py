@@ -86,6 +86,7 @@ def _stratum(record: Record) -> str:
 def write_qa_logs(
     output_dir: str | Path,
     records: Mapping[str, Sequence[Record]],
+    sets: Mapping[str, EvalSet] = EVAL_SETS,
     seed: int = 42,
     extra: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
@@ -93,7 +94,8 @@ def write_qa_logs(
 
     Args:
         output_dir: the evaluation's folder.
-        records: by data set. A set outside the registry is sampled like codecontests_valid.
+        records: by data set.
+        sets: all sets by name; what is none of them is sampled like codecontests_valid.
         seed: of the draw.
         extra: ORIGIN of the evaluation, repeated in each line and in the summary.
 
@@ -103,9 +105,7 @@ def write_qa_logs(
     directory, extra = Path(output_dir) / "qa_logs", extra or {}
     datasets: dict[str, JsonValue] = {}
     for name, rows in records.items():
-        eval_set = EVAL_SETS.get(name) or EvalSet(
-            name, len(rows), test_only=False, tier=1, qa_size=30, qa_per_stratum=5
-        )
+        eval_set = sets.get(name) or EvalSet(name, len(rows), test_only=False, tier=1, qa_size=30, qa_per_stratum=5)
         taken, datasets[name] = qa_sample(rows, eval_set, seed)
         lines = (json.dumps(qa_line(r, extra), ensure_ascii=False, allow_nan=False) for r in taken)
         write_text(directory / f"{name}_qa.jsonl", "".join(line + "\n" for line in lines))

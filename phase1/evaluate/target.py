@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from phase1.contract.problems import EVAL_SETS
+from phase1.contract.problems import EVAL_SETS, EvalSet
 from phase1.contract.state import train_run
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.train_run import TrainRun
@@ -155,16 +155,23 @@ def training_model(checkpoint_dir: Path | None) -> Path | None:
     return Path(named) if named and (Path(named) / "tokenizer_config.json").is_file() else None
 
 
-def guard_test_sets(target: Target, datasets: Iterable[str], allowed: bool, best_checkpoint: Path) -> None:
+def guard_test_sets(
+    target: Target,
+    datasets: Iterable[str],
+    allowed: bool,
+    best_checkpoint: Path,
+    sets: Mapping[str, EvalSet] = EVAL_SETS,
+) -> None:
     """Refuse the test-only sets to a checkpoint that is not the chosen one: who looks at them earlier selects on them.
 
     Args:
         allowed: the user insists (--final).
+        sets: all sets by name.
 
     Raises:
         BadInput: a set is refused.
     """
-    test_only = [d for d in datasets if EVAL_SETS[d].test_only]
+    test_only = [d for d in datasets if sets[d].test_only]
     if not test_only or target.step is None or target.is_best or allowed:
         return
     refused = f"--datasets {test_only[0]} is test-only"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from phase1.contract.own_sets import size_warning
+from phase1.contract.problems import EVAL_SETS
 from phase1.report.inputs import Side
 from phase1.report.train_data import TrainData
 
 
 def warnings_of(phase1: Side, phase0: Side) -> list[str]:
-    """What a reader must know before believing a figure: problems without a verdict, truncation, many timeouts."""
-    found = []
+    """What a reader must know before believing a figure: sets of another size than the
+    contract's, problems without a verdict, truncation, many timeouts."""
+    sizes = {name: d.n for side in (phase0, phase1) for name, d in side.datasets.items() if d.n}
+    found = [warning] if (warning := size_warning(sizes, EVAL_SETS)) else []
     for side in (phase0, phase1):
         for name, d in side.datasets.items():
             counts = {

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from phase1.contract.own_sets import is_own_name
 from phase1.evaluate.metrics import RATE, UNITS, Mean, Metric, Percentile, PerSolved, in_order, metric
 from phase1.report import stats
 from phase1.report.escaping import markdown_text
@@ -97,6 +98,16 @@ OVERVIEW_ORDER = (
 )
 
 
+def own_rows(phase0: Side, phase1: Side) -> list[RowSpec]:
+    """Two headline rows for each set of one's own that both phases have."""
+    own = [name for name in phase1.datasets if name in phase0.datasets and is_own_name(name)]
+    return [
+        RowSpec("quality", name, metric, f"{metric} ({name})", "new", bold=bold, headline=True)
+        for name in own
+        for metric, bold in (("exec_success_rate", True), ("accepted_at_1", False))
+    ]
+
+
 @dataclass
 class Row:
     """A filled row. Intervals are Wilson's for a rate; `comparison` is None where nothing could be tested."""
@@ -167,7 +178,7 @@ def fill_rows(phase0: Side, phase1: Side, seed: int = stats.SEED, resamples: int
             seed=seed,
             resamples=resamples,
         )
-        for spec in SEED_ROWS
+        for spec in (*SEED_ROWS, *own_rows(phase0, phase1))
     ]
     stats.holm([r.comparison for r in rows if r.spec.table != "cost"])
     stats.holm([r.comparison for r in rows if r.spec.table == "cost"])

@@ -206,23 +206,39 @@ def write_records(path: Path, count: int, seed: int = 5) -> None:
             )
 
 
-def write_evaluation_sets(folder: Path, seed: int = 7) -> Path:
+def write_evaluation_sets(folder: Path, seed: int = 7, public_data: Path | None = None) -> Path:
     """Manifests and raw files of the five sets at the contract's sizes, for decontamination alone; the manifest
-    directory."""
+    directory. With `public_data`, the published HumanEval and MBPP are in place of the made-up ones."""
     from phase1.contract.problems import EVAL_SETS
+    from tests.public_problems import humaneval, mbpp
 
     r, contests = random.Random(seed), itertools.count(1000)
+    published = {"humaneval": humaneval, "mbpp_reg": mbpp} if public_data else {}
     (folder / "manifests").mkdir(parents=True)
     (folder / "raw").mkdir()
     for name, found in EVAL_SETS.items():
-        with (
-            open(folder / "manifests" / f"{name}_manifest.jsonl", "w") as m,
-            open(folder / "raw" / f"{name}_raw.jsonl", "w") as raw,
-        ):
+        if read := published.get(name):
+            rows = [
+                {
+                    "problem_id": p.problem_id,
+                    "prompt": p.prompt,
+                    "test_cases": p.test_cases,
+                    "canonical_solution": p.canonical_solution,
+                }
+                for p in read(public_data)
+            ]
+        else:
+            rows = []
             for i in range(found.size):
                 problem_id = f"Codeforces/{next(contests)}/A" if name.startswith("code") else f"{name}/{i}"
                 prompt = statement(r) if name.startswith("code") else " ".join(story(r, 120))
                 cases = {"type": "codecontests", "tests": [{"input": "", "output": "1"}]}
-                m.write(json.dumps({"problem_id": problem_id}) + "\n")
-                raw.write(json.dumps({"problem_id": problem_id, "prompt": prompt, "test_cases": cases}) + "\n")
+                rows.append({"problem_id": problem_id, "prompt": prompt, "test_cases": cases})
+        with (
+            open(folder / "manifests" / f"{name}_manifest.jsonl", "w") as m,
+            open(folder / "raw" / f"{name}_raw.jsonl", "w") as raw,
+        ):
+            for row in rows:
+                m.write(json.dumps({"problem_id": row["problem_id"]}) + "\n")
+                raw.write(json.dumps(row) + "\n")
     return folder / "manifests"
