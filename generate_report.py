@@ -29,6 +29,7 @@ from phase1.report.figures import figures
 from phase1.report.flips import all_flips
 from phase1.report.gate import check_gate, read_gate
 from phase1.report.inputs import read_side
+from phase1.report.more_rows import more_rows
 from phase1.report.pages import qa_html, report_html
 from phase1.report.plain_text import markdown, text_summary
 from phase1.report.same_weights import same_weights
@@ -104,6 +105,7 @@ def main() -> int:
         phase0,
         phase1,
         rows=fill_rows(phase0, phase1, args.seed, args.resamples),
+        more_rows=more_rows(phase0, phase1, args.seed, args.resamples),
         flips=all_flips(phase0, phase1),
         train_log=read_train_log(args.train_log),
         train_data=check_train_data(args.train_data) if args.train_data else None,
@@ -111,7 +113,7 @@ def main() -> int:
 
     findings = comparability(phase0, phase1)
     repeated = same_weights(phase0, phase1, checkpoints.values())
-    v = verdict(evidence.rows, findings, args.allow_mismatch, evidence.silent_rises)
+    v = verdict(evidence.rows, findings, args.allow_mismatch, evidence.silent_rises, evidence.more_rows)
     gate_failed = check_gate(rules, evidence, v)
     left_out = [f"checkpoint curves leave out {line}" for line in damaged]
     data = {
@@ -131,11 +133,12 @@ def main() -> int:
         "stamp": run_stamp(vars(args)),
     }
 
-    summary = text_summary(data, evidence.rows)
+    rows = [*evidence.rows, *evidence.more_rows]
+    summary = text_summary(data, rows)
     plots = figures(evidence, list(checkpoints.values()))
     pages = {
-        "comparison_table.md": markdown(data, evidence.rows),
-        "report.html": report_html(context=data, rows=evidence.rows, verdict=v, flips=evidence.flips, figures=plots),
+        "comparison_table.md": markdown(data, rows),
+        "report.html": report_html(context=data, rows=rows, verdict=v, flips=evidence.flips, figures=plots),
         "summary.txt": summary,
     }
     if args.qa_html:

@@ -14,7 +14,17 @@ from phase1.report import comparisons
 from phase1.report.answer_forms import MEANING
 from phase1.report.escaping import shown
 from phase1.report.flips import Flips
-from phase1.report.tables import HEADINGS, NONE, Row, row_answer, row_change, row_interval, show_change, show_value
+from phase1.report.tables import (
+    HEADINGS,
+    MORE_HEADINGS,
+    NONE,
+    Row,
+    row_answer,
+    row_change,
+    row_interval,
+    show_change,
+    show_value,
+)
 from phase1.report.templating import page_environment
 from phase1.report.verdict import Verdict
 
@@ -35,7 +45,9 @@ def report_html(
 ) -> str:
     """The page. `context` is what comparison_data.json holds; SVGs are ours and go in unescaped."""
     tables = [
-        {"name": t, "heading": HEADINGS[t], "rows": [_cells(r) for r in rows if r.spec.table == t]} for t in HEADINGS
+        {"name": t, "heading": heading, "rows": [_cells(r) for r in rows if r.spec.table == t]}
+        for t, heading in (HEADINGS | MORE_HEADINGS).items()
+        if t in HEADINGS or any(r.spec.table == t for r in rows)
     ]
     page: str = ENVIRONMENT.get_template("report.html").render(
         **context,

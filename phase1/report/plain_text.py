@@ -11,6 +11,7 @@ from phase1.report.comparability import MISMATCH, NOTE, UNCHECKED
 from phase1.report.escaping import markdown_text, shown
 from phase1.report.tables import (
     HEADINGS,
+    MORE_HEADINGS,
     NONE,
     Row,
     markdown_overview,
@@ -35,6 +36,11 @@ def markdown(data: dict[str, Any], rows: Sequence[Row]) -> str:
     if data["warnings"]:
         parts.append("**Before believing a figure**\n\n" + bullets(data["warnings"]))
     parts += [f"## {HEADINGS[t]}\n\n{markdown_table(rows, t)}" for t in HEADINGS]
+    parts += [
+        f"## {heading}\n\n{markdown_table(rows, t)}"
+        for t, heading in MORE_HEADINGS.items()
+        if any(r.spec.table == t for r in rows)
+    ]
     parts.append(data["method"])
     expected = ["| Metric | Data set | Expected | Seen | Verdict |", "|---|---|---|---|---|"]
     expected += [

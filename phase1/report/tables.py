@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from phase1.evaluate.metrics import RATE, UNITS, Mean, Metric, Percentile, PerSolved, in_order, metric
 from phase1.report import stats
 from phase1.report.escaping import markdown_text
+from phase1.report.expected import largest_expected
 from phase1.report.inputs import DatasetResult, Side, value_of
 from phase1.report.silent import SilentRise, of_dataset, silent_rises
 
@@ -27,7 +28,7 @@ class RowSpec:
     """A row of the tables.
 
     Attributes:
-        table: quality, errors or cost.
+        table: quality, errors or cost; pooled or samples beside them (more_rows.py).
         dataset: the data set it looks at.
         metric: the name of a metric.
         label: the first cell.
@@ -35,6 +36,7 @@ class RowSpec:
         bold: whether the label is bold.
         headline: whether the verdict rests on it.
         margin: a change within it, up or down, is no regression; None: that is not asked.
+        estimator: what is made of several answers a problem.
     """
 
     table: str
@@ -45,6 +47,7 @@ class RowSpec:
     bold: bool = False
     headline: bool = False
     margin: float | None = None
+    estimator: str = ""  # avg@k, pass@k or exec_success@k, of k answers a problem; "": of the first answer
 
     @property
     def unit(self) -> str:
@@ -139,6 +142,7 @@ class Row:
             "bold": self.spec.bold,
             "headline": self.spec.headline,
             "margin": self.spec.margin,
+            "estimator": self.spec.estimator,
             "phase0": self.phase0,
             "phase1": self.phase1,
             "change": self.change,
@@ -171,16 +175,17 @@ def fill_rows(phase0: Side, phase1: Side, seed: int = stats.SEED, resamples: int
     ]
     stats.holm([r.comparison for r in rows if r.spec.table != "cost"])
     stats.holm([r.comparison for r in rows if r.spec.table == "cost"])
-    for r in rows:
-        if r.comparison and r.comparison.p is not None:
-            r.answer = stats.answer(r.comparison, r.spec.better)
-    _take_back_silent_rises(rows, silent_rises(phase0, phase1))
+    decide(rows, silent_rises(phase0, phase1))
     return rows
 
 
-def _take_back_silent_rises(rows: Sequence[Row], rises: Sequence[SilentRise]) -> None:
-    """A rise of exec_success_rate by programs that print nothing is a rise, and no improvement."""
+def decide(rows: Sequence[Row], rises: Sequence[SilentRise]) -> None:
+    """Give each row that has a p its answer. A rise of exec_success_rate by programs that print nothing (`rises`) is a
+    rise, and no improvement."""
     for r in rows:
+        if r.comparison and r.comparison.p is not None:
+            expected = largest_expected(r.spec.dataset, r.spec.metric, r.phase0)
+            r.answer = stats.answer(r.comparison, r.spec.better, expected=expected)
         if r.spec.metric == "exec_success_rate" and of_dataset(rises, r.spec.dataset):
             r.silent = True
             if r.answer == stats.IMPROVED:
@@ -292,10 +297,16 @@ def row_answer(row: Row) -> str:
     if row.answer == NONE or c is None or c.decisive_p is None:
         return f"{NONE} ({row.why})" if row.why else NONE
     parts = [f"p {show_p(c.decisive_p)}"]
+    if c.p is not None and c.p < stats.ALPHA <= c.decisive_p:
+        parts.append(f"{show_p(c.p)} by itself, but {c.family} rows are asked together")
     if c.tost_p is not None and c.margin is not None:
         parts.append(f"equivalence within {100 * c.margin:g} pp: p {show_p(c.tost_p)}")
     if "gained" in c.detail:
         parts.append(f"{c.detail['gained']} up, {c.detail['lost']} down")
+    elif "up" in c.detail:
+        parts.append(f"{c.detail['up']} up, {c.detail['down']} down")
+    if c.mde is not None:
+        parts.append(f"finds {show_change(c.mde, row.spec.unit).lstrip('+')} or more")
     if not c.paired:
         parts.append("unpaired")
     if row.silent:
@@ -308,11 +319,12 @@ def show_p(p: float) -> str:
 
 
 HEADINGS = {"quality": "Quality", "errors": f"Error distribution ({VALID})", "cost": f"Cost ({VALID})"}
+MORE_HEADINGS = {"pooled": "More problems: valid and valid_big together", "samples": "More answers a problem"}
 
 
 def markdown_table(rows: Sequence[Row], table: str) -> str:
     """One of the three tables: the seed's columns, then the interval of the change and the answer."""
-    expected = table != "cost"
+    expected = table in ("quality", "errors")
     head = [
         "Metric",
         "Phase 0 (Base)",
