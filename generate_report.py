@@ -28,6 +28,7 @@ from phase1.report.comparability import comparability
 from phase1.report.data_file import METHOD, train_data_field, warnings, what_was_seen
 from phase1.report.evidence import Evidence
 from phase1.report.figures import figures
+from phase1.report.first_screen import first_screen
 from phase1.report.flips import all_flips
 from phase1.report.gate import check_gate, read_gate
 from phase1.report.inputs import read_side
@@ -134,6 +135,7 @@ def main() -> int:
     v = verdict(evidence.rows, findings, args.allow_mismatch, evidence.silent_rises, evidence.more_rows)
     gate_failed = check_gate(rules, evidence, v)
     left_out = [f"checkpoint curves leave out {line}" for line in damaged]
+    warned = warnings(evidence, looked_too_often, repeated)
     data = {
         "verdict": asdict(v),
         "sources": [*phase0.sources(), *phase1.sources()],
@@ -141,7 +143,7 @@ def main() -> int:
         "findings": [asdict(f) for f in findings],
         "gate": rules,
         "gate_failed": gate_failed,
-        "warnings": warnings(evidence, looked_too_often, repeated),
+        "warnings": warned,
         **what_was_seen(evidence),
         "checkpoints": [{"step": c.step, "datasets": c.datasets} for c in checkpoints.values()],
         "same_weights": [r.as_json() for r in repeated.rows],
@@ -153,10 +155,13 @@ def main() -> int:
 
     rows = [*evidence.rows, *evidence.more_rows]
     summary = text_summary(data, rows)
+    screen = first_screen(phase0, phase1, v, findings, warned, args.output_dir)
     plots = figures(evidence, list(checkpoints.values()))
     pages = {
         "comparison_table.md": markdown(data, rows),
-        "report.html": report_html(context=data, rows=rows, verdict=v, flips=evidence.flips, figures=plots),
+        "report.html": report_html(
+            context=data, rows=rows, verdict=v, screen=screen, flips=evidence.flips, figures=plots
+        ),
         "summary.txt": summary,
     }
     if args.qa_html:

@@ -13,12 +13,14 @@ from phase1.files import BadInput, read_jsonl
 from phase1.report import comparisons
 from phase1.report.answer_forms import MEANING
 from phase1.report.escaping import shown
+from phase1.report.first_screen import FirstScreen
 from phase1.report.flips import Flips
 from phase1.report.tables import (
     HEADINGS,
     MORE_HEADINGS,
     NONE,
     Row,
+    holm_reason,
     row_answer,
     row_change,
     row_interval,
@@ -40,6 +42,7 @@ def report_html(
     context: dict[str, Any],
     rows: Sequence[Row],
     verdict: Verdict,
+    screen: FirstScreen,
     flips: Sequence[Flips],
     figures: Iterable[tuple[str, str]],
 ) -> str:
@@ -56,7 +59,8 @@ def report_html(
         rules_meaning=comparisons.MEANING,
         differ_cell=comparisons.differ_cell,
         v=verdict,
-        cards=[_card(r) for r in rows if r.spec.headline and r.phase1 is not None],
+        screen=screen,
+        cards=[_card(r) for r in rows if r.spec.headline],
         tables=tables,
         figures=[(caption, Markup(svg)) for caption, svg in figures],
         flip_sets=_flip_sets(flips),
@@ -78,7 +82,7 @@ def _cells(r: Row) -> dict[str, Any]:
 
 def _card(r: Row) -> dict[str, Any]:
     answer = r.answer if r.answer != NONE else ("new" if r.phase0 is None else "no test")
-    return {**_cells(r), "change": show_change(r.change, r.spec.unit), "answer": answer}
+    return {**_cells(r), "change": show_change(r.change, r.spec.unit), "answer": answer, "reason": holm_reason(r)}
 
 
 def _flip_sets(flips: Sequence[Flips]) -> list[dict[str, Any]]:

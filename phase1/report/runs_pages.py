@@ -10,11 +10,10 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from phase1.evaluate.metrics import RATE, metric
 from phase1.report.escaping import markdown_text, shown
-from phase1.report.figures import INK, STYLE, to_svg
+from phase1.report.figures import INK, STYLE, to_svg, whole_steps
 from phase1.report.runs import Run, Runs
 from phase1.report.stats import Comparison, wilson
 from phase1.report.tables import NONE, row_answer, row_interval, show_change, show_value
@@ -146,7 +145,7 @@ def _curve(ax: Axes, runs: Runs, label: str, points: list[Run]) -> None:
     ax.set_title(shown(label, 60))
     ax.set_xlabel("step")
     ax.set_ylabel("%" if scale == 100 else "")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_steps(ax)
 
 
 def _interval(c: Comparison | None, base: float | None, value: float, name: str, estimator: str) -> tuple[float, float]:

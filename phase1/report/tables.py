@@ -21,6 +21,7 @@ from phase1.report.silent import SilentRise, of_dataset, silent_rises
 VALID, BIG, TEST = "codecontests_valid", "codecontests_valid_big", "codecontests_test"
 NO_REGRESSION = 0.02  # humaneval and mbpp_reg may move by this much (seed 3.2)
 NONE = "-"
+JUDGE_TIMES = ("avg_judge_time", "cost_per_solved_judge_time")
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,10 @@ def _fill(spec: RowSpec, a: DatasetResult | None, b: DatasetResult | None, seed:
         row.why = f"no value in {' and '.join(missing)}"
     elif not isinstance(measured.pooling, Mean | Percentile | PerSolved):
         row.why = "one figure a run: nothing to test"
+    elif spec.metric in JUDGE_TIMES and (other := other_load(a, b)):
+        row.why = (
+            f"not tested: judge time depends on the machine, and {other} differ{'s' if other != 'the workers' else ''}"
+        )
     elif a.records and b.records:
         row.comparison, row.why = _paired(measured, spec.margin, a, b, seed=seed, resamples=resamples)
     elif measured.unit is RATE and a.n and b.n:
@@ -211,6 +216,17 @@ def _fill(spec: RowSpec, a: DatasetResult | None, b: DatasetResult | None, seed:
     else:
         row.why = "per-problem records are missing on one side, so no test is possible"
     return row
+
+
+def other_load(a: DatasetResult, b: DatasetResult) -> str:
+    """What says that the judge worked under another load on the two sides; "" where nothing does."""
+    if a.run is None or b.run is None:
+        return ""
+    stamps = [run.stamp for run in (a.run, b.run)]
+    if stamps[0].host != stamps[1].host:
+        return "the host"
+    workers = [(s.arguments.get("workers"), s.arguments.get("reserve_cores")) for s in stamps]
+    return "the workers" if workers[0] != workers[1] else ""
 
 
 class Tested(NamedTuple):
@@ -297,8 +313,8 @@ def row_answer(row: Row) -> str:
     if row.answer == NONE or c is None or c.decisive_p is None:
         return f"{NONE} ({row.why})" if row.why else NONE
     parts = [f"p {show_p(c.decisive_p)}"]
-    if c.p is not None and c.p < stats.ALPHA <= c.decisive_p:
-        parts.append(f"{show_p(c.p)} by itself, but {c.family} rows are asked together")
+    if reason := holm_reason(row):
+        parts.append(reason)
     if c.tost_p is not None and c.margin is not None:
         parts.append(f"equivalence within {100 * c.margin:g} pp: p {show_p(c.tost_p)}")
     if "gained" in c.detail:
@@ -312,6 +328,14 @@ def row_answer(row: Row) -> str:
     if row.silent:
         parts.append("by programs that print nothing")
     return f"{row.answer} ({'; '.join(parts)})"
+
+
+def holm_reason(row: Row) -> str:
+    """Why a change beyond noise by itself is none among many rows; "" where that is not so."""
+    c = row.comparison
+    if c is None or c.p is None or c.decisive_p is None or not c.p < stats.ALPHA <= c.decisive_p:
+        return ""
+    return f"{show_p(c.p)} by itself, but {c.family} rows are asked together"
 
 
 def show_p(p: float) -> str:
