@@ -15,6 +15,7 @@ from phase1.report.evidence import Evidence
 from phase1.report.inputs import read_side
 from phase1.report.tables import fill_rows
 from phase1.report.train_data import TrainData
+from tests.report.fake_evaluations import PHASE0, Fake, write_evaluation
 from tests.report.running import compare
 
 
@@ -116,3 +117,17 @@ def test_a_rise_of_syntax_errors_blames_what_the_evidence_supports(evaluations, 
     evidence = Evidence(phase0, phase1, fill_rows(phase0, phase1, resamples=200), train_data=data)
     found = next(a for a in check_anomalies(evidence) if a["name"] == "syntax_error_rate rose")
     assert found["state"] == "seen" and blamed in found["causes"], found
+
+
+def test_where_not_even_the_largest_expected_change_would_be_found_the_verdict_says_so(tmp_path):
+    """Eight problems cannot show the 40 points that the seed expects at most."""
+    for name, seed in (("base", 0), ("sft", 3)):
+        write_evaluation(tmp_path / name, Fake(PHASE0, sizes={"codecontests_valid": 8}, seed=seed))
+    done = compare(tmp_path, tmp_path / "base" / "metrics.json", tmp_path / "sft" / "metrics.json")
+    assert done.returncode == 0 and done.stdout.startswith("VERDICT: TOO SMALL TO TELL - "), done.stdout[:300]
+    text = first_screen(tmp_path / "out")
+    assert "TOO SMALL TO TELL" in text and "--n_samples 4" in text
+    data = json.loads((tmp_path / "out" / "comparison_data.json").read_text())
+    row = data["rows"][0]
+    assert data["verdict"]["word"] == "too_small" and row["answer"] == "too small to tell"
+    assert row["comparison"]["mde"] > 0.40
