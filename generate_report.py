@@ -4,11 +4,13 @@
         --phase1_metrics outputs/eval_final/metrics.json --output_dir outputs/report/
     python generate_report.py --phase0_metrics P0/metrics.json --phase1_metrics P1/metrics.json \\
         --output_dir outputs/report/ --gate rules.toml
+    python generate_report.py --runs base=outputs/phase0/metrics.json step_200=outputs/eval_step_200/metrics.json \\
+        step_400=outputs/eval_step_400/metrics.json --output_dir outputs/runs/
     python generate_report.py … --train_log outputs/logs/train.log --train_data data/sft_train.parquet --qa_html
 
-Writes comparison_table.md, comparison_data.json, summary.txt and report.html (and qa.html). The first line of each is
-the verdict. Exit 0 done, 1 the phases are not comparable or a gate rule failed (the report is written all the same), 2
-bad input.
+Writes comparison_table.md, comparison_data.json, summary.txt and report.html (and qa.html); with --runs runs.html,
+runs.md and runs.json instead. The first line of each is the verdict. Exit 0 done, 1 the sides are not comparable or a
+gate rule failed (the report is written all the same), 2 bad input.
 """
 
 import argparse
@@ -27,11 +29,15 @@ from phase1.report.comparability import comparability
 from phase1.report.data_file import METHOD, train_data_field, warnings, what_was_seen
 from phase1.report.evidence import Evidence
 from phase1.report.figures import figures
+from phase1.report.first_screen import first_screen
 from phase1.report.flips import all_flips
 from phase1.report.gate import check_gate, read_gate
 from phase1.report.inputs import read_side
+from phase1.report.more_rows import more_rows
 from phase1.report.pages import qa_html, report_html
 from phase1.report.plain_text import markdown, text_summary
+from phase1.report.runs import parse_named, read_runs
+from phase1.report.runs_pages import markdown_runs, runs_html, terminal
 from phase1.report.same_weights import same_weights
 from phase1.report.tables import fill_rows
 from phase1.report.train_data import check_train_data
@@ -45,11 +51,14 @@ def parse_args() -> argparse.Namespace:
     g.add_argument(
         "--phase0_metrics",
         nargs="+",
-        required=True,
         metavar="F",
         help="metrics.json of the base model; of several, the newest a data set wins",
     )
-    g.add_argument("--phase1_metrics", nargs="+", required=True, metavar="F", help="metrics.json of the SFT model")
+    g.add_argument("--phase1_metrics", nargs="+", metavar="F", help="metrics.json of the SFT model")
+    g.add_argument("--runs", nargs="+", metavar="NAME=F", help="instead: any number of evaluations against one base")
+    g.add_argument(
+        "--base", metavar="NAME", help="of --runs, the one that the others are held against (default: the first)"
+    )
     g.add_argument("--output_dir", type=Path, required=True, help="where the report goes")
     g.add_argument("--allow_mismatch", action="store_true", help="exit 0 although the phases were measured differently")
     g = p.add_argument_group("what else is known of the run")
@@ -81,6 +90,15 @@ def parse_args() -> argparse.Namespace:
     )
     g.add_argument("--seed", type=int, default=stats.SEED, help="of the same (default: 42)")
     args = p.parse_args()
+    if bool(args.runs) == bool(args.phase0_metrics or args.phase1_metrics):
+        raise BadInput("give --phase0_metrics and --phase1_metrics, or --runs NAME=metrics.json … instead of both")
+    if not args.runs and not (args.phase0_metrics and args.phase1_metrics):
+        raise BadInput("--phase0_metrics and --phase1_metrics go together; give the metrics.json of both sides")
+    if args.base and not args.runs:
+        raise BadInput("--base names one of --runs; leave it out, Phase 0 is the base")
+    for name in ("gate", "qa_html", "train_log", "train_data", "checkpoints"):
+        if args.runs and getattr(args, name):
+            raise BadInput(f"--{name} belongs to a comparison of two phases; leave it out beside --runs")
     if args.resamples < 100:
         raise BadInput(
             f"--resamples {args.resamples}: fewer than 100 give no p below .02 and no 95% interval; leave it "
@@ -95,6 +113,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    if args.runs:
+        return many_runs(args)
     rules = read_gate(args.gate) if args.gate else []
     phase0, phase1 = read_side("Phase 0", args.phase0_metrics), read_side("Phase 1", args.phase1_metrics)
     folders = [d.source.parent for side in (phase0, phase1) for d in side.datasets.values()]
@@ -105,6 +125,7 @@ def main() -> int:
         phase0,
         phase1,
         rows=fill_rows(phase0, phase1, args.seed, args.resamples),
+        more_rows=more_rows(phase0, phase1, args.seed, args.resamples),
         flips=all_flips(phase0, phase1),
         train_log=read_train_log(args.train_log),
         train_data=check_train_data(args.train_data) if args.train_data else None,
@@ -112,9 +133,10 @@ def main() -> int:
 
     findings = comparability(phase0, phase1)
     repeated = same_weights(phase0, phase1, checkpoints.values())
-    v = verdict(evidence.rows, findings, args.allow_mismatch, evidence.silent_rises)
+    v = verdict(evidence.rows, findings, args.allow_mismatch, evidence.silent_rises, evidence.more_rows)
     gate_failed = check_gate(rules, evidence, v)
     left_out = [f"checkpoint curves leave out {line}" for line in damaged]
+    warned = warnings(evidence, looked_too_often, repeated)
     data = {
         "verdict": asdict(v),
         "sources": [*phase0.sources(), *phase1.sources()],
@@ -122,7 +144,7 @@ def main() -> int:
         "findings": [asdict(f) for f in findings],
         "gate": rules,
         "gate_failed": gate_failed,
-        "warnings": warnings(evidence, looked_too_often, repeated),
+        "warnings": warned,
         **what_was_seen(evidence),
         "checkpoints": [{"step": c.step, "datasets": c.datasets} for c in checkpoints.values()],
         "same_weights": [r.as_json() for r in repeated.rows],
@@ -132,22 +154,51 @@ def main() -> int:
         "stamp": run_stamp(vars(args)),
     }
 
-    summary = text_summary(data, evidence.rows)
+    rows = [*evidence.rows, *evidence.more_rows]
+    summary = text_summary(data, rows)
+    screen = first_screen(phase0, phase1, v, findings, warned, args.output_dir)
     plots = figures(evidence, list(checkpoints.values()))
     pages = {
-        "comparison_table.md": markdown(data, evidence.rows),
-        "report.html": report_html(context=data, rows=evidence.rows, verdict=v, flips=evidence.flips, figures=plots),
+        "comparison_table.md": markdown(data, rows),
+        "report.html": report_html(
+            context=data, rows=rows, verdict=v, screen=screen, flips=evidence.flips, figures=plots
+        ),
         "summary.txt": summary,
     }
     if args.qa_html:
         logs = [d.source.parent / "qa_logs" / f"{d.dataset}_qa.jsonl" for d in phase1.datasets.values()]
         pages["qa.html"] = qa_html(logs, f"QA log of {final.name}")
     write_pages(args.output_dir, data, pages)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # cron may run under an ASCII locale
-    print(summary)
+    print_plainly(summary)
     print(f"written: {', '.join(sorted(['comparison_data.json', *pages]))} in {args.output_dir}")
     return int(bool(gate_failed) or v.word == "not_comparable")
+
+
+def many_runs(args: argparse.Namespace) -> int:
+    """Any number of evaluations against one of them, instead of Phase 1 against Phase 0."""
+    runs = read_runs(parse_named(args.runs), args.base, args.seed, args.resamples)
+    data = {
+        **runs.as_json(),
+        "notes": [note for r in runs.runs for note in r.side.notes],
+        "method": METHOD.format(resamples=args.resamples, seed=args.seed)
+        + " With --runs it runs over all rows of all.",
+        "stamp": run_stamp(vars(args)),
+    }
+    summary = terminal(runs)
+    pages = {"runs.html": runs_html(data, runs), "runs.md": markdown_runs(data, runs)}
+    write_json(args.output_dir / "runs.json", data)
+    for name, text in pages.items():
+        write_text(args.output_dir / name, text)
+    print_plainly(summary)
+    print(f"written: runs.json, {', '.join(pages)} in {args.output_dir}")
+    return int(not runs.comparable and not args.allow_mismatch)
+
+
+def print_plainly(text: str) -> None:
+    """Print, also under an ASCII locale, which cron may have."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    print(text)
 
 
 def write_pages(output_dir: Path, data: Mapping[str, object], pages: Mapping[str, str]) -> None:

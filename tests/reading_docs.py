@@ -31,6 +31,7 @@ PAGES = {
     "phase1.judge": ("judge.md",),
     "run_eval_checkpoints.sh": ("04_*.md",),
     "phase1.checkpoints": ("04_*.md",),
+    "phase1.report.power": ("04_*.md",),
     "generate_report.py": ("05_*.md",),
     "convert_fsdp_to_hf.py": ("05_*.md",),
     "verify_handoff.py": ("05_*.md",),

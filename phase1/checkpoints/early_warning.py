@@ -20,6 +20,7 @@ from phase1.report.comparability import MISMATCH, comparability
 from phase1.report.inputs import Side, read_side
 from phase1.report.silent import of_dataset, silent_rises
 
+REGRESSIONS = "regressions.json"
 WATCHED = (EXEC_SUCCESS_RATE, PASS_RATIO, MBPP_ACCEPTED)
 
 
@@ -65,7 +66,7 @@ def warn_early(evaluations: Iterable[FinishedEvaluation], phase0_metrics: Path, 
     Raises:
         BadInput: a checkpoint is worse, with the numbers; or an evaluation cannot be read.
     """
-    path = output_dir / "regressions.json"
+    path = output_dir / REGRESSIONS
     said = read_regressions(path)
     news, failures = [], []
     phase0_sha256 = sha256_file(phase0_metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from phase1.checkpoints.early_warning import REGRESSIONS, read_regressions
 from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, MBPP_ACCEPTED, SILENT, Rate
 from phase1.checkpoints.status import COLUMNS, LEFT_ALIGNED, Status
 from phase1.contract.state import best_checkpoint
+from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.files import BadInput, now, write_text
-from phase1.report.figures import STYLE, plain_labels, to_svg
+from phase1.report.figures import STYLE, plain_labels, to_svg, whole_steps
+from phase1.report.inputs import DatasetResult, read_side, value_of
 from phase1.report.templating import page_environment
 from phase1.train.step_log import Point, drawable
 
@@ -67,7 +71,8 @@ def write_status_page(status: Status) -> Path:
             f"{status.output_dir / best_checkpoint.NAME}: an exec_success_rate is missing; a pass of "
             "run_eval_checkpoints.sh writes the file anew"
         )
-    figures = [(plot.title, draw(plot, status)) for plot in PLOTS]
+    base = base_of(status.output_dir)
+    figures = [(plot.title, draw(plot, status, base)) for plot in PLOTS]
     page = (
         page_environment()
         .get_template("status.html")
@@ -77,6 +82,8 @@ def write_status_page(status: Status) -> Path:
             rows=[(row.best, row.cells()) for row in status.rows],
             figures=[(title, Markup(svg)) for title, svg in figures if svg],
             best=best,
+            below=below_base(best, base),
+            dashed=bool(base),
             kept=next((row.kept for row in status.rows if best and row.step == best.best_step), ""),
             latest=status.latest,
             checkpoint_dir=status.checkpoint_dir,
@@ -87,8 +94,29 @@ def write_status_page(status: Status) -> Path:
     return status.output_dir / "status.html"
 
 
-def draw(plot: Plot, status: Status) -> str:
-    """The plot as SVG, empty where there is nothing to draw."""
+def base_of(output_dir: Path) -> dict[str, DatasetResult]:
+    """Phase 0's data sets, where a pass compared the checkpoints with it (--phase0_metrics) and its files are there."""
+    said = read_regressions(output_dir / REGRESSIONS)
+    if not said:
+        return {}
+    newest = max(said.values(), key=lambda entry: entry.time)
+    try:
+        return read_side("Phase 0", [newest.phase0_metrics]).datasets
+    except BadInput:
+        return {}  # it was moved since: the page is about the checkpoints
+
+
+def below_base(best: BestCheckpoint | None, base: Mapping[str, DatasetResult]) -> str:
+    """A sentence where the best checkpoint's rate is lower than Phase 0's; "" where it is not, or not known."""
+    before = value_of(base.get(EXEC_SUCCESS_RATE.dataset), EXEC_SUCCESS_RATE.metric)
+    after = best.best_exec_success_rate if best else None
+    if before is None or after is None or after >= before:
+        return ""
+    return f"Even the best is below Phase 0, which has {100 * before:.1f}%."
+
+
+def draw(plot: Plot, status: Status, base: Mapping[str, DatasetResult]) -> str:
+    """The plot as SVG, empty where there is nothing to draw; dashed: Phase 0, where `base` has it."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.7, 3.0))
         axes = figure.add_axes((0.14, 0.17, 0.83, 0.72))
@@ -105,8 +133,15 @@ def draw(plot: Plot, status: Status) -> str:
                 )
         if not axes.lines:
             return ""
+        for line in plot.lines:
+            before = (
+                None if isinstance(line.source, str) else value_of(base.get(line.source.dataset), line.source.metric)
+            )
+            if before is not None:
+                axes.axhline(100 * before, color=line.colour, linewidth=0.8, linestyle="--", label="_phase0")
         axes.set_xlabel("step")
         axes.set_xlim(left=0)
+        whole_steps(axes)
         if plot.unit == "%":
             axes.set_ylim(-2, 102)
             axes.set_ylabel("%")

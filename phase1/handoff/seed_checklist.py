@@ -235,7 +235,7 @@ def every_metric_has_a_value(path: Path) -> bool:
 
 
 def answer_of(path: Path, dataset: str, metric: str) -> str | None:
-    """generate_report.py's answer to one row: improved, worse, equivalent or not shown; None where a phase lacks it."""
+    """generate_report.py's answer to one row, such as improved or no clear difference; None where a phase lacks it."""
     rows = read_json(path)["rows"]
     row = next(row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric))
     return None if None in (row["phase0"], row["phase1"]) else str(row["answer"])

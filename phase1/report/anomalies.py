@@ -19,6 +19,14 @@ from phase1.report.tables import TEST, VALID
 
 
 @dataclass(frozen=True)
+class Blame:
+    """The cause that the run's own evidence supports, and what to do about it."""
+
+    causes: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Anomaly:
     """One row of the seed's 3.3. `applies` is None where there is no data; `evidence` looks into the run for the
     causes."""
@@ -28,6 +36,7 @@ class Anomaly:
     causes: str
     remedy: str
     evidence: Callable[[Evidence], list[str]]
+    blame: Callable[[Evidence], Blame | None] = lambda e: None  # where the evidence supports another cause
 
 
 def _small_gain(e: Evidence) -> bool | None:
@@ -110,6 +119,26 @@ def _train_syntax(e: Evidence) -> list[str]:
     ]
 
 
+def _blame_syntax(e: Evidence) -> Blame | None:
+    """Answers that were cut off are no fault of the training data; nor are training answers that all compile."""
+    result = e.phase1.datasets.get(VALID)
+    wrong = [r for r in result.records.values() if r.error_type == "syntax_error"] if result else []
+    cut = sum(r.finish_reason == "length" for r in wrong)
+    if cut and 2 * cut >= len(wrong):
+        return Blame(
+            f"answers cut off at the token limit: {cut} of {len(wrong)} programs with a syntax error",
+            "see whether these answers end at all; if they only are long, raise --max_new_tokens for both phases alike",
+        )
+    if e.train_data and e.train_data.compiled and not e.train_data.not_compiling:
+        return Blame(
+            "not the training data, whose sampled answers all compile; not cut-off answers either"
+            if wrong and not cut
+            else "not the training data, whose sampled answers all compile",
+            "read the programs with a syntax error in qa_logs/ and among the flips",
+        )
+    return None
+
+
 def _template(e: Evidence) -> list[str]:
     lines: list[str] = []
     if d := e.train_data:
@@ -157,6 +186,7 @@ ANOMALIES = (
         "syntax errors in the training data",
         "filter the training records that do not compile",
         _train_syntax,
+        _blame_syntax,
     ),
     Anomaly(
         "no metric changed by 1 pp",
@@ -188,6 +218,8 @@ def check_anomalies(e: Evidence) -> list[dict[str, Any]]:
     for a in ANOMALIES:
         applies = a.applies(e)
         state = "no data" if applies is None else "seen" if applies else "not seen"
-        seen = {"causes": a.causes, "remedy": a.remedy, "evidence": a.evidence(e)} if applies else {}
+        blame = a.blame(e) if applies else None
+        said = blame or Blame(a.causes, a.remedy)
+        seen = {"causes": said.causes, "remedy": said.remedy, "evidence": a.evidence(e)} if applies else {}
         found.append({"name": a.name, "state": state, **seen})
     return found

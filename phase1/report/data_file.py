@@ -11,19 +11,22 @@ from phase1.report.answer_forms import form_and_programs
 from phase1.report.caveats import train_data_warnings, warnings_of
 from phase1.report.comparisons import rules_for_outputs
 from phase1.report.evidence import Evidence
-from phase1.report.expected import check_expected
+from phase1.report.expected_and_seen import check_expected
 from phase1.report.flips import Flips, top_exceptions
 from phase1.report.inputs import Side
 from phase1.report.same_weights import SameWeights
 from phase1.report.tables import overview
 
 METHOD = (
-    "Answers: improved, worse, equivalent (within 2 pp; asked of HumanEval and MBPP_reg only) or not shown; rose or "
-    "fell where neither direction is better. Rates: McNemar's mid-p test on the same problems, Tango's interval; "
-    "numbers: paired permutation test, bootstrap interval ({resamples:,} resamples, seed {seed}); percentiles: that "
-    "interval and no answer. p is Holm-corrected over the quality and error rows together, and over the cost rows. "
-    "Without per-problem records: score test and Newcombe's interval of two independent rates, which pairing would "
-    "narrow."
+    "Answers: improved, worse, equivalent (within 2 pp; asked of HumanEval and MBPP_reg only), no clear difference, or "
+    "too small to tell: not even the largest change that is expected would have been found; rose or fell where neither "
+    "direction is better. Finds: the smallest true change that 80 of 100 such runs show, before the correction for "
+    "many rows. That correction (Holm): of many rows asked together some fall below .05 by chance, so each must do "
+    "better than that; it runs over the quality and error rows together, over the cost rows, over the pooled rows and "
+    "over those of several answers. Rates: McNemar's mid-p test on the same problems, Tango's interval; "
+    "numbers: paired permutation test, bootstrap interval ({resamples:,} resamples, seed {seed}), both by problem; "
+    "percentiles: that interval and no answer. Without per-problem records: score test and Newcombe's interval of two "
+    "independent rates, which pairing would narrow."
 )
 
 
@@ -31,6 +34,7 @@ def what_was_seen(e: Evidence) -> dict[str, Any]:
     """The fields that follow from the evidence alone."""
     return {
         "rows": [r.as_json() for r in e.rows],
+        "more_rows": [r.as_json() for r in e.more_rows],
         "expected": check_expected(e),
         "anomalies": check_anomalies(e),
         "flips": {f.dataset: _flipped(f) for f in e.flips},

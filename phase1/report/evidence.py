@@ -24,6 +24,7 @@ class Evidence:
         flips: of each data set of which both phases have records.
         train_log: each metric of the training run over its steps; empty where no log was given.
         train_data: what the training rows look like; None where they were not given.
+        more_rows: the filled rows beside them: sets taken together, several answers a problem.
     """
 
     phase0: Side
@@ -32,6 +33,7 @@ class Evidence:
     flips: Sequence[Flips] = ()
     train_log: Series = field(default_factory=dict)
     train_data: TrainData | None = None
+    more_rows: Sequence[Row] = ()
 
     def value(self, phase: int, dataset: str, metric: str) -> float | None:
         """A metric of a data set in phase 0 or 1, None where it was not measured."""

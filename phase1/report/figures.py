@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from phase1.evaluate.finished import FinishedEvaluation
 from phase1.report.escaping import shown
@@ -242,6 +242,7 @@ def _checkpoints(ax: Axes, curve: Sequence[FinishedEvaluation], name: str, base:
             ax.axhline(100 * before, color=colour, linewidth=0.8, linestyle="--")
     ax.set_ylim(-2, 102)
     ax.set_xlabel("step")
+    whole_steps(ax)
     ax.set_ylabel("%")
     ax.legend(loc="upper center", bbox_to_anchor=(0.42, -0.18), ncol=2, columnspacing=1, handlelength=1.4)
 
@@ -260,8 +261,15 @@ def _series(ax: Axes, log_data: Series, keys: Sequence[str], log: bool) -> None:
     if log:
         ax.set_yscale("log")
         plain_labels(ax.yaxis)
+    ax.set_ylabel("loss" if "loss" in keys[0] else keys[0].removeprefix("train/"))
     ax.set_xlabel("step")
+    whole_steps(ax)
     ax.legend(loc="upper right")
+
+
+def whole_steps(ax: Axes) -> None:
+    """Marks of the steps' axis at whole numbers only, also where there are few steps."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def plain_labels(axis: Axis) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from phase1.contract.problems import EVAL_SETS
-from phase1.contract.records import Record, read_records
+from phase1.contract.records import EXEC_SUCCESS, Record, read_records
 from phase1.contract.state import evaluation_run
 from phase1.contract.state.evaluation_run import EvaluatedModel, EvaluationRun
 from phase1.evaluate.metrics import is_share
@@ -45,16 +45,26 @@ RECORD_FIELDS: dict[str, tuple[Any, str]] = {  # shown or counted; verdicts are 
 }
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one of several answers to a problem."""
+
+    accepted: bool
+    executed: bool  # the program ran to its end on every test
+    pass_ratio: float
+
+
 @dataclass
 class DatasetResult:
-    """One data set of one phase. `values`: summary.json overlaid with metrics.json; `records` by problem id, or
-    empty."""
+    """One data set of one phase. `values`: summary.json overlaid with metrics.json; `records`, the first answers, by
+    problem id, or empty; `samples`: all answers by problem id and number, empty where there is one a problem."""
 
     dataset: str
     source: Path
     values: dict[str, float | None]
     records: dict[str, Record] = field(default_factory=dict)
     run: EvaluationRun | None = None
+    samples: dict[str, dict[int, Outcome]] = field(default_factory=dict)
 
     @property
     def n(self) -> int | None:
@@ -128,9 +138,9 @@ def read_side(label: str, files: Sequence[str | Path]) -> Side:
                 side.notes.append(
                     f"{label}: {dataset} stands in several files; taken from {path}, the newest, not from {older}"
                 )
-            records = _records(path.parent / "results" / f"{dataset}.jsonl")
+            read = _records(path.parent / "results" / f"{dataset}.jsonl")
             side.datasets[dataset] = DatasetResult(
-                dataset=dataset, source=path, values=values, records=records, run=run
+                dataset=dataset, source=path, values=values, records=read.first, run=run, samples=read.samples
             )
     if not side.datasets:
         raise BadInput(f"{', '.join(map(str, files))}: holds no data set; give the metrics.json of an evaluation")
@@ -204,11 +214,22 @@ def _values(path: Path, dataset: str, entry: Any) -> dict[str, float | None]:
     return values
 
 
-def _records(path: Path) -> dict[str, Record]:
-    """The last record of each problem, first samples only; BadInput for one that cannot be compared."""
-    records = {}
+class Read(NamedTuple):
+    """What a file of results holds: the first answers whole, and of all answers what became of them."""
+
+    first: dict[str, Record]
+    samples: dict[str, dict[int, Outcome]]
+
+
+def _records(path: Path) -> Read:
+    """The last record of each problem and sample; BadInput for a first sample that cannot be compared."""
+    read = Read({}, {})
     for r in read_records(path):
-        if not isinstance(r, Record) or r.sample != 0:
+        if not isinstance(r, Record):
+            continue
+        outcome = Outcome(r.accepted, r.error_type in EXEC_SUCCESS, r.pass_ratio)
+        read.samples.setdefault(r.problem_id, {})[r.sample] = outcome
+        if r.sample != 0:
             continue
         for name, (kinds, what) in RECORD_FIELDS.items():
             value = getattr(r, name)
@@ -217,5 +238,7 @@ def _records(path: Path) -> dict[str, Record]:
                     f"{path}: record of {shown(r.problem_id, 80)}: {name} is {shown(repr(value), 80)}, "
                     f"expected {what}; delete its line and evaluate again"
                 )
-        records[r.problem_id] = r
-    return records
+        read.first[r.problem_id] = r
+    if all(len(answers) == 1 for answers in read.samples.values()):
+        read.samples.clear()
+    return read

@@ -13,8 +13,20 @@ from phase1.files import BadInput, read_jsonl
 from phase1.report import comparisons
 from phase1.report.answer_forms import MEANING
 from phase1.report.escaping import shown
+from phase1.report.first_screen import FirstScreen
 from phase1.report.flips import Flips
-from phase1.report.tables import HEADINGS, NONE, Row, row_answer, row_change, row_interval, show_change, show_value
+from phase1.report.tables import (
+    HEADINGS,
+    MORE_HEADINGS,
+    NONE,
+    Row,
+    holm_reason,
+    row_answer,
+    row_change,
+    row_interval,
+    show_change,
+    show_value,
+)
 from phase1.report.templating import page_environment
 from phase1.report.verdict import Verdict
 
@@ -30,12 +42,15 @@ def report_html(
     context: dict[str, Any],
     rows: Sequence[Row],
     verdict: Verdict,
+    screen: FirstScreen,
     flips: Sequence[Flips],
     figures: Iterable[tuple[str, str]],
 ) -> str:
     """The page. `context` is what comparison_data.json holds; SVGs are ours and go in unescaped."""
     tables = [
-        {"name": t, "heading": HEADINGS[t], "rows": [_cells(r) for r in rows if r.spec.table == t]} for t in HEADINGS
+        {"name": t, "heading": heading, "rows": [_cells(r) for r in rows if r.spec.table == t]}
+        for t, heading in (HEADINGS | MORE_HEADINGS).items()
+        if t in HEADINGS or any(r.spec.table == t for r in rows)
     ]
     page: str = ENVIRONMENT.get_template("report.html").render(
         **context,
@@ -44,7 +59,8 @@ def report_html(
         rules_meaning=comparisons.MEANING,
         differ_cell=comparisons.differ_cell,
         v=verdict,
-        cards=[_card(r) for r in rows if r.spec.headline and r.phase1 is not None],
+        screen=screen,
+        cards=[_card(r) for r in rows if r.spec.headline],
         tables=tables,
         figures=[(caption, Markup(svg)) for caption, svg in figures],
         flip_sets=_flip_sets(flips),
@@ -66,7 +82,7 @@ def _cells(r: Row) -> dict[str, Any]:
 
 def _card(r: Row) -> dict[str, Any]:
     answer = r.answer if r.answer != NONE else ("new" if r.phase0 is None else "no test")
-    return {**_cells(r), "change": show_change(r.change, r.spec.unit), "answer": answer}
+    return {**_cells(r), "change": show_change(r.change, r.spec.unit), "answer": answer, "reason": holm_reason(r)}
 
 
 def _flip_sets(flips: Sequence[Flips]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from phase1.report.comparability import MISMATCH, NOTE, UNCHECKED
 from phase1.report.escaping import markdown_text, shown
 from phase1.report.tables import (
     HEADINGS,
+    MORE_HEADINGS,
     NONE,
     Row,
     markdown_overview,
@@ -19,6 +21,8 @@ from phase1.report.tables import (
     row_change,
     show_value,
 )
+
+COLUMNS = 80  # of a terminal: the rows of summary.txt are no wider
 
 
 def markdown(data: dict[str, Any], rows: Sequence[Row]) -> str:
@@ -35,6 +39,11 @@ def markdown(data: dict[str, Any], rows: Sequence[Row]) -> str:
     if data["warnings"]:
         parts.append("**Before believing a figure**\n\n" + bullets(data["warnings"]))
     parts += [f"## {HEADINGS[t]}\n\n{markdown_table(rows, t)}" for t in HEADINGS]
+    parts += [
+        f"## {heading}\n\n{markdown_table(rows, t)}"
+        for t, heading in MORE_HEADINGS.items()
+        if any(r.spec.table == t for r in rows)
+    ]
     parts.append(data["method"])
     expected = ["| Metric | Data set | Expected | Seen | Verdict |", "|---|---|---|---|---|"]
     expected += [
@@ -91,13 +100,12 @@ def text_summary(data: dict[str, Any], rows: Sequence[Row]) -> str:
         lines += [f"{heading}: {shown(f['text'], 600)}" for f in data["findings"] if f["kind"] == kind]
     lines += [f"GATE CLOSED: {shown(g, 600)}" for g in data["gate_failed"]]
     lines += [f"warning: {shown(w, 600)}" for w in data["warnings"]]
-    lines += ["", f"{'':<30} {'Phase 0':>12} {'Phase 1':>12} {'change':>20}  answer"]
+    lines += ["", f"{'':<36}{'Phase 0':>13}{'Phase 1':>13}{'change':>18}"]
     for r in rows:
         if r.phase0 is not None or r.phase1 is not None:
-            lines.append(
-                f"{r.spec.label:<30} {show_value(r.phase0, r.spec.unit):>12} "
-                f"{show_value(r.phase1, r.spec.unit):>12} {row_change(r):>20}  {row_answer(r)}"
-            )
+            values = [show_value(v, r.spec.unit) for v in (r.phase0, r.phase1)]
+            lines.append(f"{shown(r.spec.label, 35):<36}{values[0]:>13}{values[1]:>13}{row_change(r):>18}")
+            lines += textwrap.wrap(row_answer(r), COLUMNS, initial_indent="    ", subsequent_indent="    ")
     expected = [
         f"{r['metric']} ({r['dataset']}): expected {r['expected']}, seen {r['seen']}: {r['verdict']}"
         for r in data["expected"]

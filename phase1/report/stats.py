@@ -1,4 +1,4 @@
-"""Does a difference between two evaluations of the same problems mean anything? Intervals, paired tests, four answers.
+"""Does a difference between two evaluations of the same problems mean anything? Intervals, paired tests, one answer.
 
 Values and tests come from scipy and statsmodels. Written out here is what neither has, the score interval for a paired
 difference of rates (Tango 1998), and what statsmodels has wrong, the score of an unpaired one (`score_z`). How often
@@ -29,9 +29,12 @@ from statsmodels.stats.proportion import (
 ALPHA = 0.05
 RESAMPLES = 10_000
 SEED = 42
+POWER = 0.8  # of the smallest change that a row finds
+REACH = float(st.norm.ppf(1 - ALPHA / 2) + st.norm.ppf(POWER))  # that change, in standard errors: 2.80
 MIN_SOLVED = 10  # fewer solved problems than this make a cost per solved problem jump at random
 
-IMPROVED, WORSE, EQUIVALENT, NOT_SHOWN = "improved", "worse", "equivalent", "not shown"
+IMPROVED, WORSE, EQUIVALENT, NOT_SHOWN = "improved", "worse", "equivalent", "no clear difference"
+TOO_SMALL = "too small to tell"  # not even the largest change that is expected would have been found
 Samples = tuple["np.ndarray[Any, Any]", ...]  # one array, or two whose places are pairs
 
 ROSE, FELL = "rose", "fell"  # for rows of which no direction is the better one
@@ -52,6 +55,8 @@ class Comparison:
     p_holm: float | None = None  # filled in by `holm` over the family
     tost_p: float | None = None  # of "differs by margin or more"; below alpha: equivalent
     margin: float | None = None
+    family: int | None = None  # rows that Holm's correction ran over; filled in by `holm`
+    mde: float | None = None  # the smallest true change that is found in 80 of 100 such runs at alpha, before Holm
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -107,6 +112,22 @@ def tango_interval(gained: int, lost: int, n: int, alpha: float = ALPHA) -> tupl
     return bound(-1), bound(+1)
 
 
+def smallest_found(variance: float, n: int, step: float = 0.0) -> float | None:
+    """The minimum detectable effect: the true change that a two-sided test at ALPHA finds with power POWER.
+
+    Args:
+        variance: of a pair's change; of yes-or-no values the discordant share less the change squared.
+        n: pairs.
+        step: the least that a pair can change by. A true change moves that share of the pairs at least, so where
+            hardly a pair moved the variance that was seen says too little.
+
+    Returns:
+        None where neither says anything.
+    """
+    found = max(REACH * sqrt(max(0.0, variance) / n), REACH**2 * step / n)
+    return found or None
+
+
 def paired_rate(
     before: Sequence[bool], after: Sequence[bool], margin: float | None = None, alpha: float = ALPHA
 ) -> Comparison:
@@ -128,6 +149,7 @@ def paired_rate(
         p=mid,
         tost_p=_float(tost),
         margin=margin,
+        mde=smallest_found((gained + lost) / n - ((gained - lost) / n) ** 2, n, step=1.0),
         detail={"gained": gained, "lost": lost, "mcnemar_exact_p": exact, "mcnemar_mid_p": mid},
     )
 
@@ -144,7 +166,7 @@ def paired_mean(
     d = np.asarray(after, float) - np.asarray(before, float)
     moved = d[d != 0]  # pairs that do not differ have no label to swap; leaving them out changes no p
     interval = _bootstrap(data=(d,), statistic=np.mean, alpha=alpha, resamples=resamples, seed=seed)
-    p = 1.0 if len(moved) < 2 else _permutation((moved,), lambda v, axis=-1: np.sum(v, axis=axis), resamples, seed)
+    p = permutation_p(moved, resamples, seed)
     return Comparison(
         "paired permutation, bootstrap interval",
         True,
@@ -152,6 +174,7 @@ def paired_mean(
         float(d.mean()),
         *interval,
         p,
+        mde=smallest_found(float(d.var()), len(d)),
         detail={"resamples": resamples, "seed": seed},
     )
 
@@ -216,8 +239,14 @@ def paired_cost(
         float(difference(*pairs)),
         *interval,
         p,
+        mde=_reach_of(*interval),
         detail={"resamples": resamples, "seed": seed},
     )
+
+
+def _reach_of(low: float | None, high: float | None) -> float | None:
+    """The smallest change found, by the standard error that an interval implies."""
+    return None if low is None or high is None else REACH * (high - low) / (2 * st.norm.ppf(1 - ALPHA / 2)) or None
 
 
 def _bootstrap(
@@ -240,6 +269,41 @@ def _bootstrap(
             random_state=seed,
         ).confidence_interval
     return _float(ci.low), _float(ci.high)
+
+
+def permutation_p(changes: np.ndarray, resamples: int, seed: int, alternative: str = "two-sided") -> float:
+    """p of the sum of the pairs' changes when each may as well have the other sign (Pitman 1937); 1 for fewer than two.
+
+    The numbers are those of scipy's paired permutation test of the sum, which sorts each pair and so takes ten times as
+    long: all signs where there are fewer than `resamples`, else as many drawn, the signs seen being one of them.
+
+    Args:
+        changes: of each pair.
+        resamples: signs tried at most.
+        seed: of the signs drawn.
+        alternative: "two-sided", or "greater": the changes are above zero.
+    """
+    n = len(changes)
+    if n < 2:
+        return 1.0
+    drawn = int(2**n > resamples - 1)
+    if drawn:
+        rng, todo = np.random.RandomState(seed), resamples - 1
+        sums = []
+        for at in range(0, todo, 1000):
+            coins = rng.random((min(1000, todo - at), n, 2))
+            sums.append(np.where(coins[:, :, 0] > coins[:, :, 1], -1.0, 1.0) @ changes)
+        null = np.concatenate(sums)
+    else:
+        null = np.zeros(1)
+        for change in changes:
+            null = np.concatenate([null + change, null - change])
+    seen = float(changes.sum())
+    slack = 1e-9 * float(np.abs(changes).sum())  # sums that are equal but for rounding are ties
+    above, below = (int(k) for k in ((null >= seen - slack).sum(), (null <= seen + slack).sum()))
+    count = above if alternative == "greater" else 2 * min(above, below)
+    factor = 1 if alternative == "greater" else 2
+    return min(1.0, (count + factor * drawn) / (len(null) + drawn))
 
 
 def _permutation(data: Samples, statistic: Callable[..., Any], resamples: int, seed: int) -> float:
@@ -281,6 +345,7 @@ def unpaired_rate(
         p=1.0 if p is None else p,
         tost_p=tost,
         margin=margin,
+        mde=REACH * sqrt(sum(k / n * (1 - k / n) / n for k, n in ((count0, n0), (count1, n1)))) or None,
     )
 
 
@@ -309,14 +374,16 @@ def holm(family: Sequence[Comparison | None]) -> None:
     tested = [c for c in family if c is not None and c.p is not None]
     if tested:
         for c, p in zip(tested, multipletests([c.p for c in tested], method="holm")[1], strict=True):
-            c.p_holm = float(p)
+            c.p_holm, c.family = float(p), len(tested)
 
 
-def answer(c: Comparison | None, better: int, alpha: float = ALPHA) -> str:
-    """What a comparison shows: improved, worse, equivalent or not shown; rose or fell where `better` is 0.
+def answer(c: Comparison | None, better: int, alpha: float = ALPHA, expected: float | None = None) -> str:
+    """What a comparison shows: improved, worse, equivalent, no clear difference or too small to tell; rose or fell
+    where `better` is 0.
 
     `better` is +1 where a rise is good, -1 where a fall is. Equivalence is only asked of rows with a margin, and wins:
-    within the margin is all that a no-regression row wants.
+    within the margin is all that a no-regression row wants. `expected` is the largest change, up or down, that is
+    expected: where the smallest change that is found lies above it, no answer says nothing of the model.
     """
     if c is None:
         return NOT_SHOWN
@@ -324,7 +391,8 @@ def answer(c: Comparison | None, better: int, alpha: float = ALPHA) -> str:
         return EQUIVALENT
     p = c.decisive_p
     if p is None or p >= alpha or c.change == 0:
-        return NOT_SHOWN
+        too_small = p is not None and expected is not None and c.mde is not None and c.mde > expected
+        return TOO_SMALL if too_small else NOT_SHOWN
     if better == 0:
         return ROSE if c.change > 0 else FELL
     return IMPROVED if c.change * better > 0 else WORSE

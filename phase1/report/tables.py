@@ -15,12 +15,14 @@ from phase1.contract.own_sets import is_own_name
 from phase1.evaluate.metrics import RATE, UNITS, Mean, Metric, Percentile, PerSolved, in_order, metric
 from phase1.report import stats
 from phase1.report.escaping import markdown_text
+from phase1.report.expected import largest_expected
 from phase1.report.inputs import DatasetResult, Side, value_of
 from phase1.report.silent import SilentRise, of_dataset, silent_rises
 
 VALID, BIG, TEST = "codecontests_valid", "codecontests_valid_big", "codecontests_test"
 NO_REGRESSION = 0.02  # humaneval and mbpp_reg may move by this much (seed 3.2)
 NONE = "-"
+JUDGE_TIMES = ("avg_judge_time", "cost_per_solved_judge_time")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class RowSpec:
     """A row of the tables.
 
     Attributes:
-        table: quality, errors or cost.
+        table: quality, errors or cost; pooled or samples beside them (more_rows.py).
         dataset: the data set it looks at.
         metric: the name of a metric.
         label: the first cell.
@@ -36,6 +38,7 @@ class RowSpec:
         bold: whether the label is bold.
         headline: whether the verdict rests on it.
         margin: a change within it, up or down, is no regression; None: that is not asked.
+        estimator: what is made of several answers a problem.
     """
 
     table: str
@@ -46,6 +49,7 @@ class RowSpec:
     bold: bool = False
     headline: bool = False
     margin: float | None = None
+    estimator: str = ""  # avg@k, pass@k or exec_success@k, of k answers a problem; "": of the first answer
 
     @property
     def unit(self) -> str:
@@ -150,6 +154,7 @@ class Row:
             "bold": self.spec.bold,
             "headline": self.spec.headline,
             "margin": self.spec.margin,
+            "estimator": self.spec.estimator,
             "phase0": self.phase0,
             "phase1": self.phase1,
             "change": self.change,
@@ -182,16 +187,17 @@ def fill_rows(phase0: Side, phase1: Side, seed: int = stats.SEED, resamples: int
     ]
     stats.holm([r.comparison for r in rows if r.spec.table != "cost"])
     stats.holm([r.comparison for r in rows if r.spec.table == "cost"])
-    for r in rows:
-        if r.comparison and r.comparison.p is not None:
-            r.answer = stats.answer(r.comparison, r.spec.better)
-    _take_back_silent_rises(rows, silent_rises(phase0, phase1))
+    decide(rows, silent_rises(phase0, phase1))
     return rows
 
 
-def _take_back_silent_rises(rows: Sequence[Row], rises: Sequence[SilentRise]) -> None:
-    """A rise of exec_success_rate by programs that print nothing is a rise, and no improvement."""
+def decide(rows: Sequence[Row], rises: Sequence[SilentRise]) -> None:
+    """Give each row that has a p its answer. A rise of exec_success_rate by programs that print nothing (`rises`) is a
+    rise, and no improvement."""
     for r in rows:
+        if r.comparison and r.comparison.p is not None:
+            expected = largest_expected(r.spec.dataset, r.spec.metric, r.phase0)
+            r.answer = stats.answer(r.comparison, r.spec.better, expected=expected)
         if r.spec.metric == "exec_success_rate" and of_dataset(rises, r.spec.dataset):
             r.silent = True
             if r.answer == stats.IMPROVED:
@@ -209,6 +215,10 @@ def _fill(spec: RowSpec, a: DatasetResult | None, b: DatasetResult | None, seed:
         row.why = f"no value in {' and '.join(missing)}"
     elif not isinstance(measured.pooling, Mean | Percentile | PerSolved):
         row.why = "one figure a run: nothing to test"
+    elif spec.metric in JUDGE_TIMES and (other := other_load(a, b)):
+        row.why = (
+            f"not tested: judge time depends on the machine, and {other} differ{'s' if other != 'the workers' else ''}"
+        )
     elif a.records and b.records:
         row.comparison, row.why = _paired(measured, spec.margin, a, b, seed=seed, resamples=resamples)
     elif measured.unit is RATE and a.n and b.n:
@@ -217,6 +227,17 @@ def _fill(spec: RowSpec, a: DatasetResult | None, b: DatasetResult | None, seed:
     else:
         row.why = "per-problem records are missing on one side, so no test is possible"
     return row
+
+
+def other_load(a: DatasetResult, b: DatasetResult) -> str:
+    """What says that the judge worked under another load on the two sides; "" where nothing does."""
+    if a.run is None or b.run is None:
+        return ""
+    stamps = [run.stamp for run in (a.run, b.run)]
+    if stamps[0].host != stamps[1].host:
+        return "the host"
+    workers = [(s.arguments.get("workers"), s.arguments.get("reserve_cores")) for s in stamps]
+    return "the workers" if workers[0] != workers[1] else ""
 
 
 class Tested(NamedTuple):
@@ -303,10 +324,16 @@ def row_answer(row: Row) -> str:
     if row.answer == NONE or c is None or c.decisive_p is None:
         return f"{NONE} ({row.why})" if row.why else NONE
     parts = [f"p {show_p(c.decisive_p)}"]
+    if reason := holm_reason(row):
+        parts.append(reason)
     if c.tost_p is not None and c.margin is not None:
         parts.append(f"equivalence within {100 * c.margin:g} pp: p {show_p(c.tost_p)}")
     if "gained" in c.detail:
         parts.append(f"{c.detail['gained']} up, {c.detail['lost']} down")
+    elif "up" in c.detail:
+        parts.append(f"{c.detail['up']} up, {c.detail['down']} down")
+    if c.mde is not None:
+        parts.append(f"finds {show_change(c.mde, row.spec.unit).lstrip('+')} or more")
     if not c.paired:
         parts.append("unpaired")
     if row.silent:
@@ -314,16 +341,25 @@ def row_answer(row: Row) -> str:
     return f"{row.answer} ({'; '.join(parts)})"
 
 
+def holm_reason(row: Row) -> str:
+    """Why a change beyond noise by itself is none among many rows; "" where that is not so."""
+    c = row.comparison
+    if c is None or c.p is None or c.decisive_p is None or not c.p < stats.ALPHA <= c.decisive_p:
+        return ""
+    return f"{show_p(c.p)} by itself, but {c.family} rows are asked together"
+
+
 def show_p(p: float) -> str:
     return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
 
 
 HEADINGS = {"quality": "Quality", "errors": f"Error distribution ({VALID})", "cost": f"Cost ({VALID})"}
+MORE_HEADINGS = {"pooled": "More problems: valid and valid_big together", "samples": "More answers a problem"}
 
 
 def markdown_table(rows: Sequence[Row], table: str) -> str:
     """One of the three tables: the seed's columns, then the interval of the change and the answer."""
-    expected = table != "cost"
+    expected = table in ("quality", "errors")
     head = [
         "Metric",
         "Phase 0 (Base)",

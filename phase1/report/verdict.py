@@ -12,7 +12,18 @@ from phase1.report.tables import NONE, VALID, Row, row_interval, show_change, sh
 
 MOST, LINE = 3, 240  # rows with figures in the verdict, and its characters: more is not read at a glance
 GOOD, BAD, MIXED, UNSURE = "good", "bad", "mixed", "unsure"
-WORDS = ("improved", "worse", "mixed", "maybe_worse", "not_better", "not_shown", "silent", "not_comparable")
+WORDS = (
+    "improved",
+    "worse",
+    "mixed",
+    "maybe_worse",
+    "not_better",
+    "not_shown",
+    "too_small",
+    "silent",
+    "not_comparable",
+)
+UNDECIDED = ("not_better", "not_shown", "too_small")  # of one answer a problem: more problems or answers may decide
 
 
 @dataclass(frozen=True)
@@ -35,16 +46,18 @@ def verdict(
     findings: Sequence[Finding] = (),
     allow_mismatch: bool = False,
     silent_rises: Sequence[SilentRise] = (),
+    more_rows: Sequence[Row] = (),
 ) -> Verdict:
     """The report's one line; the tables hold the rows that it only counts. Claims of improvement stand under Holm's
-    correction; warnings of harm do not wait for it. A rise by programs that print nothing is never an improvement."""
+    correction; warnings of harm do not wait for it. A rise by programs that print nothing is never an improvement.
+    `more_rows` (more problems, more answers a problem) decide where the seed's do not and warn where these praise."""
     head = [r for r in rows if r.spec.headline and r.change is not None]
     better = [r for r in head if r.answer == stats.IMPROVED]
     worse = [r for r in head if r.answer == stats.WORSE]
     maybe = [
         r
         for r in head
-        if r.answer == stats.NOT_SHOWN
+        if r.answer in (stats.NOT_SHOWN, stats.TOO_SMALL)
         and r.comparison
         and r.comparison.p is not None
         and r.comparison.p < stats.ALPHA
@@ -55,7 +68,7 @@ def verdict(
         if head
         else []
     )
-    fell = [r for r in head if r.answer in (stats.NOT_SHOWN, NONE) and r.gain < -(r.spec.margin or 0)]
+    fell = [r for r in head if r.answer in (stats.NOT_SHOWN, stats.TOO_SMALL, NONE) and r.gain < -(r.spec.margin or 0)]
 
     def line(opening: str, first: Sequence[Row], then: str = "", second: Sequence[Row] = (), end: str = "") -> str:
         """At most MOST rows with figures, fewer where the line gets long, at least one of each list; the primary row
@@ -98,15 +111,29 @@ def verdict(
             "not_better",
             BAD,
             line(
-                "NOT BETTER - the SFT model is lower than its base, though not shown beyond noise: ",
+                "NOT BETTER - the SFT model is lower than its base, within noise: ",
                 [*primary, *[r for r in fell if r not in primary]],
             ),
         )
+    elif primary[0].answer == stats.TOO_SMALL:
+        found = Verdict("too_small", UNSURE, f"TOO SMALL TO TELL - {_figures(primary, 1)}; {_reach(primary[0])}")
     else:
-        found = Verdict("not_shown", UNSURE, f"NO DIFFERENCE SHOWN - {_figures(primary, 1)} is within noise")
+        end = f"; {_reach(primary[0])}" if primary[0].comparison and primary[0].comparison.mde else ""
+        found = Verdict("not_shown", UNSURE, f"NO CLEAR DIFFERENCE - {_figures(primary, 1)} is within noise{end}")
+
+    if found.word in ("improved", *UNDECIDED):
+        more_better = better or [r for r in more_rows if r.answer == stats.IMPROVED]
+        more_worse = [r for r in more_rows if r.answer == stats.WORSE]
+        end = "; one answer to each problem of a set shows no clear difference"
+        if more_worse and more_better:
+            found = Verdict("mixed", MIXED, line("WORSE IN PART - worse: ", more_worse, "; improved: ", more_better))
+        elif more_worse:
+            found = Verdict("worse", BAD, line("WORSE - ", more_worse, end=end))
+        elif more_better and not better:
+            found = Verdict("improved", GOOD, line("IMPROVED - ", more_better, end=end))
 
     if silent := _silent_figures(head, silent_rises):
-        if found.word in ("improved", "not_shown", "not_better"):
+        if found.word in ("improved", *UNDECIDED):
             also = f"; improved: {_figures(better, 1)}" if better else ""
             found = Verdict("silent", BAD, f"PRINTS NOTHING - {silent}{also}")
         else:
@@ -133,6 +160,12 @@ def _silent_figures(head: Sequence[Row], rises: Sequence[SilentRise]) -> str:
         return ""
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
     return rise.words(rows[0].spec.label) + more
+
+
+def _reach(row: Row) -> str:
+    """What the row could have shown."""
+    mde = row.comparison.mde if row.comparison else None
+    return "" if mde is None else f"it finds {show_change(mde, row.spec.unit).lstrip('+')} or more"
 
 
 def _figures(rows: Sequence[Row], most: int, interval: bool = True) -> str:

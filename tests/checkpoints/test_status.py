@@ -1,5 +1,7 @@
 """phase1.checkpoints.status and its page: what is shown is what is there now."""
 
+import json
+
 import pytest
 
 from phase1.checkpoints import status
@@ -57,3 +59,20 @@ def test_of_a_step_that_was_trained_again_the_loss_of_the_last_log_is_shown(plac
     run = place.status("--train_log", *logs)
     assert run.returncode == 0 and "0.375" in run.stdout and "0.625" not in run.stdout
     assert (place.outputs / "status.html").read_text().count("<svg") == 1  # of val/loss
+
+
+@pytest.mark.parametrize(("base_rate", "below"), [(0.95, True), (0.30, False)])
+def test_phase0_stands_in_the_curves_and_a_best_below_it_is_a_warning(place, base_rate, below):
+    make_checkpoint(place.checkpoints, 1000)
+    write_eval(place.outputs, 500, 0.5, 0.1)
+    base = {"codecontests_valid": (0.1, base_rate - 0.1, 0.0, 1 - base_rate, 0.0)}
+    write_evaluation(place.outputs / "phase0", Fake(base, {"codecontests_valid": 117}))
+    entry = {"phase0_sha256": "a", "finished": None, "worse": [], "not_compared": [], "time": "2026-01-01T00:00:00"}
+    entry["phase0_metrics"] = str(place.outputs / "phase0" / "metrics.json")
+    (place.outputs / "regressions.json").write_text(json.dumps({"500": entry}))
+    best = {"best_step": 500, "best_exec_success_rate": 0.5}
+    (place.outputs / "best_checkpoint.json").write_text(json.dumps(best))
+    assert place.status().returncode == 0
+    page = (place.outputs / "status.html").read_text()
+    assert "dashed: Phase 0" in page and "stroke-dasharray" in page
+    assert ("Even the best is below Phase 0" in page) == below == ('<div class="verdict bad"' in page)

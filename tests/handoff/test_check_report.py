@@ -19,6 +19,7 @@ STATUS = {
     "not_comparable": "fail",
     "not_better": "warn",
     "not_shown": "warn",
+    "too_small": "warn",
 }
 CONDEMNED = [word for word, status in STATUS.items() if status == "fail"]
 

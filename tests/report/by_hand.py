@@ -22,7 +22,7 @@ from numpy.polynomial import Polynomial
 from scipy.optimize import brentq
 
 SEED, RESAMPLES, MARGIN, ALPHA = 42, 10_000, 0.02, 0.05  # what the report says of itself in its line on methods
-Z = NormalDist().inv_cdf(1 - ALPHA / 2)
+Z, Z80 = NormalDist().inv_cdf(1 - ALPHA / 2), NormalDist().inv_cdf(0.8)
 
 # label -> table, data set, kind of figure, what one record says
 ROWS: dict[str, tuple[str, str, str, Callable[[dict], Any]]] = {
@@ -69,6 +69,17 @@ MORE_IS_BETTER = {
     "wrong_answer": 0,
     "avg_gen_tokens": 0,
 }
+# The far end of what the seed's 3.2 expects, up or down: of Phase 0's value where it says percent.
+LARGEST = {
+    **{f"exec_success_rate ({name})": lambda before: 0.4 for name in ("valid", "valid_big", "test")},
+    **{f"accepted_at_1 ({name})": lambda before: 0.05 for name in ("valid", "test")},
+    "pass_ratio_mean (valid)": lambda before: 0.15,
+    "HumanEval pass@1": lambda before: 0.02,
+    "MBPP_reg pass@1": lambda before: 0.02,
+    "syntax_error": lambda before: 0.6 * before,
+    "runtime_error": lambda before: 0.3 * before,
+    "timeout": lambda before: 0.3 * before,
+}
 NO_REGRESSION = ("HumanEval pass@1", "MBPP_reg pass@1")
 
 
@@ -85,6 +96,8 @@ class Counted:
     p: float | None = None
     holm: float | None = None
     equivalence_p: float | None = None
+    finds: float | None = None
+    family: int | None = None
     answer: str = "-"
     detail: dict[str, float] = field(default_factory=dict)
 
@@ -109,7 +122,8 @@ def count(phase0: Path, phase1: Path, paired: bool = True) -> dict[str, Counted]
     for family in (("quality", "errors"), ("cost",)):
         _holm([found[label] for label, (table, *_) in ROWS.items() if table in family])
     for label, row in found.items():
-        row.answer = _answer(row, MORE_IS_BETTER[label])
+        largest = LARGEST[label](row.before) if label in LARGEST and row.before is not None else None
+        row.answer = _answer(row, MORE_IS_BETTER[label], largest)
     return found
 
 
@@ -146,6 +160,8 @@ def _paired(row: Counted, label: str, kind: str, value: Callable[[dict], Any], x
         n, up, down = len(x), int(sum(after > before)), int(sum(before > after))
         exact, mid = mcnemar(up, down)
         row.p, (row.low, row.high) = mid, tango_interval(up, down, n)
+        # Such an effect lies 1.96 + 0.84 standard errors from none, and moves its own share of the pairs at least.
+        row.finds = max((Z + Z80) * np.std(after - before) / sqrt(n), (Z + Z80) ** 2 / n)
         row.detail = {"gained": up, "lost": down, "mcnemar_exact_p": exact, "mcnemar_mid_p": mid}
         if label in NO_REGRESSION:
             row.equivalence_p = max(
@@ -155,6 +171,7 @@ def _paired(row: Counted, label: str, kind: str, value: Callable[[dict], Any], x
     elif kind == "mean":
         row.low, row.high = bootstrap(len(x), lambda i: (after - before)[i].mean(axis=1))
         row.p = permutation_p((after - before)[after != before])
+        row.finds = (Z + Z80) * np.std(after - before) / sqrt(len(x))
     elif kind in ("p50", "p90"):
         q = int(kind[1:])
         row.low, row.high = bootstrap(
@@ -169,6 +186,7 @@ def _paired(row: Counted, label: str, kind: str, value: Callable[[dict], Any], x
             ),
         )
         row.p = swapped_costs_p(before, after, *solved)
+        row.finds = (Z + Z80) * (row.high - row.low) / (2 * Z)
 
 
 def _unpaired(row: Counted, label: str, kind: str, value: Callable[[dict], Any], x: list[dict], y: list[dict]) -> None:
@@ -180,6 +198,7 @@ def _unpaired(row: Counted, label: str, kind: str, value: Callable[[dict], Any],
     row.low = p1 - p0 - sqrt((p1 - l1) ** 2 + (u0 - p0) ** 2)  # Newcombe 1998, method 10
     row.high = p1 - p0 + sqrt((u1 - p1) ** 2 + (p0 - l0) ** 2)
     row.p = 2 * (1 - NormalDist().cdf(abs(two_rates_score(k0, n0, k1, n1, 0.0))))
+    row.finds = (Z + Z80) * sqrt(p0 * (1 - p0) / n0 + p1 * (1 - p1) / n1)
     if label in NO_REGRESSION:
         below, above = (two_rates_score(k0, n0, k1, n1, sign * MARGIN) for sign in (-1, 1))
         row.equivalence_p = max(1 - NormalDist().cdf(below), NormalDist().cdf(above))
@@ -189,15 +208,16 @@ def _holm(family: list[Counted]) -> None:
     ordered, running = sorted((r for r in family if r.p is not None), key=lambda r: r.p), 0.0
     for rank, row in enumerate(ordered):
         running = row.holm = max(running, min(1.0, (len(ordered) - rank) * row.p))
+        row.family = len(ordered)
 
 
-def _answer(row: Counted, better: int) -> str:
+def _answer(row: Counted, better: int, largest: float | None) -> str:
     if row.holm is None:
         return "-"
     if row.equivalence_p is not None and row.equivalence_p < ALPHA:
         return "equivalent"
     if row.holm >= ALPHA or not row.change:
-        return "not shown"
+        return "too small to tell" if largest is not None and row.finds > largest else "no clear difference"
     return {0: ("fell", "rose"), 1: ("worse", "improved"), -1: ("improved", "worse")}[better][row.change > 0]
 
 

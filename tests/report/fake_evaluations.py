@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from phase1.contract.records import Record, RecordLog
@@ -74,6 +74,18 @@ def write_evaluation(directory: Path, fake: Fake) -> dict[str, list[Record]]:
     """Write run.json, results/, metrics.json, summary.json and qa_logs/; returns the records."""
     records = {name: [_record(fake, name, i, size) for i in range(size)] for name, size in fake.sizes.items()}
     write_records(directory, fake, records)
+    return records
+
+
+def write_sampled(directory: Path, fake: Fake, samples: int) -> dict[str, list[Record]]:
+    """The same of several answers a problem: as hard as its place in the order, each with noise of its own."""
+    drawn = [replace(fake, seed=1000 * fake.seed + s) for s in range(samples)]
+    records = {
+        name: [replace(_record(one, name, i, size), sample=s) for i in range(size) for s, one in enumerate(drawn)]
+        for name, size in fake.sizes.items()
+    }
+    sampling = {"temperature": 0.8, "top_p": 1.0, "n_samples": samples, "backend": "vllm"}
+    write_records(directory, replace(fake, run={"sampling": sampling} | fake.run), records)
     return records
 
 

@@ -57,6 +57,6 @@ def compare(tmp_path: Path, phase0: Path, phase1: Path, *more: object, plots: bo
 
 def table_rows(text: str) -> dict[str, list[str]]:
     """First cell -> further cells of every row of the three tables."""
-    lines = text.split("## Expected")[0].splitlines()
+    lines = text.split("## Expected")[0].split("## More ")[0].splitlines()
     cells = [[c.strip(" *") for c in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     return {row[0]: row[1:] for row in cells if row[0] not in ("Metric", "---")}

@@ -13,7 +13,7 @@ from phase1.contract.records import Record
 from phase1.files import BadInput
 from phase1.report.anomalies import check_anomalies
 from phase1.report.evidence import Evidence
-from phase1.report.expected import check_expected
+from phase1.report.expected_and_seen import check_expected
 from phase1.report.figures import PHASES, figures
 from phase1.report.flips import flips, top_exceptions
 from phase1.report.inputs import read_side

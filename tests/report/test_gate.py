@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.report.fake_evaluations import PHASE0, Fake, write_evaluation
 from tests.report.running import compare
 
 RULE = '[[rule]]\ndataset = "codecontests_valid"\nmetric = "exec_success_rate"\n'
@@ -30,6 +31,18 @@ def test_the_gate(evaluations, tmp_path, rule, passes):
     done = compare(tmp_path, evaluations["base"], evaluations["better"], "--gate", tmp_path / "rules.toml")
     assert done.returncode == (0 if passes else 1), done.stderr
     assert ("GATE CLOSED" in done.stdout) != passes
+
+
+@pytest.mark.parametrize("rule", ['[[rule]]\nverdict = ["not_shown"]', RULE + 'answer = ["not shown"]'])
+def test_a_gate_of_before_goes_on_with_the_word_that_has_become_two(tmp_path, rule):
+    """Eight problems: what was `not shown` is `too small to tell` now."""
+    for name, seed in (("base", 0), ("sft", 3)):
+        write_evaluation(tmp_path / name, Fake(PHASE0, sizes={"codecontests_valid": 8}, seed=seed))
+    (tmp_path / "rules.toml").write_text(rule)
+    done = compare(
+        tmp_path, *(tmp_path / n / "metrics.json" for n in ("base", "sft")), "--gate", tmp_path / "rules.toml"
+    )
+    assert done.returncode == 0 and "TOO SMALL TO TELL" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize(

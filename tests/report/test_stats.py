@@ -265,10 +265,10 @@ def compared(gained: int, lost: int, n: int, margin: float | None = None) -> sta
         (2, 30, 117, None, -1, "improved"),
         (30, 2, 117, None, 0, "rose"),
         (2, 30, 117, None, 0, "fell"),
-        (3, 1, 117, None, +1, "not shown"),
+        (3, 1, 117, None, +1, "no clear difference"),
         (0, 0, 164, 0.02, +1, "equivalent"),
-        (0, 0, 60, 0.02, +1, "not shown"),  # 60 problems cannot show that two models are within 2 pp
-        (3, 3, 164, 0.02, +1, "not shown"),
+        (0, 0, 60, 0.02, +1, "no clear difference"),  # 60 problems cannot show that two models are within 2 pp
+        (3, 3, 164, 0.02, +1, "no clear difference"),
         (5, 40, 164, 0.02, +1, "worse"),
     ],
 )
@@ -280,10 +280,12 @@ def test_an_answer_under_holm_rests_on_the_corrected_p():
     c = compared(9, 1, 117)
     assert stats.answer(c, +1) == "improved"
     stats.holm([c] + [compared(1, 1, 117) for _ in range(11)])
-    assert stats.answer(c, +1) == "not shown"
+    assert stats.answer(c, +1) == "no clear difference"
 
 
 def test_no_comparison_shows_nothing():
     assert (
-        stats.answer(None, +1) == "not shown" and stats.unpaired_rate(0, 0, 1, 2) is None and stats.wilson(0, 0) is None
+        stats.answer(None, +1) == "no clear difference"
+        and stats.unpaired_rate(0, 0, 1, 2) is None
+        and stats.wilson(0, 0) is None
     )

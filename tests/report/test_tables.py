@@ -93,6 +93,7 @@ def test_every_number_of_the_data_file_equals_one_computed_by_hand(reports, labe
     )
     assert (c["low"], c["high"]) == (pytest.approx(hand.low, abs=1e-7), pytest.approx(hand.high, abs=1e-7))
     assert (c["p"], c["p_holm"], c["tost_p"]) == (close(hand.p), close(hand.holm), close(hand.equivalence_p))
+    assert (c["mde"], c["family"]) == (close(hand.finds or None), hand.family)
     assert {k: c["detail"][k] for k in hand.detail} == pytest.approx(hand.detail)
     assert row["answer"] == hand.answer
 
@@ -145,10 +146,14 @@ def cells_by_hand(label: str, paired: bool) -> list[str]:
     if hand.holm is None:
         return [*found, "-"]
     says = [f"p {written_p(hand.holm)}"]
+    if hand.p < 0.05 <= hand.holm:
+        says.append(f"{written_p(hand.p)} by itself, but {hand.family} rows are asked together")
     if hand.equivalence_p is not None:
         says.append(f"equivalence within 2 pp: p {written_p(hand.equivalence_p)}")
     if hand.detail:
         says.append(f"{hand.detail['gained']} up, {hand.detail['lost']} down")
+    if hand.finds:
+        says.append(f"finds {written(label, hand.finds, signed=True)[1:]} or more")
     return [*found, f"{hand.answer} ({'; '.join(says + ([] if paired else ['unpaired']))})"]
 
 

@@ -16,7 +16,7 @@ from tests.report.fake_evaluations import IMPROVED, PHASE0, Fake, write_evaluati
 from tests.report.running import SMALL, compare, table_rows
 
 
-@pytest.mark.parametrize("name, word", [("better", "IMPROVED"), ("worse", "WORSE"), ("equal", "NO DIFFERENCE SHOWN")])
+@pytest.mark.parametrize("name, word", [("better", "IMPROVED"), ("worse", "WORSE"), ("equal", "NO CLEAR DIFFERENCE")])
 def test_the_verdict_stands_in_the_first_line_of_every_output(evaluations, tmp_path, name, word):
     done = compare(tmp_path, evaluations["base"], evaluations[name])
     assert done.returncode == 0, done.stderr
