@@ -40,7 +40,8 @@ class Display:
         self.before = dict(self.done)
         self.running: dict[Stage, int] = {"generated": 0, "judged": 0}
         self.began: dict[Stage, float] = {}  # when a stage first had something to do
-        self.last: dict[Stage, float] = {}  # when it last finished something
+        self.first: dict[Stage, float] = {}  # when it first finished something
+        self.last: dict[Stage, float] = {}  # when it last did
         self.programs: Callable[[], list[Running]] = list  # what the judge runs now
         self.tokens = self.tests = 0
         self.verdicts: Counter[str] = Counter()
@@ -117,6 +118,7 @@ class Display:
     def _finish(self, stage: Stage) -> None:
         self.done[stage] += 1
         self.last[stage] = time.monotonic()
+        self.first.setdefault(stage, self.last[stage])
         self.running[stage] = max(0, self.running[stage] - 1)
 
     # ------------------------------------------------------------------------------------------------- what is shown
@@ -152,6 +154,18 @@ class Display:
             return 0.0
         ended = self.last.get(stage) if self.done[stage] >= self.total else None
         return amount / max(1e-3, (ended or time.monotonic()) - self.began[stage])
+
+    def seconds(self, since: float) -> dict[str, float]:
+        """How long the stages took, by the names of phase1.evaluate.timing; `since`: when the session began."""
+        took: dict[str, float] = {}
+        if "generated" in self.last:
+            took["first_answer"] = self.first["generated"] - since
+            took["generation"] = self.last["generated"] - self.began["generated"]
+        if "judged" in self.last:
+            took["judging"] = self.last["judged"] - self.began["judged"]
+            if "generated" in self.last:
+                took["tail"] = max(0.0, self.last["judged"] - self.last["generated"])
+        return took
 
     def seconds_left(self) -> float | None:
         """The longer of the two stages at its rate so far; None before both have finished something, 0 at the end."""

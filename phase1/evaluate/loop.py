@@ -21,6 +21,7 @@ from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.evaluate.display import Display
 from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, note_vllm, stored_completions
 from phase1.evaluate.slow_problems import SlowProblem, slow_problems
+from phase1.evaluate.timing import timing_lines
 from phase1.generate.generate import Answering, open_generation
 from phase1.generate.make_requests import Wanted
 from phase1.generate.protocol import BackendRecord, GenerationStopped
@@ -32,10 +33,12 @@ KEPT_OF_OTHER = ("error_type", "accepted", "pass_ratio", "detail")  # of the ver
 
 @dataclass(frozen=True)
 class Worked:
-    """What run.json keeps of a session: what the judge says of itself, and the backend, if anything was generated."""
+    """What run.json keeps of a session: what the judge says of itself, the backend, if anything was generated, and
+    where the time went (phase1.evaluate.timing)."""
 
     sandbox: dict[str, JsonValue]
     generation: BackendRecord | None
+    seconds: dict[str, float]
 
 
 def work_off(
@@ -87,7 +90,12 @@ def work_off(
             "the machine or a program interfered (docs/judge.md)",
             file=sys.stderr,
         )
-    changes: dict[str, object] = {"sandbox": {**worked.sandbox, "lost_sandboxes": lost}}
+    for line in timing_lines(worked.seconds):
+        print(line)
+    changes: dict[str, object] = {
+        "sandbox": {**worked.sandbox, "lost_sandboxes": lost},
+        "seconds": {name: round(s, 3) for name, s in worked.seconds.items()},
+    }
     if worked.generation:
         versions = {**run.stamp.versions, **worked.generation.versions}
         changes |= {
@@ -127,6 +135,7 @@ async def evaluate(
         on_begun: called once the backend is ready, before its first answer is taken.
     """
     _stop_on_sigterm()
+    began = time.monotonic()
     done = finished_answers(output_dir, problems)
     todo: dict[AnswerKey, Problem] = {}
     for dataset, asked in problems.items():
@@ -173,7 +182,8 @@ async def evaluate(
                         display.say(f"error: {stopped}; judging what is there")
         except BaseExceptionGroup as group:  # the task group's wrapping would hide a one-line error behind a traceback
             raise group.exceptions[0] from None
-    return Worked(judge.info, generation)
+    ready = generation.seconds if generation else {}
+    return Worked(judge.info, generation, {**display.seconds(began), **ready})
 
 
 def _open_log(path: Path) -> contextlib.closing[RecordLog]:

@@ -7,6 +7,7 @@ import pytest
 
 from phase1.contract.records import Completion, Record
 from phase1.evaluate.display import Display
+from phase1.evaluate.timing import timing_lines
 from phase1.judge.outcomes import Running
 
 COMPLETION = Completion("mbpp_reg", "MBPP/11", "p", "", "text", "stop", 10, 50, 1.0, 0.0, 0)
@@ -78,3 +79,27 @@ def test_the_tail_says_what_still_runs_and_generation_keeps_its_rate(monkeypatch
     display.judged(record("timeout"))
     display.programs = list
     assert "still run" not in display.line() and display.line().endswith("0 min 0 s left") is False
+
+
+def test_where_the_time_went(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    display = Display(2, generated=0, judged=0)
+    assert display.seconds(since=40.0) == {}
+    display.start("generated", 2)
+    for later in (5.0, 10.0):
+        now[0] += later
+        display.generated(COMPLETION)
+        display.start("judged")
+    for later in (1.0, 20.0):
+        now[0] += later
+        display.judged(record("success"))
+    took = display.seconds(since=40.0)
+    assert took == {"first_answer": 65.0, "generation": 15.0, "judging": 31.0, "tail": 21.0}
+    assert [line.split()[:2] for line in timing_lines({**took, "swap": 0.4})] == [
+        ["first_answer", "65.0"],
+        ["swap", "0.4"],
+        ["generation", "15.0"],
+        ["judging", "31.0"],
+        ["tail", "21.0"],
+    ]
