@@ -160,7 +160,8 @@ class Display:
         took: dict[str, float] = {}
         if "generated" in self.last:
             took["first_answer"] = self.first["generated"] - since
-            took["generation"] = self.last["generated"] - self.began["generated"]
+            if "generated" in self.began:  # not where every prompt is too long to be asked
+                took["generation"] = self.last["generated"] - self.began["generated"]
         if "judged" in self.last:
             took["judging"] = self.last["judged"] - self.began["judged"]
             if "generated" in self.last:
