@@ -269,14 +269,13 @@ class Kept:
         if len(known.answers) != len(servers):
             raise NotProved("they tell no log-probabilities")
         new = fingerprint(config.model_path)
-        (self.folder / STATE).unlink()  # until it is proved, nobody takes them for what they were
-        self._remember({}, "", servers, [])
+        self._remember({}, "", servers, [])  # until it is proved, nobody takes them for what they were
         self._link(config.model_path)
 
         def swap(server: Server, before: list[float]) -> list[float]:
             wait_idle(server.url)
             load_weights(server.url, config.start_timeout)
-            prove_weights(server.url, config.model_path)
+            prove_weights(server.url, config.model_path, config.start_timeout)
             now = ask_question(server.url, self.model)
             if new != known.model and now == before:
                 raise NotProved(f"{server.url} answers as with the last checkpoint's weights")
@@ -336,15 +335,14 @@ def load_weights(url: str, timeout: float) -> None:
         raise NotProved(f"{url} keeps what the old weights made of earlier prompts")
 
 
-def prove_weights(url: str, model: Path) -> None:
-    """Have the workers compare what they hold with the model's files.
+def prove_weights(url: str, model: Path, timeout: float) -> None:
+    """Have the workers compare what they hold with the model's files, within `timeout` seconds.
 
     Raises:
         NotProved: a weight differs, or one cannot be compared.
     """
-    results = ask(url + "/collective_rpc", {"method": "differing_weights", "args": [str(model.resolve())]}).get(
-        "results"
-    )
+    question: dict[str, JsonValue] = {"method": "differing_weights", "args": [str(model.resolve())]}
+    results = ask(url + "/collective_rpc", question, timeout).get("results")
     if not isinstance(results, list) or not results:
         raise NotProved(f"{url} does not tell which weights it holds")
     for result in results:

@@ -73,7 +73,7 @@ def make_checkpoints(model: Path, home: Path) -> list[Path]:
 
     made = []
     for n in range(3):
-        folder = home / f"global_step_{n}" / "huggingface"
+        folder = home / f"global_step_{n + 1}" / "huggingface"
         shutil.rmtree(folder, ignore_errors=True)
         made.append(shutil.copytree(model, folder))
         noise = torch.Generator().manual_seed(n)

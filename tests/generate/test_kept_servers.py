@@ -14,6 +14,7 @@ import pytest
 from phase1.checkpoints.child import run_child
 from phase1.files import read_json
 from phase1.generate import kept_servers
+from phase1.generate.inside import phase1_weights
 from phase1.generate.kept_servers import HELD, STATE, Kept, KeptServers, NotProved, description, held_servers
 from phase1.generate.vllm_servers import ServerConfig
 from tests.generate.test_vllm_real import EAGER, PYTHON, command, completions, processes
@@ -173,6 +174,81 @@ def test_all_but_weights_must_be_equal(tmp_path, file, text, same):
     before = description(config)
     (tmp_path / file).write_text(text)
     assert (description(config) == before) is same
+
+
+class Files(dict):
+    """Tensors as safetensors' files give them."""
+
+    def get_tensor(self, name):
+        return self[name]
+
+
+def laid_out(files, name, rank, ranks, kv_copies=1):
+    """A weight as vLLM's layers hold it on one rank."""
+    import torch
+
+    if name.endswith("norm.weight"):
+        return files[name].clone()
+    if ".o_proj." in name or ".down_proj." in name:
+        return files[name].chunk(ranks, 1)[rank].clone()
+    parts = [files[source] for source in phase1_weights.sources_of(name)]
+    copies = [1, kv_copies, kv_copies] if ".qkv_proj." in name else [1, 1]
+    return torch.cat([p.chunk(ranks // c, 0)[rank // c] for p, c in zip(parts, copies, strict=False)])
+
+
+LAYER = "model.layers.0"
+HELD_BY_VLLM = [
+    "model.embed_tokens.weight",
+    f"{LAYER}.self_attn.qkv_proj.weight",
+    f"{LAYER}.self_attn.qkv_proj.bias",
+    f"{LAYER}.self_attn.o_proj.weight",
+    f"{LAYER}.mlp.gate_up_proj.weight",
+    f"{LAYER}.mlp.down_proj.weight",
+    f"{LAYER}.input_layernorm.weight",
+]
+
+
+@pytest.fixture
+def files():
+    import torch
+
+    torch.manual_seed(0)
+    shapes = {"model.embed_tokens.weight": (32, 8), f"{LAYER}.input_layernorm.weight": (8,)}
+    for name, rows in (("q_proj", 8), ("k_proj", 4), ("v_proj", 4)):
+        shapes |= {f"{LAYER}.self_attn.{name}.weight": (rows, 8), f"{LAYER}.self_attn.{name}.bias": (rows,)}
+    shapes |= {f"{LAYER}.self_attn.o_proj.weight": (8, 8), f"{LAYER}.mlp.down_proj.weight": (8, 16)}
+    shapes |= {f"{LAYER}.mlp.{name}.weight": (16, 8) for name in ("gate_proj", "up_proj")}
+    tensors = Files({name: torch.randn(shape) for name, shape in shapes.items()})
+    return dict.fromkeys(tensors, tensors), tensors
+
+
+@pytest.mark.parametrize("name", HELD_BY_VLLM)
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_one_other_element_on_one_rank_is_seen_in_every_kind_of_layer(files, name, ranks):
+    """In bfloat16, to which the server rounds what the files hold in float32."""
+    import torch
+
+    by_name, tensors = files
+    for rank in range(ranks):
+        held = laid_out(tensors, name, rank, ranks).bfloat16()
+        assert phase1_weights.equals_files(name, held, by_name, rank, ranks) is True
+        for at in (0, -1):
+            other = held.clone()
+            other.view(-1)[at] = torch.nextafter(other.view(-1)[at], torch.tensor(9.0).bfloat16())
+            assert phase1_weights.equals_files(name, other, by_name, rank, ranks) is False
+
+
+def test_what_cannot_be_laid_side_by_side_is_said_to_be_unknown(files):
+    import torch
+
+    by_name, tensors = files
+    qkv = f"{LAYER}.self_attn.qkv_proj.weight"
+    replicated = laid_out(tensors, qkv, 0, 4, kv_copies=2)
+    assert phase1_weights.equals_files(qkv, replicated, by_name, 0, 4) is None
+    assert phase1_weights.equals_files(f"{LAYER}.mlp.experts.w13", torch.zeros(2, 2), by_name, 0, 1) is None
+    assert phase1_weights.equals_files(HELD_BY_VLLM[0], torch.zeros(8, 8), by_name, 0, 1) is None
+    tied = tensors["model.embed_tokens.weight"].clone()
+    assert phase1_weights.equals_files("lm_head.weight", tied, by_name, 0, 1) is True
 
 
 @pytest.mark.parametrize("change", ["dtype", "max_model_len", "more_args", "tensor_parallel_size", "python"])
