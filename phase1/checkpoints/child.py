@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from phase1.files import BadInput
+from phase1.generate.kept_servers import inherited
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +37,12 @@ def run_child(script: str, arguments: Sequence[str], log: Path, environment: Map
         command = ["setpriv", "--pdeathsig", "TERM", *command]
     with open(log, "ab") as f:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=f, stderr=f, env={**os.environ, **environment}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=f,
+            stderr=f,
+            env={**os.environ, **environment},
+            pass_fds=inherited(environment),
         )
         try:
             code = child.wait()

@@ -26,6 +26,7 @@ from phase1.contract.problems import read_manifest
 from phase1.contract.state.tracker import step_folders
 from phase1.evaluate.finished import FinishedEvaluation, finished_evaluations
 from phase1.files import BadInput, fingerprint
+from phase1.generate.kept_servers import held_servers
 
 SPACE_CHECK = 30  # seconds between two looks at a disk that is too full
 
@@ -139,11 +140,12 @@ def evaluate_all(todo: Sequence[Checkpoint], settings: Settings, attempts: Attem
         environment = {}
         if any(not c.damaged for c in todo):  # recording damage needs no GPU
             environment = choose_gpus(settings.gpus, settings.max_gpu_mem_used, settings.force, settings.passed_on)
-        # Those that a kill cut short come last: one that takes the machine down must not keep the others waiting.
-        for c in sorted(settled(todo, settings.settle), key=lambda c: (attempts.cut_short(c.step), c.step)):
-            wait_for_space(settings)
-            if not evaluate_one(c, settings, attempts, environment):
-                failed = True
+        with held_servers(settings.output_dir / "servers") as kept:
+            # Those that a kill cut short come last: one that takes the machine down must not keep the others waiting.
+            for c in sorted(settled(todo, settings.settle), key=lambda c: (attempts.cut_short(c.step), c.step)):
+                wait_for_space(settings)
+                if not evaluate_one(c, settings, attempts, {**environment, **kept}):
+                    failed = True
     except BadInput as e:
         return Evaluated(failed, stopped=e)
     return Evaluated(failed, stopped=None)

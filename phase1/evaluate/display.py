@@ -7,13 +7,14 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Literal, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from phase1.contract.records import Completion, Record
+from phase1.judge.outcomes import Running
 
 Stage = Literal["generated", "judged"]
 STAGES: tuple[Stage, ...] = ("generated", "judged")
@@ -39,6 +40,9 @@ class Display:
         self.before = dict(self.done)
         self.running: dict[Stage, int] = {"generated": 0, "judged": 0}
         self.began: dict[Stage, float] = {}  # when a stage first had something to do
+        self.first: dict[Stage, float] = {}  # when it first finished something
+        self.last: dict[Stage, float] = {}  # when it last did
+        self.programs: Callable[[], list[Running]] = list  # what the judge runs now
         self.tokens = self.tests = 0
         self.verdicts: Counter[str] = Counter()
         self.printed = time.monotonic()
@@ -113,6 +117,8 @@ class Display:
 
     def _finish(self, stage: Stage) -> None:
         self.done[stage] += 1
+        self.last[stage] = time.monotonic()
+        self.first.setdefault(stage, self.last[stage])
         self.running[stage] = max(0, self.running[stage] - 1)
 
     # ------------------------------------------------------------------------------------------------- what is shown
@@ -136,13 +142,31 @@ class Display:
         notes = [f"({self.running[stage]} running, {self.rate(amount, stage):,.0f} {unit})"]
         if stage == "judged":
             notes += [f"{verdict} {n}" for verdict, n in sorted(self.verdicts.items())]
-            if left := self.seconds_left():
+            if self.done["generated"] >= self.total and (programs := self.programs()):
+                notes.append(tail(programs))
+            elif left := self.seconds_left():
                 notes.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
         return "  ".join(notes)
 
     def rate(self, amount: float, stage: Stage) -> float:
-        """`amount` a second since the stage began; 0 before."""
-        return amount / max(1e-3, time.monotonic() - self.began[stage]) if stage in self.began else 0.0
+        """`amount` a second from the stage's beginning until now, or until its last one was finished; 0 before."""
+        if stage not in self.began:
+            return 0.0
+        ended = self.last.get(stage) if self.done[stage] >= self.total else None
+        return amount / max(1e-3, (ended or time.monotonic()) - self.began[stage])
+
+    def seconds(self, since: float) -> dict[str, float]:
+        """How long the stages took, by the names of phase1.evaluate.timing; `since`: when the session began."""
+        took: dict[str, float] = {}
+        if "generated" in self.last:
+            took["first_answer"] = self.first["generated"] - since
+            if "generated" in self.began:  # not where every prompt is too long to be asked
+                took["generation"] = self.last["generated"] - self.began["generated"]
+        if "judged" in self.last:
+            took["judging"] = self.last["judged"] - self.began["judged"]
+            if "generated" in self.last:
+                took["tail"] = max(0.0, self.last["judged"] - self.last["generated"])
+        return took
 
     def seconds_left(self) -> float | None:
         """The longer of the two stages at its rate so far; None before both have finished something, 0 at the end."""
@@ -156,3 +180,12 @@ class Display:
                 return None
             left.append(missing / rate)
         return max(left)
+
+
+def tail(programs: list[Running]) -> str:
+    """What still runs once all is generated. How many tests a program will take is not known, how long one may is."""
+    p = programs[0]
+    return (
+        f"{len(programs)} still run, the longest at test {p.test} of {p.tests} for {p.seconds:.0f} s, which may take "
+        f"{p.limit:g} s of CPU time"
+    )

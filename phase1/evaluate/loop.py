@@ -20,6 +20,8 @@ from phase1.contract.records import NO_ANSWER, Completion, Record, RecordLog
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.evaluate.display import Display
 from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, note_vllm, stored_completions
+from phase1.evaluate.slow_problems import SlowProblem, slow_problems
+from phase1.evaluate.timing import timing_lines
 from phase1.generate.generate import Answering, open_generation
 from phase1.generate.make_requests import Wanted
 from phase1.generate.protocol import BackendRecord, GenerationStopped
@@ -31,10 +33,12 @@ KEPT_OF_OTHER = ("error_type", "accepted", "pass_ratio", "detail")  # of the ver
 
 @dataclass(frozen=True)
 class Worked:
-    """What run.json keeps of a session: what the judge says of itself, and the backend, if anything was generated."""
+    """What run.json keeps of a session: what the judge says of itself, the backend, if anything was generated, and
+    where the time went (phase1.evaluate.timing)."""
 
     sandbox: dict[str, JsonValue]
     generation: BackendRecord | None
+    seconds: dict[str, float]
 
 
 def work_off(
@@ -86,7 +90,12 @@ def work_off(
             "the machine or a program interfered (docs/judge.md)",
             file=sys.stderr,
         )
-    changes: dict[str, object] = {"sandbox": {**worked.sandbox, "lost_sandboxes": lost}}
+    for line in timing_lines(worked.seconds):
+        print(line)
+    changes: dict[str, object] = {
+        "sandbox": {**worked.sandbox, "lost_sandboxes": lost},
+        "seconds": {name: round(s, 3) for name, s in worked.seconds.items()},
+    }
     if worked.generation:
         versions = {**run.stamp.versions, **worked.generation.versions}
         changes |= {
@@ -126,6 +135,7 @@ async def evaluate(
         on_begun: called once the backend is ready, before its first answer is taken.
     """
     _stop_on_sigterm()
+    began = time.monotonic()
     done = finished_answers(output_dir, problems)
     todo: dict[AnswerKey, Problem] = {}
     for dataset, asked in problems.items():
@@ -137,16 +147,18 @@ async def evaluate(
     stored = {key: c for key, c in stored_completions(output_dir, problems).items() if key in todo}
     wanted = [Wanted(problem, key.sample) for key, problem in todo.items() if key not in stored]
     total = n_samples * sum(len(asked) for asked in problems.values())
-    generation = None
+    generation, slow = None, slow_problems(output_dir)
     with contextlib.ExitStack() as files, Display(total, len(done) + len(stored), len(done)) as display:
         results = {d: files.enter_context(_open_log(output_dir / "results" / f"{d}.jsonl")) for d in problems}
         completions = {d: files.enter_context(_open_log(output_dir / "completions" / f"{d}.jsonl")) for d in problems}
         try:
             judging = open_judge(_leave_cores(judge_config, answering))
             async with judging as judge, display.ticking(), asyncio.TaskGroup() as tasks:
+                display.programs = judge.backend.running
 
                 async def judge_and_record(problem: Problem, completion: Completion) -> None:
-                    record = await judge_completion(judge, problem, completion)
+                    expected = SlowProblem(problem.dataset, problem.problem_id) in slow
+                    record = await judge_completion(judge, problem, completion, expected)
                     results[problem.dataset].append(record)
                     display.judged(record)
 
@@ -170,7 +182,8 @@ async def evaluate(
                         display.say(f"error: {stopped}; judging what is there")
         except BaseExceptionGroup as group:  # the task group's wrapping would hide a one-line error behind a traceback
             raise group.exceptions[0] from None
-    return Worked(judge.info, generation)
+    ready = generation.seconds if generation else {}
+    return Worked(judge.info, generation, {**display.seconds(began), **ready})
 
 
 def _open_log(path: Path) -> contextlib.closing[RecordLog]:
@@ -188,9 +201,10 @@ def _leave_cores(judge: JudgeConfig, answering: Answering | None) -> JudgeConfig
     return dataclasses.replace(judge, workers=judge.parallel - min(busy, judge.parallel // 2))
 
 
-async def judge_completion(judge: Judge, problem: Problem, completion: Completion) -> Record:
+async def judge_completion(judge: Judge, problem: Problem, completion: Completion, slow: bool = False) -> Record:
     """The record of an answer: the completion and the judge's verdict on the program in it.
 
+    `slow`: as `Judge.judge` takes it.
     Where the contract's order and a careful reader take different programs, both are judged.
     """
     taken = take(completion.completion, judge.config.extraction)
@@ -198,10 +212,10 @@ async def judge_completion(judge: Judge, problem: Problem, completion: Completio
     if completion.finish_reason in NO_ANSWER:
         record = dataclasses.replace(record, error_type="api_error", detail=completion.error or "")
     else:
-        verdict = await judge.judge(problem.program(taken.code), problem.judged)
+        verdict = await judge.judge(problem.program(taken.code), problem.judged, slow)
         record = dataclasses.replace(record, **asdict(verdict))
         if taken.beside:
-            other = asdict(await judge.judge(problem.program(taken.beside_code), problem.judged))
+            other = asdict(await judge.judge(problem.program(taken.beside_code), problem.judged, slow))
             kept = {key: other[key] for key in KEPT_OF_OTHER}
             record.other = {"extraction": taken.beside, "code": taken.beside_code, **kept}
     record.finished = time.time()

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phase1.contract.records import Completion
@@ -76,9 +76,7 @@ async def open_generation(
         if sendable := [r for r in requests if r.max_tokens >= 1]:
             begun = await stack.enter_async_context(answering.generator.open(sendable, setup, progress))
             record, answered = begun.record, begun.completions
-        yield Generation(
-            BackendRecord({**facts, **record.facts}, record.versions), _one_after_another(too_long, answered)
-        )
+        yield Generation(replace(record, facts={**facts, **record.facts}), _one_after_another(too_long, answered))
 
 
 def _load_checked_tokenizer(answering: Answering) -> Tokenizer:

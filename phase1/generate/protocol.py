@@ -58,10 +58,12 @@ class BackendRecord:
     Attributes:
         facts: entries of run.json's `generation`.
         versions: of packages that generate in another environment than this one, for the run's stamp.
+        seconds: what it took before the first request, by the names of phase1.evaluate.timing.
     """
 
     facts: dict[str, JsonValue]
     versions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

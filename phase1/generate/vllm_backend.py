@@ -8,12 +8,14 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 
 import aiohttp
 
 from phase1.files import BadInput
+from phase1.generate.kept_servers import Kept, Served
 from phase1.generate.make_requests import Request
 from phase1.generate.model_config import context_limit
 from phase1.generate.protocol import BackendRecord, Generation, Progress, Setup
@@ -100,6 +102,19 @@ def _interpreter(settings: BackendSettings) -> str:
 
 
 @dataclass(frozen=True)
+class _Reached:
+    """Servers that answer, and what that took, as BackendRecord has it."""
+
+    endpoints: list[Endpoint]
+    seconds: dict[str, float]
+
+
+def _reached(served: Served) -> _Reached:
+    took = {"swap" if served.swapped else "start": served.seconds}
+    return _Reached([Endpoint(server.url, server) for server in served.servers], took)
+
+
+@dataclass(frozen=True)
 class VllmGenerator:
     """Either `urls`, servers that run already, or `servers`, how to start our own."""
 
@@ -120,29 +135,36 @@ class VllmGenerator:
 
     @contextlib.asynccontextmanager
     async def open(self, requests: list[Request], setup: Setup, progress: Progress) -> AsyncIterator[Generation]:
-        async with self._endpoints(progress) as endpoints, self._http(len(endpoints)) as http:
+        async with self._endpoints(progress) as reached, self._http(len(reached.endpoints)) as http:
+            endpoints = reached.endpoints
             client = Client(http=http, endpoints=endpoints, settings=self.client, setup=setup, progress=progress)
             checked = await client.check(requests[0])
             versions = sorted({server.vllm for server in checked.values() if server.vllm})
             record = BackendRecord(
                 facts={"servers": {url: asdict(server) for url, server in checked.items()}},
                 versions={"vllm": ", ".join(versions)} if versions else {},
+                seconds=reached.seconds,
             )
             yield Generation(record, client.completions(requests))
 
     @contextlib.asynccontextmanager
-    async def _endpoints(self, progress: Progress) -> AsyncIterator[list[Endpoint]]:
-        """The servers, ready to answer; those started here are stopped on leaving."""
+    async def _endpoints(self, progress: Progress) -> AsyncIterator[_Reached]:
+        """The servers, ready to answer; those started here are stopped on leaving, unless a pass keeps them."""
         if not self.servers:
-            yield [Endpoint(url.rstrip("/").removesuffix("/v1")) for url in self.urls]
+            yield _Reached([Endpoint(url.rstrip("/").removesuffix("/v1")) for url in self.urls], {})
+            return
+        if kept := Kept.from_environment():
+            served = await asyncio.to_thread(kept.serve, self.servers, progress.say)
+            yield _reached(served)
             return
         owned: list[Server] = []
+        began = time.monotonic()
         try:
             owned = await asyncio.to_thread(start_servers, self.servers)
             places = ", ".join(dict.fromkeys(server.gpus for server in owned))
             progress.say(f"vLLM: starting {len(owned)} servers on {places}; logs in {self.servers.log_dir}")
             ready = await asyncio.to_thread(wait_ready, owned, self.servers.start_timeout, progress.say)
-            yield [Endpoint(server.url, server) for server in ready]
+            yield _reached(Served(ready, swapped=False, seconds=time.monotonic() - began))
         finally:
             if owned:
                 await asyncio.to_thread(stop_servers, owned)

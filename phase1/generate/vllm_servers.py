@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Protocol
 
 from pydantic import JsonValue
 
@@ -28,6 +29,8 @@ from phase1.files import BadInput
 from phase1.machine import free_ports, usable_gpus
 
 KEEPER = Path(__file__).with_name("vllm_keeper.py")
+INSIDE = Path(__file__).with_name("inside")  # what a kept server's processes load of us
+WORKER_CLASS = "phase1_weights.Weights"
 GRACE = 20.0  # seconds a server has to end after SIGTERM; one took 0.6 s on an H100
 TAIL = 12  # log lines shown of a server that failed
 TALK = 15.0  # seconds between two lines about servers that are loading
@@ -52,6 +55,8 @@ class ServerConfig:
         start_timeout: seconds until all must answer; a 7B from a cold disk takes minutes.
         python: the interpreter that has vLLM, possibly of another environment.
         more_args: further arguments of vLLM's server.
+        kept_by: the pipe, as a file descriptor, at whose end the servers end: they outlive this process, and can be
+            given other weights (phase1/generate/kept_servers.py). None: they end with this process.
     """
 
     model_path: Path
@@ -66,6 +71,21 @@ class ServerConfig:
     start_timeout: float = 900.0
     python: str = sys.executable
     more_args: tuple[str, ...] = ()
+    kept_by: int | None = None
+
+
+class Process(Protocol):
+    """The keeper of a server: a child of ours, or another process that is known by its id (as subprocess.Popen)."""
+
+    pid: int
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 @dataclass
@@ -75,7 +95,7 @@ class Server:
     url: str
     log: Path
     gpus: str
-    process: subprocess.Popen[bytes] = field(repr=False)
+    process: Process = field(repr=False)
     started: float = field(default_factory=time.monotonic)
     ready_after: float | None = None
 
@@ -124,7 +144,7 @@ def start_servers(config: ServerConfig) -> list[Server]:
             with open(log, "wb") as out:
                 process = subprocess.Popen(
                     command,
-                    stdin=subprocess.PIPE,
+                    stdin=subprocess.PIPE if config.kept_by is None else config.kept_by,
                     stdout=out,
                     stderr=subprocess.STDOUT,
                     cwd=config.log_dir,
@@ -185,6 +205,8 @@ def stop_servers(servers: list[Server]) -> None:
         with contextlib.suppress(OSError):
             if s.process.stdin:
                 s.process.stdin.close()
+            else:  # its keeper listens to somebody else
+                s.process.terminate()
     for s in servers:
         try:
             s.process.wait(GRACE + 15)
@@ -222,6 +244,8 @@ def server_command(config: ServerConfig, port: int) -> list[str]:
     words = [word for name, value in options.items() for word in (name, str(value))]
     # Cached prefixes make an answer's arithmetic depend on what was asked before it.
     switches = ["--no-enable-prefix-caching", "--disable-uvicorn-access-log"]
+    if config.kept_by is not None:
+        switches += ["--worker-extension-cls", WORKER_CLASS]
     return [config.python, "-m", "vllm.entrypoints.openai.api_server", *words, *switches, *config.more_args]
 
 
@@ -249,6 +273,9 @@ def environment(config: ServerConfig, gpus: str, servers: int) -> dict[str, str]
         env["CUDA_VISIBLE_DEVICES"] = gpus.removeprefix("GPU ")
     if config.batch_invariant:
         env["VLLM_BATCH_INVARIANT"] = "1"
+    if config.kept_by is not None:
+        env["PYTHONPATH"] = os.pathsep.join([str(INSIDE), *filter(None, [env.get("PYTHONPATH")])])
+        env["VLLM_SERVER_DEV_MODE"] = "1"  # /collective_rpc and /reset_prefix_cache, on 127.0.0.1 alone
     return defaults | env
 
 
@@ -314,3 +341,10 @@ def ask(url: str, body: dict[str, JsonValue] | None = None, timeout: float = 300
     with DIRECT.open(request, timeout=timeout) as response:
         answer: dict[str, JsonValue] = json.loads(response.read() or b"{}")
     return answer
+
+
+def read_metrics(url: str) -> list[str]:
+    """The lines of a server's /metrics. Raises OSError where there is no answer."""
+    with DIRECT.open(urllib.request.Request(url + "/metrics", headers=authorization()), timeout=10) as response:
+        text: bytes = response.read()
+    return text.decode(errors="replace").splitlines()

@@ -47,12 +47,13 @@ class Judge:
             "lost_sandboxes": self.backend.lost,
         }
 
-    async def judge(self, program: str, test_cases: TestCases) -> Verdict:
+    async def judge(self, program: str, test_cases: TestCases, slow: bool = False) -> Verdict:
         """The verdict on a program; waits for a worker. The same program on the same tests is run once.
 
         Args:
             program: source text; a blank one is `empty_output`.
             test_cases: of the problem, as a raw file has them (contract 4).
+            slow: it is expected to run into its time limit, so it starts before others; the verdict is the same.
 
         Raises:
             BadInput: when `test_cases` breaks the contract.
@@ -60,7 +61,7 @@ class Judge:
         total = len(test_cases.get("tests") or test_cases.get("test_list") or [None])
         if not program.strip():
             return Verdict("empty_output", tests_total=total, detail="the answer holds no code")
-        task = make_task(program, test_cases, self.config)
+        task = replace(make_task(program, test_cases, self.config), slow=slow)
         key = await asyncio.to_thread(_key, task, test_cases)
         known = self.judged.get(key)
         if known is None or known.cancelled():

@@ -66,6 +66,7 @@ class Task:
         longest_output: of a stdin task, the characters of the longest expected output.
         asserts: of an assert task, its tests.
         headers: it runs a C++ compiler, which needs /usr/include; no other program sees that.
+        slow: it is expected to run into its time limit; it changes when it runs, not what comes out.
     """
 
     program: str
@@ -77,6 +78,7 @@ class Task:
     longest_output: int = 0
     asserts: AssertTests | None = None
     headers: bool = False
+    slow: bool = False
 
 
 class ProcessEnd(NamedTuple):
@@ -106,6 +108,17 @@ class TestRun:
     output: bytes = b""
     stderr: bytes = b""
     read: bool | None = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A program that is being judged: the number of the test it is at (from 1), of how many, the seconds that it has
+    been there, and the CPU seconds that it may be; of asserts, which share a process, those of all that are left."""
+
+    test: int
+    tests: int
+    seconds: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,9 @@ class Sandbox(Protocol):
 
     async def close(self) -> None:
         """End what runs and wait until it is gone. Does nothing where `open` was not called or failed."""
+
+    def running(self) -> list[Running]:
+        """The programs that run now, the one that has been longest at its test first; empty where that is not known."""
 
     def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
         """Run the tests of a task.

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass, field
 
@@ -34,6 +35,7 @@ from phase1.judge.outcomes import (
     MAX_TIMEOUTS,
     PROCESSES,
     CompileFailed,
+    Running,
     SandboxFailed,
     SandboxInfo,
     Task,
@@ -43,6 +45,7 @@ from phase1.judge.outcomes import (
     stdin_verdict,
 )
 from phase1.judge.probes import ESSENTIAL, MEANING, probe
+from phase1.judge.workers import ANY, CONTINUES, SLOW, Course, Workers
 
 OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output is long
 # Bytes that several processes together may hold beyond the memory limit: each counts the pages they share again.
@@ -112,7 +115,7 @@ class LocalSandbox:
 
     def __init__(self, workers: int, unsafe: bool = False):
         self.workers, self.unsafe = workers, unsafe
-        self.slots = asyncio.Semaphore(workers)
+        self.pool = Workers(workers)
         self.boxes: dict[int, Box] = {}
         self.spare: list[Box] = []  # started and waiting for a task: starting is mostly waiting for the kernel
         self.lost = 0  # sandboxes that ended without a word; each costs its program a second try
@@ -184,6 +187,7 @@ class LocalSandbox:
         mode = "rlimits only (unsafe)"
         if plan.bwrap:
             mode = "bubblewrap" + ("+cgroup" if cgroup else "") + ("" if plan.proc else " without /proc")
+        self.pool.run_ahead = self._ahead if plan.bwrap else None  # elsewhere the tests of a program share /tmp
         seen = await probe(self, [target for _, target in shown.mounts])
         self._info = LocalInfo(
             mode=mode,
@@ -268,43 +272,79 @@ class LocalSandbox:
         self.process = None
 
     # ------------------------------------------------------------------------------------------------------- running
+    def running(self) -> list[Running]:
+        """As `Sandbox.running`."""
+        return self.pool.running()
+
     async def run(self, task: Task) -> AsyncGenerator[TestRun, None]:
         """As `Sandbox.run`."""
-        async with self.slots:
-            done = late = failures = ended = 0
-            while done < task.count and late < MAX_TIMEOUTS and ended < MAX_ENDED:
-                box = await self._take(task)
-                finished = False
-                try:
-                    async with contextlib.aclosing(self._tests(box, task, done, late, careful=failures > 0)) as runs:
-                        async for run in runs:
-                            self.lost += failures
-                            done, failures = done + 1, 0
-                            late = late + 1 if run.verdict == "timeout" else 0
+        async with self.pool.course(task) as course:
+            rank, failures, ended = SLOW if task.slow else ANY, 0, 0
+            while course.done < task.count and course.late < MAX_TIMEOUTS and ended < MAX_ENDED:
+                if (known := await self.pool.ran_ahead(course)) is not None:
+                    for run in known:
+                        self.lost, failures = self.lost + failures, 0
+                        course.told(run, time.monotonic())
+                        yield run
+                    continue
+                async with self.pool.taken(rank):
+                    rank = CONTINUES
+                    box, finished = await self._take(task), False
+                    try:
+                        course.careful = failures > 0
+                        async with contextlib.aclosing(self._tests(box, course, course.done, task.count)) as runs:
+                            async for run in runs:
+                                self.lost, failures = self.lost + failures, 0
+                                course.told(run, time.monotonic())
+                                yield run
+                                if task.kind == "stdin" and course.done in course.ahead:  # which began it earlier
+                                    break
+                            else:
+                                finished = True
+                    except Died as e:
+                        if e.exit.oom and course.done < task.count:  # the kernel's choice was PID 1 itself
+                            if not box.compiled:
+                                ended = MAX_ENDED  # the next test would compile the same
+                            run = TestRun(
+                                "runtime_error", over_memory(task.memory), cpu=0.0, wall=0.0, peak_rss=task.memory
+                            )
+                            course.told(run, time.monotonic())
                             yield run
-                    finished = True
-                except Died as e:
-                    if e.exit.oom and done < task.count:  # the kernel's choice was PID 1 itself
-                        done, late = done + 1, 0
-                        if not box.compiled:
-                            ended = MAX_ENDED  # the next test would compile the same
-                        yield TestRun(
-                            "runtime_error", over_memory(task.memory), cpu=0.0, wall=0.0, peak_rss=task.memory
-                        )
-                        continue
-                    failures += 1
-                    said = str(e.exit.stderr or e.exit.status)
-                    if failures >= BLAMED and await self._works():
-                        when = "while it ran" if box.compiled else "before it ran"
-                        detail = f"the program ended the sandbox twice {when}: {said}"
-                        done, late, failures = done + 1, 0, 0
-                        ended = MAX_ENDED if e.silent else ended + 1  # silence is waited for, and not again
-                        yield TestRun("runtime_error", detail[:300], cpu=0.0, wall=0.0, peak_rss=0)
-                    elif failures == ATTEMPTS:
-                        self.lost += failures
-                        raise SandboxFailed(f"the sandbox died: {said}") from None
-                finally:
-                    await self._stop(box, finished)
+                            continue
+                        failures += 1
+                        said = str(e.exit.stderr or e.exit.status)
+                        if failures >= BLAMED and await self._works():
+                            when = "while it ran" if box.compiled else "before it ran"
+                            detail = f"the program ended the sandbox twice {when}: {said}"
+                            ended = MAX_ENDED if e.silent else ended + 1  # silence is waited for, and not again
+                            run = TestRun("runtime_error", detail[:300], cpu=0.0, wall=0.0, peak_rss=0)
+                            failures = 0
+                            course.told(run, time.monotonic())
+                            yield run
+                        elif failures == ATTEMPTS:
+                            self.lost += failures
+                            raise SandboxFailed(f"the sandbox died: {said}") from None
+                    finally:
+                        await self._stop(box, finished)
+
+    async def _ahead(self, course: Course, first: int) -> list[TestRun]:
+        """Run the tests that a new sandbox would begin with `first`, before their turn: of a stdin task that one, since
+        each has a fresh process and nothing of the one before; of an assert task all to the end or the first that ends
+        the program.
+
+        Raises:
+            Died, CompileFailed, SandboxFailed: what the serial way will meet, and judge, itself.
+        """
+        task = course.task
+        box, finished = await self._take(task), False
+        try:
+            behind = first + 1 if task.kind == "stdin" else task.count
+            async with contextlib.aclosing(self._tests(box, course, first, behind)) as runs:
+                found = [run async for run in runs]
+            finished = True
+            return found
+        finally:
+            await self._stop(box, finished)
 
     async def _works(self) -> bool:
         """Whether a trivial program runs in a fresh sandbox: then the one that failed did so by its program."""
@@ -315,7 +355,7 @@ class LocalSandbox:
             False,
         )
         try:
-            runs = [run async for run in self._tests(box, CONTROL, 0, 0, careful=False)]
+            runs = [run async for run in self._tests(box, Course(CONTROL), 0, CONTROL.count)]
             finished = True
             return [run.output for run in runs] == [b"42\n"]
         except (Died, SandboxFailed, CompileFailed):
@@ -368,17 +408,15 @@ class LocalSandbox:
     def _output_cap(task: Task) -> int:
         return max(OUTPUT_CAP, 4 * task.longest_output + (1 << 20))
 
-    async def _tests(self, box: Box, task: Task, first: int, late: int, careful: bool) -> AsyncGenerator[TestRun, None]:
-        """Feed one sandbox from test `first` on and yield what comes back.
+    async def _tests(self, box: Box, course: Course, first: int, behind: int) -> AsyncGenerator[TestRun, None]:
+        """Feed one sandbox the tests from `first` to just before `behind` and yield what comes back.
 
-        Args:
-            first: number of the first test to run.
-            late: timeouts one after another just before it.
-            careful: the task has lost a sandbox: try the compilation under the limits of a test first.
+        Where the course is careful, the compilation is tried under the limits of a test first.
 
         Raises:
             Died: when the sandbox ends before it said that it is done.
         """
+        task, careful = course.task, course.careful
         cap = self._output_cap(task)
         longest_input = max((len(text) for text in task.inputs), default=0) * 4
         marker = secrets.token_hex(16).encode()
@@ -386,9 +424,9 @@ class LocalSandbox:
         job = {
             "program": task.program,
             "kind": task.kind,
-            "count": task.count,
+            "count": behind,
             "first": first,
-            "late": late,
+            "late": course.late if first == course.done else 0,
             "path": self.path,
             "cpu": task.limit,
             "idle": task.limit + 1,
@@ -406,7 +444,7 @@ class LocalSandbox:
         if task.asserts is not None:
             job |= {"shared": task.asserts.shared, "classes": task.asserts.classes}
             tests = asdict(task.asserts) | {"first": first, "marker": marker}
-        feeding = asyncio.create_task(box.feed(job, task.inputs[first:], tests))
+        feeding = asyncio.create_task(box.feed(job, task.inputs[first:behind], tests))
         try:
             done = first
             while True:
@@ -415,6 +453,7 @@ class LocalSandbox:
                     continue
                 if end.kind == protocol.COMPILED:
                     box.compiled = True
+                    course.compiled(time.monotonic())
                     if end.code:
                         raise CompileFailed(end.err.decode(errors="replace"))
                 elif end.kind in (protocol.DONE, protocol.DIRTY):

@@ -1,10 +1,11 @@
 """phase1.checkpoints.one_pass: what a pass does, and what one failure does to the rest of it."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from phase1.checkpoints import one_pass
+from phase1.checkpoints import child, one_pass
 from phase1.checkpoints.attempts import Attempts
 from phase1.checkpoints.find import find_checkpoints
 from phase1.files import read_json
@@ -90,3 +91,23 @@ def test_tier_2_is_evaluated_at_the_steps_that_tier2_every_names(place):
         "step 500: evaluating codecontests_valid mbpp_reg",
         "step 1000: evaluating codecontests_valid mbpp_reg codecontests_valid_big",
     ]
+
+
+def test_what_an_evaluation_leaves_to_the_pass_outlives_it_and_ends_with_the_pass(place, tmp_path, monkeypatch):
+    """Each evaluation of two starts a process that listens, as a vLLM server's keeper does, and goes."""
+    for step in (500, 1000):
+        make_checkpoint(place.checkpoints, step)
+    said = tmp_path / "said"
+    listener = f"import sys; sys.stdin.read(); open({str(said)!r}, 'a').write('ended\\n')"
+    (tmp_path / "phase1_eval.py").write_text(
+        "import os, subprocess, sys\npipe, folder = os.environ['PHASE1_KEPT_SERVERS'].split(' ', 1)\n"
+        f"open({str(said)!r}, 'a').write(f'in {{folder}}\\n')\n"
+        f"subprocess.Popen([sys.executable, '-c', {listener!r}], stdin=int(pipe), start_new_session=True)\n"
+    )
+    monkeypatch.setattr(child, "ROOT", tmp_path)
+    run = place.evaluate("--settle", "0")
+    assert run.returncode == 0, run.stderr
+    deadline = time.monotonic() + 60
+    while len(said.read_text().split("\n")) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert said.read_text().splitlines() == [f"in {place.outputs / 'servers'}"] * 2 + ["ended"] * 2

@@ -7,6 +7,8 @@ import pytest
 
 from phase1.contract.records import Completion, Record
 from phase1.evaluate.display import Display
+from phase1.evaluate.timing import timing_lines
+from phase1.judge.outcomes import Running
 
 COMPLETION = Completion("mbpp_reg", "MBPP/11", "p", "", "text", "stop", 10, 50, 1.0, 0.0, 0)
 
@@ -56,3 +58,48 @@ def test_the_time_left_is_that_of_the_slower_stage_at_its_rate_so_far(monkeypatc
     for _ in range(2):
         display.judged(record("success"))
     assert display.seconds_left() == pytest.approx(40)  # 8 verdicts at 0.2/s; 4 answers at 0.4/s would be 10 s
+
+
+def test_the_tail_says_what_still_runs_and_generation_keeps_its_rate(monkeypatch):
+    """Once all is generated, no rate says how long the last programs take."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    display = Display(2, generated=0, judged=0)
+    display.programs = lambda: [Running(2, 40, 12.4, 30.0), Running(1, 3, 2.0, 90.0)]
+    for stage in ("generated", "judged"):
+        display.start(stage, 2)
+    now[0] += 10
+    display.generated(COMPLETION)
+    display.judged(record("success"))
+    assert "still run" not in display.line() and "s left" in display.line()
+    display.generated(COMPLETION)
+    now[0] += 90
+    said = "2 still run, the longest at test 2 of 40 for 12 s, which may take 30 s of CPU time"
+    assert display.line().endswith(said) and "10 tokens/s" in display.line()
+    display.judged(record("timeout"))
+    display.programs = list
+    assert "still run" not in display.line() and display.line().endswith("0 min 0 s left") is False
+
+
+def test_where_the_time_went(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    display = Display(2, generated=0, judged=0)
+    assert display.seconds(since=40.0) == {}
+    display.start("generated", 2)
+    for later in (5.0, 10.0):
+        now[0] += later
+        display.generated(COMPLETION)
+        display.start("judged")
+    for later in (1.0, 20.0):
+        now[0] += later
+        display.judged(record("success"))
+    took = display.seconds(since=40.0)
+    assert took == {"first_answer": 65.0, "generation": 15.0, "judging": 31.0, "tail": 21.0}
+    assert [line.split()[:2] for line in timing_lines({**took, "swap": 0.4})] == [
+        ["first_answer", "65.0"],
+        ["swap", "0.4"],
+        ["generation", "15.0"],
+        ["judging", "31.0"],
+        ["tail", "21.0"],
+    ]

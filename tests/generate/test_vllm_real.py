@@ -99,6 +99,8 @@ def test_a_server_answers_what_transformers_answers_and_leaves_no_process(model,
     assert len(ours) == 48 and ours == theirs
     record = read_json(tmp_path / "vllm" / "run.json")
     assert len(record["generation"]["servers"]) == 1 and record["stamp"]["versions"]["vllm"]
+    assert set(record["seconds"]) == {"start", "first_answer", "generation", "judging", "tail"}
+    assert 0 < record["seconds"]["start"] < record["seconds"]["first_answer"]
     assert all(s["defaults_verified"] and s["penalty_seen"] for s in record["generation"]["servers"].values())
 
 

@@ -74,7 +74,8 @@ class EvaluationRun(StateFile):
 
     `model` to `behaviour` make two evaluations comparable; `behaviour` is None in a file of before it was recorded, and
     then not known. `stamp`: of the last session. `sandbox`, `generation`: what
-    the judge and the backend said of themselves. `recomputed`: the last start that only derived the metrics again.
+    the judge and the backend said of themselves. `seconds`: where the last session's time went, by the names of
+    phase1.evaluate.timing. `recomputed`: the last start that only derived the metrics again.
     """
 
     status: Literal["running", "complete", "incomplete", "interrupted"]
@@ -89,6 +90,7 @@ class EvaluationRun(StateFile):
     finished: str | None = None
     sandbox: dict[str, JsonValue] | None = None
     generation: dict[str, JsonValue] | None = None
+    seconds: dict[str, float] | None = None
     recomputed: Stamp | None = None
 
     @property
