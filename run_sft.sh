@@ -28,9 +28,10 @@ while [[ $# -gt 0 ]]; do
     --smoke)  # its own folder and always from step 0, so that it never mixes with the real run
       : "${NPROC:=1}" "${TRAIN_BATCH_SIZE:=4}" "${TOTAL_STEPS:=10}" "${SAVE_FREQ:=5}" "${TEST_FREQ:=5}" "${LOGGER:=console}"
       : "${EXPERIMENT_NAME:=smoke_test}" "${RESUME_MODE:=disable}" ;;
-    --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    --*) die "$word: unknown flag; --smoke, --dry_run, --stop_on nan, --help are known" ;;
-    *[!0-9]*) overrides+=("$word") ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -*) die "$word: unknown flag; --smoke, --dry_run, --stop_on nan, --help are known" ;;
+    *=* | "~"*) overrides+=("$word") ;;
+    *[!0-9]*) die "'$word': neither a number of processes nor an override key=value; ./run_sft.sh 4 optim.weight_decay=0.1" ;;
     *) NPROC="$word" ;;
   esac
 done
@@ -72,6 +73,7 @@ export ALLOW_CHANGED_DATA="${ALLOW_CHANGED_DATA:-}"        # 1: resume although 
 OUTPUT_DIR="${OUTPUT_DIR:-$HERE/outputs}"                  # console logs go to logs/ in it
 export WANDB_DIR="${WANDB_DIR:-$OUTPUT_DIR}"
 PYTHON="${PYTHON:-python3}"
+command -v -- "$PYTHON" >/dev/null || die "PYTHON=$PYTHON: no such program; name the Python of the environment that has verl"
 LOCK_WAIT="${LOCK_WAIT:-60}"                               # seconds to wait for another training run in CKPT_DIR to end
 
 export PYTHONPATH="$HERE/patches:$HERE${PYTHONPATH:+:$PYTHONPATH}"

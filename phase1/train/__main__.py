@@ -12,12 +12,13 @@ Called by run_sft.sh, where the variables and their defaults stand. FILE stays e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 from pathlib import Path
 
-from phase1.files import run_script
-from phase1.train.job import launch_command, read_job
+from phase1.files import BadInput, run_script
+from phase1.train.job import Job, launch_command, read_job
 from phase1.train.preflight.checks import Check, refuse_failed, run_checks, show
 from phase1.train.preflight.outcome import warns
 from phase1.train.preflight.tracking import wandb_offline
@@ -52,6 +53,8 @@ def main() -> int:
     if args.dry_run:
         checks = run_checks(job)
         show(checks)
+        if any(check.failed for check in checks):
+            show_command(job)  # people look at it to see what is wrong
         refuse_failed(checks)
     schedule, resume, shape = schedule_of(job), resume_point(job), run_shape(job)
     if resume.step:
@@ -70,6 +73,16 @@ def main() -> int:
         record_start(job, shape, command, step=resume.step, total=schedule.total_steps)
         args.argv_file.write_bytes("".join(f"{word}\0" for word in command).encode())
     return 0
+
+
+def show_command(job: Job) -> None:
+    """Print the command of a job that is refused, as far as it can be told."""
+    try:
+        span: int | None = schedule_of(job).span
+    except BadInput:
+        span = None
+    with contextlib.suppress(BadInput):
+        print(shlex.join(launch_command(job, wandb_offline=wandb_offline(job), schedule_steps=span)))
 
 
 if __name__ == "__main__":
