@@ -74,7 +74,7 @@ OUTPUT_DIR="${OUTPUT_DIR:-$HERE/outputs}"                  # console logs go to 
 export WANDB_DIR="${WANDB_DIR:-$OUTPUT_DIR}"
 PYTHON="${PYTHON:-python3}"
 command -v -- "$PYTHON" >/dev/null || die "PYTHON=$PYTHON: no such program; name the Python of the environment that has verl"
-LOCK_WAIT="${LOCK_WAIT:-60}"                               # seconds to wait for another training run in CKPT_DIR to end
+export LOCK_WAIT="${LOCK_WAIT:-60}"                        # seconds to wait for another run in CKPT_DIR to end, and for the other nodes
 
 export PYTHONPATH="$HERE/patches:$HERE${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1  # a verl or phase1 in the current directory is not the one meant
@@ -113,9 +113,9 @@ while kill -0 "$torchrun" 2>/dev/null; do status=0; wait "$torchrun" || status=$
 trap - INT TERM HUP
 exec {console}>&-
 if [[ $status -ne 0 ]]; then
-  log "training failed with status $status; see $log_file; run the same command again to resume at the last checkpoint"
+  log "training failed with status $status; see $log_file"
   wait "$watch" || true
-  "$PYTHON" -m phase1.train --stopped "$OUTPUT_DIR/train_metrics.jsonl" -- "${overrides[@]}" || true
+  "$PYTHON" -m phase1.train --stopped "$OUTPUT_DIR/train_metrics.jsonl" --log "$log_file" -- "${overrides[@]}" || true
   exit "$status"
 fi
 wait "$watch" || true  # the last lines are on the screen and in the file
