@@ -28,9 +28,10 @@ while [[ $# -gt 0 ]]; do
     --smoke)  # its own folder and always from step 0, so that it never mixes with the real run
       : "${NPROC:=1}" "${TRAIN_BATCH_SIZE:=4}" "${TOTAL_STEPS:=10}" "${SAVE_FREQ:=5}" "${TEST_FREQ:=5}" "${LOGGER:=console}"
       : "${EXPERIMENT_NAME:=smoke_test}" "${RESUME_MODE:=disable}" ;;
-    --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    --*) die "$word: unknown flag; --smoke, --dry_run, --stop_on nan, --help are known" ;;
-    *[!0-9]*) overrides+=("$word") ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -*) die "$word: unknown flag; --smoke, --dry_run, --stop_on nan, --help are known" ;;
+    *=* | "~"*) overrides+=("$word") ;;
+    *[!0-9]*) die "'$word': neither a number of processes nor an override key=value; ./run_sft.sh 4 optim.weight_decay=0.1" ;;
     *) NPROC="$word" ;;
   esac
 done
@@ -72,7 +73,8 @@ export ALLOW_CHANGED_DATA="${ALLOW_CHANGED_DATA:-}"        # 1: resume although 
 OUTPUT_DIR="${OUTPUT_DIR:-$HERE/outputs}"                  # console logs go to logs/ in it
 export WANDB_DIR="${WANDB_DIR:-$OUTPUT_DIR}"
 PYTHON="${PYTHON:-python3}"
-LOCK_WAIT="${LOCK_WAIT:-60}"                               # seconds to wait for another training run in CKPT_DIR to end
+command -v -- "$PYTHON" >/dev/null || die "PYTHON=$PYTHON: no such program; name the Python of the environment that has verl"
+export LOCK_WAIT="${LOCK_WAIT:-60}"                        # seconds to wait for another run in CKPT_DIR to end, and for the other nodes
 
 export PYTHONPATH="$HERE/patches:$HERE${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1  # a verl or phase1 in the current directory is not the one meant
@@ -111,9 +113,9 @@ while kill -0 "$torchrun" 2>/dev/null; do status=0; wait "$torchrun" || status=$
 trap - INT TERM HUP
 exec {console}>&-
 if [[ $status -ne 0 ]]; then
-  log "training failed with status $status; see $log_file; run the same command again to resume at the last checkpoint"
+  log "training failed with status $status; see $log_file"
   wait "$watch" || true
-  "$PYTHON" -m phase1.train --stopped "$OUTPUT_DIR/train_metrics.jsonl" -- "${overrides[@]}" || true
+  "$PYTHON" -m phase1.train --stopped "$OUTPUT_DIR/train_metrics.jsonl" --log "$log_file" -- "${overrides[@]}" || true
   exit "$status"
 fi
 wait "$watch" || true  # the last lines are on the screen and in the file

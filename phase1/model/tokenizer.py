@@ -68,6 +68,7 @@ class FastEncoding(Protocol):
 class FastTokenizer(Protocol):
     """The part of tokenizers.Tokenizer that this toolkit uses."""
 
+    def get_vocab(self, with_added_tokens: bool = ...) -> dict[str, int]: ...
     def encode_batch_fast(self, input: list[str], *, add_special_tokens: bool = ...) -> Sequence[FastEncoding]: ...
 
 

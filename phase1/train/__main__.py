@@ -3,7 +3,7 @@ ended.
 
     python -m phase1.train --dry_run -- [HYDRA_OVERRIDE …]            # print checks and command, write nothing
     python -m phase1.train --argv_file FILE -- [HYDRA_OVERRIDE …]     # record the start, write the command to FILE
-    python -m phase1.train --stopped METRICS -- [HYDRA_OVERRIDE …]    # after a crash or a signal: say what is lost
+    python -m phase1.train --stopped METRICS --log LOG -- [HYDRA_OVERRIDE …]   # after a crash or a signal: what is lost
     python -m phase1.train --finished -- [HYDRA_OVERRIDE …]           # afterwards: exit 0 if the last step is saved
 
 Called by run_sft.sh, where the variables and their defaults stand. FILE stays empty when nothing is left to train.
@@ -12,13 +12,15 @@ Called by run_sft.sh, where the variables and their defaults stand. FILE stays e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 from pathlib import Path
 
 from phase1.arguments import Parser
-from phase1.files import run_script
-from phase1.train.job import launch_command, read_job
+from phase1.files import BadInput, run_script
+from phase1.train.job import Job, launch_command, read_job
+from phase1.train.nodes import meet_nodes, refuse_start_over
 from phase1.train.preflight.checks import Check, refuse_failed, run_checks, show
 from phase1.train.preflight.outcome import warns
 from phase1.train.preflight.tracking import wandb_offline
@@ -36,6 +38,7 @@ def parse_args() -> argparse.Namespace:
         "--stopped", type=Path, metavar="METRICS", help="read train_metrics.jsonl and say what was saved and lost"
     )
     what.add_argument("--finished", action="store_true", help="compare the last saved step with the expected one")
+    parser.add_argument("--log", type=Path, help="with --stopped: the console log, whose root exception is said last")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for verl, after all of ours")
     return parser.parse_args()
 
@@ -46,13 +49,16 @@ def main() -> int:
     if args.finished:
         return report_end(job)
     if args.stopped:
-        report_stop(job, args.stopped)
+        report_stop(job, args.stopped, args.log)
         return 0
     if args.dry_run:
         checks = run_checks(job)
         show(checks)
+        if any(check.failed for check in checks):
+            show_command(job)  # people look at it to see what is wrong
         refuse_failed(checks)
     schedule, resume, shape = schedule_of(job), resume_point(job), run_shape(job)
+    refuse_start_over(job, resume)
     if resume.step:
         refuse_other_world_size(job, resume)
         refuse_changes(job, shape)
@@ -65,10 +71,21 @@ def main() -> int:
         place = f"step {resume.step} of {schedule.total_steps} is saved in {job.ckpt_dir}"
         print(f"finished already: {place}; nothing is trained")
     else:
+        meet_nodes(job)
         resume.settle(job.ckpt_dir)
         record_start(job, shape, command, step=resume.step, total=schedule.total_steps)
         args.argv_file.write_bytes("".join(f"{word}\0" for word in command).encode())
     return 0
+
+
+def show_command(job: Job) -> None:
+    """Print the command of a job that is refused, as far as it can be told."""
+    try:
+        span: int | None = schedule_of(job).span
+    except BadInput:
+        span = None
+    with contextlib.suppress(BadInput):
+        print(shlex.join(launch_command(job, wandb_offline=wandb_offline(job), schedule_steps=span)))
 
 
 if __name__ == "__main__":

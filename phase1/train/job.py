@@ -22,6 +22,7 @@ from phase1.train.verl_version import (
     ATTENTION,
     FLASH_ATTENTION,
     SAVE_CONTENTS,
+    SEQUENCE_PARALLEL,
     SETTINGS,
     TRAINERS,
     Setting,
@@ -58,6 +59,19 @@ class Job:
     def world_size(self) -> int:
         """Processes on all nodes."""
         return self.nproc * self.nnodes
+
+    @property
+    def data_ranks(self) -> int:
+        """Processes that get rows of their own: with Ulysses several share a row's tokens.
+
+        Raises:
+            BadInput: the size of a sequence's group is no number that divides the processes.
+        """
+        key = SEQUENCE_PARALLEL[self.trainer]
+        size = self.number(key) if key in self.config else 1
+        if self.world_size % size:
+            raise BadInput(f"{key}={size} does not divide the {self.world_size} processes; give one that does")
+        return self.world_size // size
 
     @property
     def ckpt_dir(self) -> Path:
@@ -135,6 +149,8 @@ def read_job(environ: dict[str, str], trailing: list[str]) -> Job:
     trainer = environ.get("TRAINER") or default_trainer()
     if trainer not in TRAINERS:
         raise BadInput(f"TRAINER={trainer}: expected {' or '.join(TRAINERS)}")
+    if environ["DEVICE"] not in ("cuda", "cpu"):
+        raise BadInput(f"DEVICE={environ['DEVICE']}: expected cuda or cpu")
     on_cpu = environ["DEVICE"] == "cpu"
     ours = [word for s in SETTINGS if (word := override_of(s, trainer, environ, on_cpu))]
     spec_key = {s.key_of(trainer): s.key for s in SETTINGS}
@@ -206,6 +222,12 @@ def refuse_misspelt(job: Job) -> None:
         value = config[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise BadInput(f"{key}={value}: a number of at least 0 is needed; {how_to_set(key)}")
+    warmup = config["optim.lr_warmup_steps_ratio"]
+    if isinstance(warmup, int | float) and warmup > 1:  # verl would warm up for ever
+        raise BadInput(
+            f"optim.lr_warmup_steps_ratio={warmup}: a share of all steps, from 0 to 1, is needed; set WARMUP_RATIO "
+            "to 0.05 for 5%"
+        )
     mode = config["trainer.resume_mode"]
     if mode not in ("auto", "disable", "resume_path"):
         raise BadInput(
@@ -222,6 +244,11 @@ def refuse_misspelt(job: Job) -> None:
             f"trainer.default_local_dir={job.text('trainer.default_local_dir')} is not "
             f"CKPT_DIR={environ['CKPT_DIR']}; set CKPT_DIR instead"
         )
+    for name in ("CKPT_DIR", "OUTPUT_DIR"):
+        wanted = Path(environ.get(name) or ".").absolute()
+        there = next(p for p in (wanted, *wanted.parents) if p.exists())
+        if not there.is_dir():
+            raise BadInput(f"{name}={environ[name]}: {there} is a file, a folder is needed; set {name} to another")
 
 
 _LORA = re.compile(r"lora.*(rank|path)$|lora\.r$", re.IGNORECASE)
@@ -262,13 +289,13 @@ def activation_budget(environ: dict[str, str]) -> float:
 
 
 # ------------------------------------------------------------------------------------------------------ the command
-def launch_command(job: Job, *, wandb_offline: bool, schedule_steps: int) -> list[str]:
+def launch_command(job: Job, *, wandb_offline: bool, schedule_steps: int | None) -> list[str]:
     """The whole command, environment included. torchrun is started as a module, so that it is this Python's.
 
     Args:
         job: the training run.
         wandb_offline: whether W&B must log to files.
-        schedule_steps: steps over which the learning rate falls.
+        schedule_steps: steps over which the learning rate falls; None where they cannot be counted, for people alone.
 
     Raises:
         BadInput: several nodes, and no address at which they meet.
@@ -287,7 +314,7 @@ def launch_command(job: Job, *, wandb_offline: bool, schedule_steps: int) -> lis
             "PHASE1_COMPILE": job.environ.get("COMPILE") or "0",
             "PHASE1_ACTIVATION_MEMORY_BUDGET": job.environ.get("ACTIVATION_MEMORY_BUDGET") or "0",
             "PHASE1_BALANCE": str(int(job.config["data.balance_dp_token"] is True)),
-            "PHASE1_SCHEDULE_STEPS": str(schedule_steps),
+            "PHASE1_SCHEDULE_STEPS": "?" if schedule_steps is None else str(schedule_steps),
         }
     if job.on_cpu:
         variables["CUDA_VISIBLE_DEVICES"] = ""  # verl takes a visible GPU whatever trainer.device says

@@ -14,6 +14,7 @@ from phase1.contract.state.tracker import read_tracker
 from phase1.contract.state.train_run import NAME, TrainRun, TrainSession
 from phase1.files import BadInput, fingerprint, finite, now, run_stamp, sha256_file
 from phase1.train.job import Job
+from phase1.train.last_words import death_of
 from phase1.train.resume import job_fault, resume_point
 from phase1.train.step_log import steps_of_run
 from phase1.train.verl_version import LOSS
@@ -108,13 +109,20 @@ def report_end(job: Job) -> int:
     return 0
 
 
-def report_stop(job: Job, metrics: Path) -> None:
-    """After a signal or a crash, say which step the next start goes on from, and how much is done again.
+def report_stop(job: Job, metrics: Path, log: Path | None = None) -> None:
+    """After a signal or a crash, say which step the next start goes on from, how much is done again, and what ended it.
 
     Args:
         job: the run.
         metrics: train_metrics.jsonl.
+        log: the console log.
     """
+    _report_steps(job, metrics)
+    if log and (death := death_of(log)):
+        print(f"error: {death}", file=sys.stderr)
+
+
+def _report_steps(job: Job, metrics: Path) -> None:
     saved = resume_point(job).step
     if job.node_rank:  # steps are logged on the first node alone
         print(f"saved up to step {saved}; the first node says how many steps after it are lost")
@@ -127,7 +135,11 @@ def report_stop(job: Job, metrics: Path) -> None:
             "broken weights; delete them, then set LR lower with ALLOW_CHANGED_DATA=1"
         )
     trained = max((s.number for s in steps), default=0)
+    if not trained and not saved:
+        print("no step was trained")
+        return
+    again = f": run the same command again to resume at step {saved}"
     print(
         f"trained up to step {trained}, saved up to step {saved}: {max(trained - saved, 0)} steps after it are "
-        "lost and done again by the next start"
+        f"lost and done again by the next start{'' if broken else again}"
     )

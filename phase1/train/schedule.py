@@ -33,7 +33,7 @@ def schedule_of(job: Job) -> Schedule:
         BadInput: the data are too few for one step, or for the steps asked for; or a setting is no such number.
     """
     rows, size = used_rows(job, "train"), job.number("data.train_batch_size")
-    per_epoch = rows // job.world_size // (size // job.world_size)
+    per_epoch = rows // job.data_ranks // (size // job.data_ranks)
     if per_epoch == 0:
         raise BadInput(
             f"{job.files('data.train_files')[0]}: {rows} rows are less than one batch of {size}; "

@@ -6,6 +6,7 @@ against every verl that is installed.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 from collections.abc import Collection
@@ -51,6 +52,16 @@ TRAINERS = {
         ),
     ),
 }
+# The learning rate's schedules that each trainer has; verl fails at any other once the weights are loaded.
+SCHEDULERS = {"fsdp": ("cosine", "wsd"), "engine": ("constant", "cosine")}
+# Processes that share the tokens of a row (Ulysses).
+SEQUENCE_PARALLEL = {"fsdp": "ulysses_sequence_parallel_size", "engine": "engine.ulysses_sequence_parallel_size"}
+# Columns beside the messages that verl reads where a file has them, and which change the prompt.
+PROMPT_COLUMNS = ("images", "videos", "tools", "enable_thinking")
+# What each loader worker holds ready in /dev/shm: torch's prefetch of 2 batches, in int64 ids, masks and positions.
+LOADER_WORKERS, LOADER_PREFETCH, LOADER_BYTES_A_TOKEN = 8, 2, 4 * 8
+# The package that a logger imports, where it has another name than the logger, or "" for none.
+LOGGER_PACKAGES = {"console": "", "file": "", "vemlp_wandb": "volcengine_ml_platform"}
 # What to install for each; requirements-latest.txt and requirements-latest-cpu.txt pin the second.
 VERL_OF_FSDP, VERL_OF_ENGINE, REQUIREMENTS_OF_ENGINE = "verl==0.7.0", "verl==0.9.1", "requirements-latest.txt"
 
@@ -201,6 +212,19 @@ def verl_folder(otherwise: str = "PYTHON=…") -> Path:
 def has_trainer(verl: Path, trainer: str) -> bool:
     """Whether the verl package in the folder `verl` holds the trainer's module."""
     return (verl.parent / (TRAINERS[trainer].module.replace(".", "/") + ".py")).is_file()
+
+
+def known_loggers(verl: Path) -> tuple[str, ...]:
+    """What trainer.logger may name, as the package's own verl/utils/tracking.py lists it; empty where it does not."""
+    path = verl / "utils" / "tracking.py"
+    if not path.is_file():
+        return ()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "supported_backend" for target in node.targets
+        ):
+            return tuple(str(name) for name in ast.literal_eval(node.value))
+    return ()
 
 
 def default_trainer() -> str:

@@ -53,11 +53,21 @@ def copied_verl(site: Path, version: str | None = None) -> Path:
     if version is None:
         shutil.copy(installed / "trainer" / "fsdp_sft_trainer.py", site / "verl" / "trainer")
         patch(site)
+        copy_settings(installed, site)
     else:
         (site / "verl" / "version" / "version").write_text(version)
         (site / "verl" / "trainer" / "sft_trainer.py").touch()
         (site / "verl" / "plugin" / "platform").mkdir(parents=True)
+        for latest in (ROOT / ".venv-latest").glob("lib/python3*/site-packages/verl"):
+            copy_settings(latest, site)
     return site
+
+
+def copy_settings(installed: Path, site: Path) -> None:
+    """What the preflight reads of an installed verl beside its trainers: its configuration and its loggers."""
+    shutil.copytree(installed / "trainer" / "config", site / "verl" / "trainer" / "config", dirs_exist_ok=True)
+    (site / "verl" / "utils").mkdir(exist_ok=True)
+    shutil.copy(installed / "utils" / "tracking.py", site / "verl" / "utils")
 
 
 def job_variables(tmp_path: Path, site: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from phase1.train.estimate import PEAK_TFLOPS, ModelShape, checkpoint_bytes, hours, memory
+from phase1.train.estimate import PEAK_TFLOPS, ModelShape, checkpoint_bytes, expected_mfu, hours, memory
 
 SMALL = ModelShape(896, 24, 14, 2, 4864, 151936, True)
 MIDDLE = ModelShape(1536, 28, 12, 2, 8960, 151936, True)
@@ -24,6 +24,7 @@ MEASURED_GIB = [
     (LARGE, 2, "engine", 16384, {"compiled": True}, 66.5),
     (LARGE, 2, "engine", 24576, {"compiled": True}, 68.4),
     (LARGE, 2, "engine", 16384, {"compiled": True, "kept": 0.08}, 73.2),
+    (LARGE, 4, "engine", 16384, {"compiled": True, "kept": 0.5}, 66.3),
 ]
 
 
@@ -39,6 +40,19 @@ def test_parameters_are_those_of_the_model(shape, parameters):
 )
 def test_estimated_memory_is_near_the_measured_peak(shape, gpus, trainer, tokens, options, measured):
     assert sum(memory(shape, gpus, trainer, tokens, **options).values()) == pytest.approx(measured, rel=0.12)
+
+
+@pytest.mark.parametrize(("gpus", "kept", "measured"), [(2, 0.08, 73.2), (4, 0.5, 66.3)])
+def test_what_the_compiler_keeps_is_near_the_measured_peak_at_both_budgets(gpus, kept, measured):
+    got = sum(memory(LARGE, gpus, "engine", 16384, compiled=True, kept=kept).values())
+    assert got == pytest.approx(measured, rel=0.01)
+
+
+def test_the_expected_share_of_the_peak_is_that_of_the_measured_step_on_four_gpus():
+    """7B at a budget of .5: 44,439 tokens/s."""
+    measured = LARGE.flops(44_439, 1100) / (4 * PEAK_TFLOPS["H100"] * 1e12)
+    assert expected_mfu("engine", True, 0.5) == pytest.approx(measured, abs=0.01)
+    assert expected_mfu("engine", True, 0.08) == pytest.approx(0.445, abs=0.01)
 
 
 @pytest.mark.parametrize(("tokens_per_second", "mfu"), [(17_001, 0.37), (18_934, 0.412), (20_416, 0.445)])

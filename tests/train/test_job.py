@@ -147,6 +147,30 @@ def test_a_misspelt_value_is_refused_and_not_taken_for_another(env, engine_verl,
     assert list(knobs.values())[-1] in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("knobs", "args", "named"),
+    [
+        ({"DEVICE": "tpu"}, (), "DEVICE=tpu: expected cuda or cpu"),
+        ({"WARMUP_RATIO": "5"}, (), "optim.lr_warmup_steps_ratio=5"),
+        ({"PYTHON": "/nope"}, (), "PYTHON=/nope: no such program"),
+        ({"CKPT_DIR": "/dev/null"}, (), "CKPT_DIR=/dev/null: /dev/null is a file"),
+        ({"CKPT_DIR": "/dev/null/ckpt"}, (), "/dev/null is a file"),
+        ({}, ("two",), "'two': neither a number of processes"),
+        ({}, ("-x",), "-x: unknown flag"),
+    ],
+    ids=["device", "warm-up", "python", "a file", "under a file", "a word", "a flag"],
+)
+def test_what_cannot_be_meant_is_one_line_and_exit_2(env, knobs, args, named):
+    done = run_sft(env | knobs, *args)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ") and named in done.stderr and not Path(env["OUTPUT_DIR"]).exists()
+
+
+def test_help_is_the_usage_and_exit_0(env):
+    done = run_sft(env, "-h")
+    assert done.returncode == 0 and done.stdout.startswith("Train: ") and done.stdout == run_sft(env, "--help").stdout
+
+
 def test_a_misspelt_value_is_one_line_and_exit_2_before_a_file_is_written(env):
     done = run_sft(env | {"LR": "fast"})
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "optim.lr=fast" in done.stderr

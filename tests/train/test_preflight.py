@@ -26,7 +26,9 @@ ATTENTION = "model.override_config.attn_implementation="
 OPEN: list[socket.socket] = []  # until the test session ends
 
 
-def rows(*last: list[dict[str, str | None]], count: int = 64, side: str = "TRAIN", column: str = "messages") -> Break:
+def rows(
+    *last: list[dict[str, str | None] | None], count: int = 64, side: str = "TRAIN", column: str = "messages"
+) -> Break:
     """Another file, of so many good rows, these among them at the end."""
 
     def change(env: dict[str, str], tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def rows(*last: list[dict[str, str | None]], count: int = 64, side: str = "TRAIN
     return change
 
 
-def turns(*roles: str) -> Break:
+def turns(*roles: str | None) -> Break:
     return rows([{"role": role, "content": role} for role in roles])
 
 
@@ -107,17 +109,54 @@ def without_wandb(env: dict[str, str], tmp_path: Path) -> None:
     env |= {"LOGGER": "console,wandb", "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"}
 
 
+def column(name: str, value: list[object]) -> Break:
+    """A further column with this value in every row."""
+
+    def change(env: dict[str, str], tmp_path: Path) -> None:
+        env["TRAIN_FILE"] = str(tmp_path / "other.parquet")
+        pd.DataFrame({"messages": [MESSAGES] * 64, name: [value] * 64}).to_parquet(env["TRAIN_FILE"])
+
+    return change
+
+
+def template(text: str, end: str | None = None) -> Break:
+    return model_file("tokenizer_config.json", json.dumps({"chat_template": text, "eos_token": end}))
+
+
+def ids_beyond_the_embedding(env: dict[str, str], tmp_path: Path) -> None:
+    path = Path(env["MODEL_PATH"], "tokenizer.json")
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"]["far"] = 900
+    path.write_text(json.dumps(tokenizer))
+
+
+def weights_beside_shards(env: dict[str, str], tmp_path: Path) -> None:
+    folder = Path(env["MODEL_PATH"])
+    shutil.copy(folder / "model.safetensors", folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(tiny_shapes(), "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+THINK = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 TWO_NODES = {"NNODES": "2", "NPROC": "1", "MASTER_ADDR": "127.0.0.1"}
 # the check that fails, what is broken, how, a piece of the line that must name it
 CASES: list[tuple[str, str, Break, str]] = [
     ("batch", "a size that does not divide", {"TRAIN_BATCH_SIZE": "10"}, "data.train_batch_size=10"),
     ("batch", "a size that is no number", {"TRAIN_BATCH_SIZE": "many"}, "TRAIN_BATCH_SIZE"),
+    ("batch", "groups of processes", "ulysses_sequence_parallel_size=3", "does not divide the 2 processes"),
     ("train", "no file", {"TRAIN_FILE": "/nowhere/train.parquet"}, "/nowhere/train.parquet"),
     ("train", "a torn file", torn_training_file, "/train.parquet: not a whole"),
     ("train", "rows as JSON strings", rows_as_json, "/train.parquet: needs a column messages"),
     ("train", "another column name", rows(column="conversation"), "/other.parquet: needs a column messages"),
     ("messages", "turns that begin with the answer", turns("assistant", "user"), "/other.parquet, row 64"),
     ("messages", "turns that end with a question", turns("system", "user"), "/other.parquet, row 64"),
+    ("train", "every row cut before its answer", {"MAX_LENGTH": "8"}, "before the answer begins"),
+    ("messages", "a null turn", rows([None, *MESSAGES[1:]]), "/other.parquet, row 64: a turn or its role is null"),
+    ("messages", "a role that is null", turns(None, "user", "assistant"), "row 64: a turn or its role is null"),
+    ("messages", "a mark of a turn's end", ending("a<|im_end|>b"), "row 64: <|im_end|> in a turn"),
+    ("messages", "tools", column("tools", [{"key": "v"}]), "row 1: verl puts the column tools"),
+    ("messages", "images", column("images", ["a.png"]), "row 1: verl puts the column images"),
     ("messages", "no turns", turns(), "/other.parquet, row 64"),
     ("messages", "an empty answer", ending(" "), "/other.parquet, row 64: an empty answer"),
     ("messages", "content that is null", ending(None), "/other.parquet, row 64: a turn's content"),
@@ -150,10 +189,26 @@ CASES: list[tuple[str, str, Break, str]] = [
         ),
         "model-2.safetensors: missing",
     ),
+    ("model", "weights beside the shards", weights_beside_shards, "remove the stale one"),
+    ("model", "more ids than the embedding", ids_beyond_the_embedding, "has ids up to 900"),
+    ("model", "an end that the template never writes", template("{{ messages }}", "<|end|>"), "never writes eos_token"),
+    ("model", "a think block opened", template(CHATML + THINK), "opens a <think> block"),
+    ("model", "a name of the Hub, offline", {"MODEL_PATH": "o/m", "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE=1"),
+    ("settings", "an unknown logger", {"LOGGER": "wanbd"}, "LOGGER=wanbd: verl has no such logger; wandb is meant?"),
+    ("settings", "a logger that is not installed", {"LOGGER": "swanlab"}, "pip install swanlab"),
+    ("settings", "an unknown schedule", "optim.lr_scheduler=constant", "has cosine and wsd"),
+    (
+        "settings",
+        "an unknown key",
+        "optim.learning_rate=1e-5",
+        "no such key in verl's sft_trainer.yaml; optim.lr is the nearest",
+    ),
+    ("settings", "a key of another place", "optim.seed=1", "trainer.seed is the nearest"),
     ("precision", "masters in fp16", {"MODEL_DTYPE": "fp16"}, "MODEL_DTYPE=fp16"),
     ("devices", "fewer GPUs than processes", {"DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "0"}, "GPUs for 2 processes"),
     ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
     ("disk", "one that is too small", larger_than_the_disk, "MAX_CKPT_TO_KEEP"),
+    ("shm", "less than the loader's workers need", {"MAX_LENGTH": "1000000000"}, "--shm-size="),
     ("port", "one in use", port_in_use, "choose another"),
     ("port", "one that is none", TWO_NODES | {"MASTER_PORT": "http"}, "MASTER_PORT=http"),
 ]
@@ -166,6 +221,7 @@ ENGINE_CASES: list[tuple[str, str, Break, str]] = [
         "data.train_batch_size=8 does not divide by 3",
     ),
     ("batch", "a size that is no number", {"TRAIN_BATCH_SIZE": "many"}, "TRAIN_BATCH_SIZE"),
+    ("settings", "an unknown schedule", "optim.lr_scheduler_type=linear", "has constant and cosine"),
     ("val", "fewer rows than a batch", rows(count=7, side="VAL"), "needs 8"),
     ("kernels", "flash attention that is not installed", ATTENTION + "flash_attention_2", "pip install flash-attn"),
     ("memory", "a model larger than the GPUs", larger_than_the_gpus, "79.2 GiB are free"),
@@ -238,6 +294,48 @@ def test_a_verl_without_platforms_is_too_old_for_the_engine_trainer(env, engine_
     shutil.rmtree(site / "verl" / "plugin")
     done = run_sft(env | {"PYTHONPATH": str(site)})
     assert done.returncode == 2 and "requirements-latest.txt" in done.stderr.splitlines()[-1]
+
+
+PASSING: list[tuple[str, str, Break, str]] = [
+    ("batch", "groups of processes", "ulysses_sequence_parallel_size=2", "8 rows a step = 1 processes"),
+    ("train", "rows that fit", {"MAX_LENGTH": "64"}, "none of more than 64 tokens"),
+    ("messages", "a tools column of nulls", column("tools", None), ""),
+    ("messages", "an images column of empty lists", column("images", []), ""),
+    ("messages", "columns that verl does not read", column("meta", {"a": 1}), ""),
+    ("model", "the end that the template writes", template(CHATML, "<|im_end|>"), "parameters"),
+    ("model", "a think block closed", template(CHATML + THINK.replace("<think>", "<think></think>")), "parameters"),
+    ("model", "a folder, offline", {"HF_HUB_OFFLINE": "1"}, "parameters"),
+    ("settings", "verl's loggers", {"LOGGER": "console,file"}, "overrides resolved"),
+    ("settings", "its other schedule", "optim.lr_scheduler=wsd", "overrides resolved"),
+    ("settings", "another key, and one added", "+optim.more=1", "overrides resolved"),
+    ("disk", "two checkpoints kept", {"MAX_CKPT_TO_KEEP": "2"}, "GB free"),
+    ("shm", "rows of the usual length", {"MAX_LENGTH": "64"}, "for verl's loader workers"),
+]
+
+
+@each(PASSING)
+def test_what_stands_beside_a_refused_case_passes(env, tmp_path, check, broken, named):
+    if isinstance(broken, dict):
+        env |= broken
+    elif callable(broken):
+        broken(env, tmp_path)
+    found = CHECKS[check](job_of(env, *([broken] if isinstance(broken, str) else [])))
+    assert found.status != "fail" and named in found.detail
+
+
+def test_one_checkpoint_kept_is_warned_about_and_never_advised(env, tmp_path):
+    found = CHECKS["disk"](job_of(env | {"MAX_CKPT_TO_KEEP": "1"}))
+    assert found.status == "warn" and "a save that fails loses everything" in found.detail
+    larger_than_the_disk(env, tmp_path)
+    with pytest.raises(BadInput) as refused:
+        CHECKS["disk"](job_of(env | {"MAX_CKPT_TO_KEEP": "2"}))
+    assert "MAX_CKPT_TO_KEEP" not in str(refused.value)
+
+
+def test_a_dry_run_prints_the_command_also_where_a_check_fails(env):
+    done = run_sft(env, "--dry_run", "optim.learning_rate=1e-5")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: optim.learning_rate: no such key")
+    assert "torch.distributed.run" in done.stdout and done.stdout.endswith("optim.learning_rate=1e-5\n")
 
 
 def test_every_check_has_a_case_that_fails_or_warns():

@@ -173,7 +173,7 @@ def test_a_training_whose_torchrun_is_killed_leaves_no_process_and_its_status_sa
     os.kill(launcher, signal.SIGKILL)
     stopped.wait()
     assert stopped.process.returncode not in (0, 2)
-    assert "run the same command again to resume" in stopped.output
+    assert ("run the same command again" in stopped.output) == ("step:1 - train" in stopped.log())
     assert not stopped.outlived_by(seconds=60)
 
 

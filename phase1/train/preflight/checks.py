@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from phase1.files import BadInput
 from phase1.train.job import BF16, FP32, Job, how_to_set
 from phase1.train.preflight.data import messages, train_data, val_data
-from phase1.train.preflight.disk_and_port import disk, port, trainer
+from phase1.train.preflight.disk_and_port import disk, port, shared_memory, trainer
 from phase1.train.preflight.gpus import devices, gpu_memory, kernels, time_needed
 from phase1.train.preflight.model import model
 from phase1.train.preflight.outcome import Outcome, passes, warns
+from phase1.train.preflight.settings import settings
 from phase1.train.preflight.tracking import wandb
 from phase1.train.schedule import schedule_of
 
@@ -57,13 +58,13 @@ def refuse_failed(checks: list[Check]) -> None:
     """End the start where a check failed.
 
     Raises:
-        BadInput: the message of the failed check, or the names of all that failed.
+        BadInput: the message of the first failed check, and the names of others that say something else.
     """
     failed = [check for check in checks if check.failed]
-    if len(failed) == 1:
-        raise BadInput(failed[0].outcome.detail)
     if failed:
-        raise BadInput(f"{len(failed)} checks failed: {', '.join(check.name for check in failed)}")
+        first = failed[0].outcome.detail
+        others = [check.name for check in failed if check.outcome.detail != first]
+        raise BadInput(f"{first} (failed too: {', '.join(others)})" if others else first)
 
 
 def batch(job: Job) -> Outcome:
@@ -76,17 +77,19 @@ def batch(job: Job) -> Outcome:
     engine = job.trainer == "engine"
     rows = job.number("data.train_batch_size")
     micro = 1 if engine else job.number("data.micro_batch_size_per_gpu")
-    if rows % (job.world_size * micro):
-        up = -(-rows // (job.world_size * micro)) * job.world_size * micro
+    ranks = job.data_ranks
+    if rows % (ranks * micro):
+        up = -(-rows // (ranks * micro)) * ranks * micro
+        shared = "" if ranks == job.world_size else "data-parallel "
         raise BadInput(
-            f"data.train_batch_size={rows} does not divide by {job.world_size} "
-            f"processes{'' if engine else f' x micro batch {micro}'}; "
+            f"data.train_batch_size={rows} does not divide by {ranks} "
+            f"{shared}processes{'' if engine else f' x micro batch {micro}'}; "
             f"{how_to_set('data.train_batch_size')} to {up}, or change "
             f"{'' if engine else 'MICRO_BATCH_SIZE or '}the number of processes"
         )
-    each = rows // job.world_size
+    each = rows // ranks
     if not engine:
-        return passes(f"{rows} rows a step = {job.world_size} processes x {micro} rows x {each // micro} micro batches")
+        return passes(f"{rows} rows a step = {ranks} processes x {micro} rows x {each // micro} micro batches")
     tokens, longest = job.number("data.max_token_len_per_gpu"), job.number("data.max_length")
     if tokens < longest:
         raise BadInput(
@@ -94,8 +97,7 @@ def batch(job: Job) -> Outcome:
             "does not fit into a micro batch; set MAX_TOKENS_PER_GPU higher"
         )
     return passes(
-        f"{rows} rows a step = {job.world_size} processes x {each} rows, packed into micro batches of up to "
-        f"{tokens} tokens"
+        f"{rows} rows a step = {ranks} processes x {each} rows, packed into micro batches of up to {tokens} tokens"
     )
 
 
@@ -128,12 +130,14 @@ CHECKS: dict[str, Callable[[Job], Outcome]] = {
     "schedule": schedule,
     "model": model,
     "precision": precision,
+    "settings": settings,
     "trainer": trainer,
     "devices": devices,
     "kernels": kernels,
     "memory": gpu_memory,
     "time": time_needed,
     "disk": disk,
+    "shm": shared_memory,
     "port": port,
     "wandb": wandb,
 }

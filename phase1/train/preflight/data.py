@@ -12,9 +12,12 @@ from phase1.model.tokenizer import load_fast_tokenizer
 from phase1.train.job import Job
 from phase1.train.preflight.outcome import Outcome, passes, warns
 from phase1.train.schedule import row_lengths, used_rows
+from phase1.train.verl_version import PROMPT_COLUMNS
 
 Turn = dict[str, object]  # role and content, as the Parquet file holds them
 CHATML_TOKENS = 5  # that ChatML puts around a turn, about
+TURN_MARKS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")  # of ChatML; tokenizers read them in a text too
+TOO_MANY_CUT = 0.9  # share of rows without an answer token at which a run is refused
 
 
 def train_data(job: Job) -> Outcome:
@@ -32,6 +35,11 @@ def train_data(job: Job) -> Outcome:
         return warns(
             f"{rows}; whether they fit into {most} tokens is not known: the model's tokenizer.json is not on "
             "this machine"
+        )
+    if cut.without_answer >= TOO_MANY_CUT * used_rows(job, "train"):
+        raise BadInput(
+            f"{rows}; {cut.without_answer} of them are cut at {most} tokens before the answer begins and train "
+            "nothing; set MAX_LENGTH higher"
         )
     if cut.rows:
         lost = f", {cut.without_answer} of them before the answer begins, which train nothing"
@@ -57,7 +65,7 @@ def cut_rows(job: Job, most: int) -> CutRows | None:
     """
     cut, tokenizer, folder = CutRows(), None, job.model_folder
     for batch in _batches(job, "data.train_files"):
-        texts = [[str(turn["content"]) for turn in row] for row in batch.rows]
+        texts = [[str((turn or {}).get("content")) for turn in row] for row in batch.rows]
         long = [row for row in texts if sum(len(text.encode()) + CHATML_TOKENS for text in row) > most]
         if not long:
             continue
@@ -83,7 +91,7 @@ def val_data(job: Job) -> Outcome:
     if job.trainer == "engine":
         need, what, variable = job.number("data.train_batch_size"), "one batch", "TRAIN_BATCH_SIZE"
     else:
-        need = job.world_size * job.number("data.micro_batch_size_per_gpu")
+        need = job.data_ranks * job.number("data.micro_batch_size_per_gpu")
         what, variable = "one micro batch a process", "MICRO_BATCH_SIZE"
     path = job.files("data.val_files")[0]
     if rows < need:
@@ -91,13 +99,15 @@ def val_data(job: Job) -> Outcome:
             f"{path}: {rows} rows, but validation needs {need} ({what}); prepare with a larger --val_ratio or "
             f"set {variable} lower"
         )
-    used = rows // job.world_size // (need // job.world_size) * need
+    used = rows // job.data_ranks // (need // job.data_ranks) * need
     return passes(f"{rows} rows in {path}, {used} of them used")
 
 
 def messages(job: Job) -> Outcome:
     """Whether a row trains nothing or the wrong thing, and whether the prompts are those of the evaluation."""
     used_rows(job, "train")  # refuses what is no such file
+    for key in ("data.train_files", "data.val_files"):
+        refuse_prompt_columns(job, key)
     counted = foreign = bare = 0
     for batch in _batches(job, "data.train_files"):
         for number, row in enumerate(batch.rows, batch.first):
@@ -113,12 +123,39 @@ def messages(job: Job) -> Outcome:
     return passes(f"{counted} rows with the evaluation's system prompt and answer form")
 
 
+def refuse_prompt_columns(job: Job, key: str) -> None:
+    """Refuse files with columns beside the messages that verl puts into the prompt, which the evaluation does not.
+
+    Raises:
+        BadInput: names the file, the row and the column.
+    """
+    import pyarrow.parquet as pq
+
+    for path in job.files(key):
+        if not path.is_file():  # the check of the rows says so
+            continue
+        file = pq.ParquetFile(path)
+        names = [name for name in PROMPT_COLUMNS if name in file.schema_arrow.names]
+        for name in names:
+            values = file.read(columns=[name]).column(0).to_pylist()
+            row = next((n for n, value in enumerate(values, 1) if value is not None and value not in ([], "")), None)
+            if row:
+                raise BadInput(
+                    f"{path}, row {row}: verl puts the column {name} into the prompt, which the evaluation never sees; "
+                    "write the file without it"
+                )
+
+
 def refuse_unusable(row: list[Turn], where: str) -> None:
     """Refuse a row on which verl fails, or from which it learns nothing or the question.
 
     Raises:
         BadInput: `where` and what is wrong.
     """
+    if not all(turn and isinstance(turn["role"], str) for turn in row):
+        raise BadInput(
+            f"{where}: a turn or its role is null, on which verl fails; drop the row, or prepare the data again"
+        )
     roles = [turn["role"] for turn in row]
     if not roles or roles[0] == "assistant" or roles[-1] != "assistant":
         raise BadInput(
@@ -129,6 +166,12 @@ def refuse_unusable(row: list[Turn], where: str) -> None:
         raise BadInput(
             f"{where}: a turn's content is not text, on which verl fails with a TypeError; prepare the data again"
         )
+    if any(turn.get("tool_calls") for turn in row):
+        raise BadInput(
+            f"{where}: a turn has tool_calls, which the chat template writes into it; the evaluation has none"
+        )
+    if marks := [mark for mark in TURN_MARKS if any(mark in str(turn["content"]) for turn in row)]:
+        raise BadInput(f"{where}: {marks[0]} in a turn's content would end the turn there; drop the row")
     if not str(row[-1]["content"]).strip():
         raise BadInput(f"{where}: an empty answer, nothing to learn; drop the row")
 

@@ -12,8 +12,11 @@ from phase1.model.weight_files import count_parameters
 from phase1.train.estimate import checkpoint_bytes
 from phase1.train.job import ROOT, Job
 from phase1.train.preflight.outcome import Outcome, passes, warns
-from phase1.train.schedule import schedule_of
+from phase1.train.schedule import row_lengths, schedule_of
 from phase1.train.verl_version import (
+    LOADER_BYTES_A_TOKEN,
+    LOADER_PREFETCH,
+    LOADER_WORKERS,
     REQUIREMENTS_OF_ENGINE,
     TRAINERS,
     VERL_OF_ENGINE,
@@ -21,6 +24,8 @@ from phase1.train.verl_version import (
     has_trainer,
     verl_folder,
 )
+
+SHARED_MEMORY = "/dev/shm"
 
 
 def trainer(job: Job) -> Outcome:
@@ -72,10 +77,34 @@ def disk(job: Job) -> Outcome:
     each = f"{size / 1e9:,.1f} GB" if size > 1e9 else f"{size / 1e6:,.1f} MB"
     detail = f"{wanted} x {each} of checkpoints, {free / 1e9:,.0f} GB free in {there}"
     if need > free:
-        raise BadInput(
-            f"{detail}: {(need - free) / 1e9:,.0f} GB short; set MAX_CKPT_TO_KEEP lower or CKPT_DIR to a larger disk"
-        )
+        fewer = "set MAX_CKPT_TO_KEEP lower or " if not isinstance(keep, int) or keep > 2 else "set "
+        raise BadInput(f"{detail}: {(need - free) / 1e9:,.0f} GB short; {fewer}CKPT_DIR to a larger disk")
+    if keep == 1:  # verl removes the old one before it writes the new one
+        return warns(f"{detail}; MAX_CKPT_TO_KEEP=1: a save that fails loses everything; set it to 2 or more")
     return passes(detail)
+
+
+def shared_memory(job: Job) -> Outcome:
+    """Whether /dev/shm holds what verl's loader workers put there; a container's 64 MB end in a bus error."""
+    length = float(job.number("data.max_length"))
+    if job.trainer == "engine":  # rows are not padded
+        lengths = row_lengths(job)
+        if lengths is None:
+            return passes("not estimated: the lengths of the rows are not known (prepare_sft_data.py --model)")
+        length = min(length, lengths.mean)
+    workers = job.number("data.num_workers", least=0) if "data.num_workers" in job.config else LOADER_WORKERS
+    rows = -(-job.number("data.train_batch_size") // job.data_ranks) * job.nproc
+    need = workers * LOADER_PREFETCH * rows * length * LOADER_BYTES_A_TOKEN
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError as e:
+        raise BadInput(f"{SHARED_MEMORY}: {e.strerror}; verl's loader workers need it") from None
+    said = f"{need / 1e6:,.0f} MB for verl's loader workers, {free / 1e6:,.0f} MB free in {SHARED_MEMORY}"
+    if need > free:
+        raise BadInput(
+            f"{said}; start the container with --shm-size={max(1, -(-int(2 * need) // 10**9))}g or --ipc=host"
+        )
+    return passes(said)
 
 
 def port(job: Job) -> Outcome:

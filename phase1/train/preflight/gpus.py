@@ -135,7 +135,7 @@ def time_needed(job: Job) -> Outcome:
         return warns(f"not estimated: the peak of {name} is not in the table of phase1/train/estimate.py")
     rows = schedule_of(job).total_steps * job.number("data.train_batch_size")
     length = lengths.mean if job.trainer == "engine" else job.number("data.max_length")
-    mfu = expected_mfu(job.trainer, job.compiled)
+    mfu = expected_mfu(job.trainer, job.compiled, activation_budget(job.environ) if job.compiled else 0.0)
     spent = hours(shape, job.world_size, rows * length, row_tokens=length, mfu=mfu, tflops=peak)
     said = f"about {spent:,.1f} hours, {spent * job.world_size:,.1f} GPU hours, at {mfu:.0%} of {peak:,.0f} TFLOP/s"
     if job.trainer == "fsdp" and lengths.mean < length / 2:
