@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats as st
 
+from phase1.arguments import Parser
 from phase1.files import BadInput, run_script
 from phase1.report.inputs import DatasetResult, read_side
 from phase1.report.stats import ALPHA, POWER, REACH
@@ -162,9 +163,7 @@ def report(args: argparse.Namespace) -> str:
 
 
 def parse_args() -> argparse.Namespace:
-    p = argparse.ArgumentParser(
-        prog="python -m phase1.report.power", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(__doc__, prog="python -m phase1.report.power")
     p.add_argument("--gain", type=float, default=0.05, help="true change to find, a share (default: 0.05, 5 points)")
     p.add_argument("--problems", type=int, default=117, help="of the data set (default: 117, codecontests_valid)")
     p.add_argument("--samples", type=int, nargs="+", default=SAMPLES, help="answers a problem (default: 1 to 32)")
