@@ -81,8 +81,8 @@ def check_rows(parquet: Path, model: Path, max_length: int, count: int) -> dict[
             raise BadInput(f"{parquet}: row {row} has no trained token; its template or its length is wrong")
         if tokenizer.decode(trained).rstrip("\n") != wanted:
             raise BadInput(
-                f"{parquet}: row {row}: verl would train on {tokenizer.decode(trained)[:80]!r}, not on its answer; "
-                f"the chat template of {model} is not ChatML"
+                f"{parquet}: row {row}: verl would train on {tokenizer.decode(trained)[:80]!r}, not on its answer and "
+                f"then {tokenizer.eos_token!r}: the chat template of {model} does not write so; give an instruct model"
             )
     return {"rows": total, "compared": len(rows)}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, cast, overload
 
 from phase1.contract.prompts import answer, chat, user_message
-from phase1.files import BadInput, sha256_text
+from phase1.files import BadInput, read_json, sha256_text
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")  # a directory needs any one of them
 COPY_FROM_BASE = "copy the base model's tokenizer files there"
@@ -72,12 +73,35 @@ class FastTokenizer(Protocol):
     def encode_batch_fast(self, input: list[str], *, add_special_tokens: bool = ...) -> Sequence[FastEncoding]: ...
 
 
+def refuse_newer_tokenizer(folder: Path) -> None:
+    """Refuse the form that transformers 5 saves where transformers 4 is installed, which cannot read it.
+
+    Raises:
+        BadInput: names the file, what of it is new, and the two ways out.
+    """
+    path, version = folder / "tokenizer_config.json", importlib.metadata.version("transformers")
+    settings = read_json(path) if path.is_file() else {}
+    if int(version.split(".")[0]) >= 5 or not isinstance(settings, dict):
+        return
+    new = []
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        new.append('"tokenizer_class": "TokenizersBackend"')
+    if isinstance(settings.get("extra_special_tokens"), list):
+        new.append('"extra_special_tokens" as a list')
+    if new:
+        raise BadInput(
+            f"{path}: has {' and '.join(new)}, the form of transformers 5, which {version} here cannot read; "
+            f"{COPY_FROM_BASE}, or use the environment of requirements-latest.txt"
+        )
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The directory's tokenizer, by transformers, whose import takes seconds.
 
     Raises:
         BadInput: transformers cannot load one from there.
     """
+    refuse_newer_tokenizer(folder)
     from transformers import AutoTokenizer
 
     try:

@@ -11,11 +11,13 @@ _ROOT = re.compile(r"Root Cause \(first observed failure\):.*?rank\s*:\s*(\d+)",
 # torchrun's own words about an end that has another cause.
 _OF_TORCHRUN = ("ChildFailedError", "SignalException", "RendezvousConnectionError", "DistBackendError")
 FULL = "the disk is full; free some of it, or set CKPT_DIR to a larger one; a checkpoint cut short is passed over"
+# torch.save says no more where the disk is full, and the same of a file system that failed.
+UNWRITTEN = "a checkpoint could not be written, most often for want of room (df -h); one cut short is passed over"
 # A piece of the exception -> what to do about it. In this order.
 CURES = {
     "No space left on device": FULL,
-    "PytorchStreamWriter failed": FULL,
-    "unexpected pos": FULL,
+    "PytorchStreamWriter failed": UNWRITTEN,
+    "unexpected pos": UNWRITTEN,
     "Disk quota exceeded": "the disk quota is used up; free some of it, or set CKPT_DIR elsewhere",
     "out of memory": "set MAX_TOKENS_PER_GPU (engine) or MICRO_BATCH_SIZE (fsdp) lower, GRADIENT_CHECKPOINTING=True",
     "Bus error": "/dev/shm is too small; start the container with a larger --shm-size, or --ipc=host",

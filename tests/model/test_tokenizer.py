@@ -1,5 +1,6 @@
 """Loading a model directory's tokenizer, and what its chat template makes of a problem."""
 
+import json
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from phase1.model.tokenizer import (
     load_chat_tokenizer,
     load_fast_tokenizer,
     load_tokenizer,
+    refuse_newer_tokenizer,
     template_sha256,
 )
 
@@ -84,3 +86,29 @@ def test_templates_are_compared_by_what_they_render(base_model, copy):
     assert template_sha256(changed) != template_sha256(load_chat_tokenizer(base_model))
     with pytest.raises(BadInput, match="renders other text"):
         compare_with_base(changed, copy, base_model)
+
+
+TRANSFORMERS_5 = {
+    "its class": {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers"},
+    "its list": {"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]},
+}
+
+
+@pytest.mark.parametrize("written", TRANSFORMERS_5.values(), ids=TRANSFORMERS_5)
+def test_a_tokenizer_that_only_transformers_5_reads_is_refused_where_transformers_itself_fails(copy, written):
+    from transformers import AutoTokenizer
+
+    path = copy / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings.pop("additional_special_tokens", None)
+    path.write_text(json.dumps(settings | written))
+    try:
+        AutoTokenizer.from_pretrained(str(copy))
+    except Exception:
+        with pytest.raises(BadInput, match=r"tokenizer_config\.json: has .* the form of transformers 5"):
+            refuse_newer_tokenizer(copy)
+        with pytest.raises(BadInput, match="the form of transformers 5"):
+            load_tokenizer(copy)
+    else:
+        refuse_newer_tokenizer(copy)
+        load_tokenizer(copy)

@@ -13,7 +13,7 @@ from phase1.model.adapters import refuse_adapter_files
 from phase1.model.matches_base import config_failures, reads_old_form_alone, rope_lost
 from phase1.model.matches_config import check_model
 from phase1.model.small_files import refuse_torn_json
-from phase1.model.tokenizer import TOKENIZER_FILES, load_fast_tokenizer
+from phase1.model.tokenizer import TOKENIZER_FILES, load_fast_tokenizer, refuse_newer_tokenizer
 from phase1.train.job import Job, how_to_set
 from phase1.train.preflight.outcome import Outcome, passes, warns
 
@@ -63,6 +63,7 @@ def refuse_bad_tokenizer(folder: Path) -> None:
         raise BadInput(f"{folder}: no tokenizer beside config.json; copy the base model's tokenizer files there")
     if (folder / "tokenizer.json").is_file():
         load_fast_tokenizer(folder)
+    refuse_newer_tokenizer(folder)
     settings = folder / "tokenizer_config.json"
     has_template = (folder / "chat_template.jinja").is_file()
     if not has_template and not (settings.is_file() and read_json(settings).get("chat_template")):
