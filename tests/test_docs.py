@@ -200,7 +200,8 @@ def test_every_test_and_script_that_the_table_of_requirements_names_exists():
 
 
 def test_every_package_and_every_file_of_the_root_stands_in_the_tree():
-    tree = next(b.text for b in blocks(ROOT / "README.md") if b.text.startswith("prepare_eval_data.py"))
+    page = ROOT / "docs" / "files_and_environments.md"
+    tree = next(b.text for b in blocks(page) if b.text.startswith("prepare_eval_data.py"))
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -213,10 +214,10 @@ def test_every_package_and_every_file_of_the_root_stands_in_the_tree():
     root = {f.name for f in files if len(f.parts) == 1 and f.suffix in (".py", ".sh", ".txt")}
     assert len(shared) > 10 and len(root) > 10
     missing = [name for name in sorted(shared | root) if not re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", tree)]
-    assert not missing, "README.md, The tree: name it there"
+    assert not missing, "docs/files_and_environments.md, The tree: name it there"
     named = set(re.findall(r"[\w-]+\.(?:py|sh|txt)", tree)) - {"requirements.txt"}
     gone = [name for name in sorted(named) if not (ROOT / name).exists() and not (ROOT / "phase1" / name).exists()]
-    assert set(gone) <= {"machine.py"}, "README.md, The tree: gone"
+    assert set(gone) <= {"machine.py"}, "docs/files_and_environments.md, The tree: gone"
 
 
 def test_every_figure_is_shown_by_a_page_and_small():
