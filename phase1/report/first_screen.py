@@ -16,6 +16,11 @@ from phase1.report.verdict import Verdict
 NOT_RECORDED = "not recorded"
 RULES_DIFFER = "behaviour."  # findings that judging the stored answers again mends
 UNFINISHED = "the evaluation is"
+# Flags of phase1_eval.py that say which model, where to and what to do, and not how it is measured.
+OF_ONE_MODEL = frozenset(
+    ["--checkpoint_dir", "--step", "--best_checkpoint", "--model_path", "--output_dir", "--rejudge", "--recompute"]
+    + ["--wandb_project", "--wandb_run_name", "--wandb_mode", "--lock_wait"]
+)
 
 
 @dataclass(frozen=True)
@@ -134,9 +139,22 @@ def _mend(phase0: Side, phase1: Side, findings: Sequence[Finding]) -> Next:
             "Start the unfinished evaluation's own command again: it goes on where it was, then write this anew."
         )
     return Next(
-        "Evaluate the older side again as the newer one was, then write this report anew.",
-        f"python phase1_eval.py --model_path {_path(phase0)} --output_dir outputs/phase0_again",
+        "Evaluate the base model again as the other side was, then write this report anew.",
+        f"python phase1_eval.py --model_path {_path(phase0)} --output_dir outputs/phase0_again{_settings_of(phase1)}",
     )
+
+
+def _settings_of(side: Side) -> str:
+    """The flags that this side was evaluated with, but for those that name its model and its folder."""
+    run = _run(side)
+    command = run.stamp.command[1:] if run and run.stamp and run.stamp.command else []
+    kept, dropping = [], False
+    for word in command:
+        if word.startswith("--"):
+            dropping = word.partition("=")[0] in OF_ONE_MODEL
+        if not dropping:
+            kept.append(shlex.quote(word))
+    return "".join(f" {word}" for word in kept)
 
 
 def _path(side: Side) -> str:

@@ -28,6 +28,11 @@ class Done:
     def said(self) -> str:
         return self.stdout + self.stderr
 
+    @property
+    def errors(self) -> list[str]:
+        """The lines of stderr but for warnings: the embedded sets warn that they are smaller than the public ones."""
+        return [line for line in self.stderr.splitlines() if not line.startswith("warning: ")]
+
 
 def run_eval(*args: object) -> Done:
     """Run phase1_eval.py with these arguments, and the embedded data sets unless they name others."""

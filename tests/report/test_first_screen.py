@@ -131,3 +131,13 @@ def test_where_not_even_the_largest_expected_change_would_be_found_the_verdict_s
     row = data["rows"][0]
     assert data["verdict"]["word"] == "too_small" and row["answer"] == "too small to tell"
     assert row["comparison"]["mde"] > 0.40
+
+
+def test_the_base_model_is_evaluated_again_with_the_flags_of_the_other_side(sides, tmp_path):
+    """Pasted, the command has to make the two comparable: what differs is in the flags, and a model is named once."""
+    base, better = sides
+    command = ["phase1_eval.py", "--checkpoint_dir", "c", "--step", "5", "--output_dir=o", "--max_new_tokens", "96"]
+    change_run(better, sampling={"max_new_tokens": 96}, stamp={"command": [*command, "--datasets", "a b", "c"]})
+    compare(tmp_path, base, better)
+    again = "--model_path model --output_dir outputs/phase0_again --max_new_tokens 96 --datasets 'a b' c"
+    assert f"python phase1_eval.py {again}" in first_screen(tmp_path / "out")
