@@ -175,7 +175,7 @@ def test_calls_are_found_over_continued_lines_and_end_at_a_pipe():
 
 
 # ----------------------------------------------------------------------------------------------------- links and names
-@pytest.mark.parametrize("page", pages(), ids=page_id)
+@pytest.mark.parametrize("page", [*pages(), ROOT / "outputs" / "README.md"], ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(page):
     for target in links(page):
         path, _, anchor = target.partition("#")
@@ -200,7 +200,8 @@ def test_every_test_and_script_that_the_table_of_requirements_names_exists():
 
 
 def test_every_package_and_every_file_of_the_root_stands_in_the_tree():
-    tree = next(b.text for b in blocks(ROOT / "README.md") if b.text.startswith("prepare_eval_data.py"))
+    page = ROOT / "docs" / "files_and_environments.md"
+    tree = next(b.text for b in blocks(page) if b.text.startswith("prepare_eval_data.py"))
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -213,10 +214,30 @@ def test_every_package_and_every_file_of_the_root_stands_in_the_tree():
     root = {f.name for f in files if len(f.parts) == 1 and f.suffix in (".py", ".sh", ".txt")}
     assert len(shared) > 10 and len(root) > 10
     missing = [name for name in sorted(shared | root) if not re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", tree)]
-    assert not missing, "README.md, The tree: name it there"
+    assert not missing, "docs/files_and_environments.md, The tree: name it there"
     named = set(re.findall(r"[\w-]+\.(?:py|sh|txt)", tree)) - {"requirements.txt"}
     gone = [name for name in sorted(named) if not (ROOT / name).exists() and not (ROOT / "phase1" / name).exists()]
-    assert set(gone) <= {"machine.py"}, "README.md, The tree: gone"
+    assert set(gone) <= {"machine.py"}, "docs/files_and_environments.md, The tree: gone"
+
+
+@pytest.mark.parametrize(
+    "path, ignored",
+    [
+        ("outputs/README.md", False),
+        ("outputs/report/report.html", True),
+        ("outputs/eval_final/README.md", True),
+        (".venv", True),  # a link, which a pattern with a slash at its end does not match
+        (".venv-latest", True),
+        ("docs/files_and_environments.md", False),
+    ],
+)
+def test_git_takes_the_page_of_outputs_and_nothing_that_a_run_or_a_set_up_leaves(tmp_path, path, ignored):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    shutil.copy2(ROOT / ".gitignore", tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).symlink_to(tmp_path)
+    found = subprocess.run(["git", "check-ignore", "-q", path], cwd=tmp_path)
+    assert (found.returncode == 0) == ignored
 
 
 def test_every_figure_is_shown_by_a_page_and_small():
