@@ -1,5 +1,8 @@
 """Make the pictures in docs/figures again, from what run_demo.sh left: its report, its status page, its last lines.
 
+Also the first screen of four verdicts. Two of them need evaluations of their own, which take a minute: the base model
+with another token limit is not comparable, and twelve problems are too few to tell two late checkpoints apart.
+
     .venv/bin/python docs/figures/make_figures.py                        # needs outputs/demo and a Chromium
     .venv/bin/python docs/figures/make_figures.py --output_dir /tmp/new  # to look at first
 
@@ -15,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -27,7 +31,7 @@ from phase1.files import BadInput, replacing, run_script
 from tests import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMNS = 130  # of the terminal
+COLUMNS = 140  # of the terminal
 HEIGHT = "document.documentElement.scrollHeight"
 FOLDERS = re.compile(r"[^\s\"'<>]*/(?=outputs/demo\b)")
 
@@ -41,7 +45,7 @@ def main() -> None:
         raise BadInput("no Chromium on PATH; apt-get install chromium")
     terminal = terminal_page(last_lines(demo))  # first: it writes the status page anew
     report = (demo / "report" / "report.html").read_text(encoding="utf-8")
-    take(terminal, args.output_dir / "terminal.png", 1060)
+    take(terminal, args.output_dir / "terminal.png", 1140)
     take((demo / "status.html").read_text(encoding="utf-8"), args.output_dir / "status.png", 1280)
     take(report, args.output_dir / "report.png", 1280, 900)
     take(
@@ -51,6 +55,45 @@ def main() -> None:
         900,
         "[...document.querySelectorAll('h2')].find(h => h.textContent == 'Plots').scrollIntoView()",
     )
+    for verdict, page in verdicts(demo):
+        take(page, args.output_dir / f"verdict_{verdict}.png", 1280, 700)
+
+
+def verdicts(demo: Path) -> Iterator[tuple[str, str]]:
+    """Reports that say IMPROVED, WORSE, NOT COMPARABLE and TOO SMALL TO TELL: (name, page)."""
+    checkpoint = next((demo / "checkpoints").glob("*/*"))
+    with tempfile.TemporaryDirectory() as temp:
+
+        def evaluated(name: str, model: Path, *flags: str) -> Path:
+            out = Path(temp) / name
+            command = ["phase1_eval.py", "--model_path", str(model), "--datasets", "codecontests_valid"]
+            command += [
+                "--manifest_dir",
+                "data/samples/manifests",
+                "--output_dir",
+                str(out),
+                "--dtype",
+                "float32",
+                *flags,
+            ]
+            subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, check=True)
+            return out
+
+        few = ("--max_new_tokens", "96", "--limit", "12")
+        early, late = (checkpoint / f"global_step_{step}" / "huggingface" for step in (330, 440))
+        cut = evaluated("cut", demo / "base_model", "--max_new_tokens", "64")
+        base, best = demo / "phase0", demo / "eval_final"
+        for name, sides in {
+            "improved": (base, best),
+            "worse": (best, base),
+            "not_comparable": (cut, best),
+            "too_small": (evaluated("early", early, *few), evaluated("late", late, *few)),
+        }.items():
+            command = ["generate_report.py", "--output_dir", f"{temp}/{name}"]
+            for phase, side in zip(("--phase0_metrics", "--phase1_metrics"), sides, strict=True):
+                command += [phase, str(side / "metrics.json")]
+            subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, check=name != "not_comparable")
+            yield name, (Path(temp) / name / "report.html").read_text(encoding="utf-8").replace(temp, "outputs")
 
 
 def take(page: str, png: Path, width: int, height: int | None = None, script: str = "null") -> None:

@@ -53,8 +53,10 @@ def run_child(script: str, arguments: Sequence[str], log: Path, environment: Map
     if code == 0:
         return ""
     last = _last_words(log)
-    if code == 2 and last.startswith(f"{script}: error: "):  # argparse's form, not ours
-        raise WrongFlagsError(f"{last[:500]}; correct the flags that run_eval_checkpoints.sh passes on")
+    if code == 2 and last.startswith(f"error: {script}: "):  # the command line's own form (phase1/arguments.py)
+        raise WrongFlagsError(
+            f"{last.removeprefix('error: ')[:500]}; correct the flags that run_eval_checkpoints.sh passes on"
+        )
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return f"{script}: {how}, {last[:500]}"
 

