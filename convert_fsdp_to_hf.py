@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder
 from phase1.files import BadInput, run_script, run_stamp
 from phase1.model.shapes import expected_tensors
 from phase1.model.small_files import export_config, small_files
@@ -38,7 +38,9 @@ def parse_args() -> argparse.Namespace:
         "lacks of config, tokenizer, chat template and generation_config",
     )
     how = p.add_argument_group("how to write it")
-    how.add_argument("--output_dir", help="Hugging Face directory to write (needed with --ckpt_dir)")
+    how.add_argument(
+        "--output_dir", type=output_folder, help="Hugging Face directory to write (needed with --ckpt_dir)"
+    )
     how.add_argument("--overwrite", action="store_true", help="replace an --output_dir that exists")
     how.add_argument(
         "--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="default: bfloat16"

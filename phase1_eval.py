@@ -15,7 +15,7 @@ import math
 import sys
 from pathlib import Path
 
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder
 from phase1.contract.identity import Identity, evaluated_sets
 from phase1.contract.own_sets import known_sets, need_known, size_warning_of
 from phase1.contract.problems import EVAL_SETS, load_problems
@@ -133,7 +133,7 @@ def parse_args() -> argparse.Namespace:
 
     g = p.add_argument_group("output and W&B")
     output = "default: outputs/eval_step_N; needed with --model_path and --step best"
-    g.add_argument("--output_dir", type=Path, help=output)
+    g.add_argument("--output_dir", type=output_folder, help=output)
     lock = "seconds to wait for another evaluation in --output_dir (default: 600)"
     g.add_argument("--lock_wait", type=float, default=600, metavar="SECONDS", help=lock)
     g.add_argument("--wandb_project", help="log to this Weights & Biases project (contract: rlvr_coding_model)")

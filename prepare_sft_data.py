@@ -22,11 +22,9 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
-from rich.console import Console
-
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder
 from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.sft_report import SftReport
 from phase1.data.decontaminate import read_kept_out
@@ -50,6 +48,10 @@ from phase1.files import (
     write_json,
 )
 from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
+from phase1.model.hub import how_to_get
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 HERE = Path(__file__).resolve().parent
 OUTPUTS = ("sft_train.parquet", "sft_val.parquet", "sft_rejects.jsonl", "sft_lengths.png", "sft_report.json")
@@ -111,6 +113,8 @@ def main() -> int:
         os.replace(rejects.path, out["sft_rejects.jsonl"])
     print_report(report, args.output_dir)
     if args.preview:
+        from rich.console import Console
+
         preview(
             parquet=args.output_dir / "sft_train.parquet",
             model=args.model,
@@ -160,7 +164,9 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
         default=[],
         help="instead: problems with tests, as --tests_raw takes them, that become Phase 3's GRPO rows",
     )
-    files.add_argument("--output_dir", type=Path, default=HERE / "data", help="where the files go (default: data)")
+    files.add_argument(
+        "--output_dir", type=output_folder, default=HERE / "data", help="where the files go (default: data)"
+    )
     files.add_argument(
         "--manifest_dir",
         type=Path,
@@ -272,10 +278,7 @@ def refuse_bad_flags(args: argparse.Namespace) -> None:
     if not 0 <= args.val_ratio < 1:
         raise BadInput(f"--val_ratio {args.val_ratio}: expected a share from 0 up to, but not including, 1")
     if args.model and not args.model.is_dir():
-        raise BadInput(
-            f"{args.model}: no such directory; --model takes the directory of the model to train (hf download "
-            "NAME --local-dir DIR)"
-        )
+        raise BadInput(f"{args.model}: no such directory, of the model to train; {how_to_get(str(args.model))}")
     if not (0 < args.near_duplicates <= 1 and 0 < args.containment <= 1 and 0 <= args.max_reject_ratio <= 1):
         raise BadInput(
             "--near_duplicates and --containment take a share above 0 up to 1, --max_reject_ratio one from 0 to 1"

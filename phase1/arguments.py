@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (--[^\s=]+)")
@@ -33,3 +34,27 @@ class Parser(argparse.ArgumentParser):
             message += f": did you mean {near[0]}?" if near else ""
         print(f"error: {self.prog}: {message}; {self.prog} --help lists the flags", file=sys.stderr)
         raise SystemExit(2)
+
+
+def output_folder(text: str) -> Path:
+    """An argparse type: a folder that results go into, which need not exist yet; told before any work is done.
+
+    Raises:
+        ArgumentTypeError: a file lies there, or where one of the folders above it would be.
+    """
+    path = Path(text)
+    for place in (path, *path.parents):
+        if place.is_dir():
+            break
+        if place.exists():
+            raise argparse.ArgumentTypeError(f"{place}: is a file; name a folder, which need not exist yet")
+    return path
+
+
+def output_file(text: str) -> Path:
+    """An argparse type: a file that results go into, whose folder need not exist yet.
+
+    Raises:
+        ArgumentTypeError: as `output_folder`, for its folder.
+    """
+    return output_folder(str(Path(text).parent)) / Path(text).name
