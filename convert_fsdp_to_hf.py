@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from phase1.arguments import Parser, output_folder
+from phase1.arguments import Parser, output_folder, show_next, words_of_command
 from phase1.files import BadInput, run_script, run_stamp
 from phase1.model.shapes import expected_tensors
 from phase1.model.small_files import export_config, small_files
@@ -129,6 +129,9 @@ def main() -> int:
         f"written: {output} ({size / 1e9:.2f} GB of weights, {len(kept)} tensors, {args.dtype}"
         f"{', verified' if args.verify else ''}) in {seconds:.1f} s, {size / 1e9 / seconds:.2f} GB/s"
     )
+    base = ("--base_model", args.base_model) if args.base_model else ()
+    command = words_of_command("python", "verify_handoff.py", "--model_path", output, *base)
+    show_next("verify that GRPO can start from it", command)
     return 0
 
 

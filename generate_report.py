@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from phase1.arguments import Parser, output_folder
+from phase1.arguments import Parser, output_folder, show_next
 from phase1.evaluate.finished import finished_evaluations
 from phase1.evaluate.looks_at_test_sets import looks
 from phase1.files import BadInput, run_script, run_stamp, write_json, write_text
@@ -173,6 +173,7 @@ def main() -> int:
     write_pages(args.output_dir, data, pages)
     print_plainly(summary)
     print(f"written: {', '.join(sorted(['comparison_data.json', *pages]))} in {args.output_dir}")
+    show_next(screen.next.words, screen.next.command)
     return int(bool(gate_failed) or v.word == "not_comparable")
 
 

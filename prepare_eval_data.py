@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phase1.arguments import Parser, output_folder
+from phase1.arguments import Parser, output_folder, show_next, words_of_command
 from phase1.contract.own_sets import NAME, OwnSet, known_sets, need_known
 from phase1.contract.problems import EVAL_SETS
 from phase1.data.checkers import COLUMNS, CheckerFiles, columns_from
@@ -56,6 +56,10 @@ def main() -> None:
         write_json(path, {"status": "complete", "datasets": report, "stamp": run_stamp(vars(args))})
     out = args.output_dir
     print(f"written: {out}/manifests, {out}/raw, {out}/eval_data_report.json")
+    where = [] if out.resolve() == HERE / "data" else ["--manifest_dir", out / "manifests"]
+    sets_made = ["--datasets", *report] if args.datasets else []
+    command = ("python", "phase1_eval.py", "--model_path", "MODEL", "--output_dir", "outputs/phase0")
+    show_next("evaluate the base model, MODEL", words_of_command(*command, *where, *sets_made))
 
 
 def parse_args() -> argparse.Namespace:

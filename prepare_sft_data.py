@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phase1.arguments import Parser, output_folder
+from phase1.arguments import Parser, output_folder, show_next, with_variables, words_of_command
 from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.sft_report import SftReport
 from phase1.data.decontaminate import read_kept_out
@@ -57,6 +57,7 @@ HERE = Path(__file__).resolve().parent
 OUTPUTS = ("sft_train.parquet", "sft_val.parquet", "sft_rejects.jsonl", "sft_lengths.png", "sft_report.json")
 GRPO_OUTPUTS = (TRAIN, VAL, "grpo_report.json")
 BROKEN = ("parse_errors", "empty_solution", "syntax_error")  # what --max_reject_ratio counts
+TRAINED_LENGTH = 4096  # tokens, run_sft.sh's MAX_LENGTH
 COMPARED = 64  # rows of each file that go through verl's data set
 
 
@@ -122,7 +123,21 @@ def main() -> int:
             count=args.preview,
             console=Console(),
         )
+    show_next("train on them (--dry_run checks first)", training_command(args))
     return 0
+
+
+def training_command(args: argparse.Namespace) -> str:
+    """run_sft.sh on what was written, with the variables whose defaults would be others."""
+    variables: dict[str, object] = {}
+    if args.output_dir.resolve() != HERE / "data":
+        out = args.output_dir
+        variables |= {"TRAIN_FILE": out / "sft_train.parquet", "VAL_FILE": out / "sft_val.parquet"}
+    if args.model:
+        variables |= {"MODEL_PATH": args.model}
+    if args.max_length != TRAINED_LENGTH:
+        variables |= {"MAX_LENGTH": args.max_length}
+    return with_variables(variables, "./run_sft.sh")
 
 
 def prepare_grpo(args: argparse.Namespace) -> int:
@@ -150,6 +165,8 @@ def prepare_grpo(args: argparse.Namespace) -> int:
         f"{args.output_dir}: {report['train_samples']} problems in {TRAIN}, {report['val_samples']} in {VAL}; dropped: "
         f"{report['dropped'] or 'none'}"
     )
+    checked = words_of_command("python", "verify_handoff.py", "--best_checkpoint", "outputs/best_checkpoint.json")
+    show_next("verify the model that GRPO starts from", checked)
     return 0
 
 
@@ -201,7 +218,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     filters.add_argument(
         "--max_length",
         type=int,
-        default=4096,
+        default=TRAINED_LENGTH,
         help="tokens of a whole row; longer ones are dropped, never cut (default: 4096)",
     )
     filters.add_argument(

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phase1.arguments import Parser, output_folder
+from phase1.arguments import Parser, output_folder, show_next
 from phase1.contract.state import handoff as handoff_file
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult, HandoffResult
@@ -76,7 +76,7 @@ def main() -> int:
     args = parse_args()
     found = locate(args)  # before torch is imported: a wrong path is told at once
     from phase1.handoff.export import export_model
-    from phase1.handoff.grpo import NAME, grpo_yaml
+    from phase1.handoff.grpo import NAME, grpo_command, grpo_yaml
     from phase1.handoff.handoff import Handoff
     from phase1.handoff.model_card import model_card
     from phase1.handoff.run_checks import run_checks
@@ -111,6 +111,10 @@ def main() -> int:
         f"{f', accepted against the report: {accepted}' if accepted and not failed else ''}; see "
         f"{output}/{handoff_file.NAME}"
     )
+    if failed:
+        show_next("mend what failed above, or take another checkpoint, and start this command again")
+    else:
+        show_next("start GRPO; prepare_sft_data.py --grpo_raw makes its data", grpo_command(output, HERE / "data"))
     return int(failed)
 
 

@@ -10,8 +10,11 @@ NEEDED = ("numpy", "pydantic", "tqdm", "rich")  # by some script at once; every 
 def refuse_bare_interpreter() -> None:
     """End with one line where this Python is too old or lacks the packages: it is not the environment's.
 
-    Here because every script imports this first, in a syntax that older Pythons read too.
+    Here because every script imports this first, in a syntax that older Pythons read too. Who starts a Python with -S,
+    as the sandbox's launcher is started, wants none of the packages.
     """
+    if sys.flags.no_site:
+        return
     lacks = [name for name in NEEDED if find_spec(name) is None]
     if sys.version_info >= (3, 11) and not lacks:
         return

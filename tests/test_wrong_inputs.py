@@ -384,11 +384,20 @@ def test_the_last_line_before_training_names_file_and_fix(given, tmp_path, varia
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory) -> Path:
+    """An interpreter with nothing but the standard library."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return folder / "bin" / "python"
+
+
 @pytest.mark.parametrize("script", [*sorted(p.name for p in ROOT.glob("*.py")), "-m phase1.judge", "-m phase1.train"])
-def test_a_python_without_the_packages_is_named_with_the_way_to_the_right_one(script):
-    done = subprocess.run([sys.executable, "-S", *script.split()], cwd=ROOT, capture_output=True, text=True)
+def test_a_python_without_the_packages_is_named_with_the_way_to_the_right_one(bare_python, script):
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([bare_python, *script.split()], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith(f"error: {sys.executable} has no ") and "PYTHON" in done.stderr
+    assert done.stderr.startswith(f"error: {bare_python} has no ") and "PYTHON" in done.stderr
     assert ".venv/bin/python" in done.stderr or "setup_cpu.sh" in done.stderr
 
 
