@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder, show_next, words_of_command
 from phase1.files import BadInput, run_script, run_stamp
 from phase1.model.shapes import expected_tensors
 from phase1.model.small_files import export_config, small_files
@@ -38,7 +38,9 @@ def parse_args() -> argparse.Namespace:
         "lacks of config, tokenizer, chat template and generation_config",
     )
     how = p.add_argument_group("how to write it")
-    how.add_argument("--output_dir", help="Hugging Face directory to write (needed with --ckpt_dir)")
+    how.add_argument(
+        "--output_dir", type=output_folder, help="Hugging Face directory to write (needed with --ckpt_dir)"
+    )
     how.add_argument("--overwrite", action="store_true", help="replace an --output_dir that exists")
     how.add_argument(
         "--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="default: bfloat16"
@@ -127,6 +129,9 @@ def main() -> int:
         f"written: {output} ({size / 1e9:.2f} GB of weights, {len(kept)} tensors, {args.dtype}"
         f"{', verified' if args.verify else ''}) in {seconds:.1f} s, {size / 1e9 / seconds:.2f} GB/s"
     )
+    base = ("--base_model", args.base_model) if args.base_model else ()
+    command = words_of_command("python", "verify_handoff.py", "--model_path", output, *base)
+    show_next("verify that GRPO can start from it", command)
     return 0
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder, show_next
 from phase1.evaluate.finished import finished_evaluations
 from phase1.evaluate.looks_at_test_sets import looks
 from phase1.files import BadInput, run_script, run_stamp, write_json, write_text
@@ -31,8 +31,8 @@ from phase1.report.evidence import Evidence
 from phase1.report.figures import figures
 from phase1.report.first_screen import first_screen
 from phase1.report.flips import all_flips
-from phase1.report.gate import check_gate, read_gate
-from phase1.report.inputs import read_side
+from phase1.report.gate import check_gate, read_gate, refuse_unknown_sets
+from phase1.report.inputs import read_side, refuse_same_file
 from phase1.report.more_rows import more_rows
 from phase1.report.pages import qa_html, report_html
 from phase1.report.plain_text import markdown, text_summary
@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     g.add_argument(
         "--base", metavar="NAME", help="of --runs, the one that the others are held against (default: the first)"
     )
-    g.add_argument("--output_dir", type=Path, required=True, help="where the report goes")
+    g.add_argument("--output_dir", type=output_folder, required=True, help="where the report goes")
     g.add_argument("--allow_mismatch", action="store_true", help="exit 0 although the phases were measured differently")
     g = p.add_argument_group("what else is known of the run")
     g.add_argument(
@@ -117,6 +117,8 @@ def main() -> int:
         return many_runs(args)
     rules = read_gate(args.gate) if args.gate else []
     phase0, phase1 = read_side("Phase 0", args.phase0_metrics), read_side("Phase 1", args.phase1_metrics)
+    refuse_same_file(phase0, phase1)
+    refuse_unknown_sets(args.gate, rules, phase0.datasets | phase1.datasets)
     folders = [d.source.parent for side in (phase0, phase1) for d in side.datasets.values()]
     final = next(iter(phase1.datasets.values())).source.parent
     checkpoints, damaged = finished_evaluations(args.checkpoints or final.resolve().parent)
@@ -171,6 +173,7 @@ def main() -> int:
     write_pages(args.output_dir, data, pages)
     print_plainly(summary)
     print(f"written: {', '.join(sorted(['comparison_data.json', *pages]))} in {args.output_dir}")
+    show_next(screen.next.words, screen.next.command)
     return int(bool(gate_failed) or v.word == "not_comparable")
 
 

@@ -15,7 +15,7 @@ import math
 import sys
 from pathlib import Path
 
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder, show_next, words_of_command
 from phase1.contract.identity import Identity, evaluated_sets
 from phase1.contract.own_sets import known_sets, need_known, size_warning_of
 from phase1.contract.problems import EVAL_SETS, load_problems
@@ -133,7 +133,7 @@ def parse_args() -> argparse.Namespace:
 
     g = p.add_argument_group("output and W&B")
     output = "default: outputs/eval_step_N; needed with --model_path and --step best"
-    g.add_argument("--output_dir", type=Path, help=output)
+    g.add_argument("--output_dir", type=output_folder, help=output)
     lock = "seconds to wait for another evaluation in --output_dir (default: 600)"
     g.add_argument("--lock_wait", type=float, default=600, metavar="SECONDS", help=lock)
     g.add_argument("--wandb_project", help="log to this Weights & Biases project (contract: rlvr_coding_model)")
@@ -246,7 +246,23 @@ def conclude(args: argparse.Namespace, target: Target, run: EvaluationRun) -> in
             f"incomplete, {len(missing)} reasons, first {missing[0]}. Run again, with every data set that was begun: "
             f"{begun}"
         )
+    else:
+        show_next(
+            "compare the base model with the trained one, once both are evaluated", report_command(target.output_dir)
+        )
     return 1 if missing else 0
+
+
+def report_command(output_dir: Path) -> str:
+    """generate_report.py over this evaluation and the other phase's, which lies beside it by the usual names."""
+    here = output_dir.parent
+    base, trained = here / "phase0", here / "eval_final"
+    if output_dir.name.startswith("phase0"):
+        base = output_dir
+    else:
+        base, trained = max(here.glob("phase0*/"), default=base), output_dir
+    sides = ("--phase0_metrics", base / "metrics.json", "--phase1_metrics", trained / "metrics.json")
+    return words_of_command("python", "generate_report.py", *sides, "--output_dir", here / "report")
 
 
 def stamp_of(args: argparse.Namespace) -> Stamp:

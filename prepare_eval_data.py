@@ -17,10 +17,9 @@ import argparse
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
-
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder, show_next, words_of_command
 from phase1.contract.own_sets import NAME, OwnSet, known_sets, need_known
 from phase1.contract.problems import EVAL_SETS
 from phase1.data.checkers import COLUMNS, CheckerFiles, columns_from
@@ -29,6 +28,9 @@ from phase1.data.output_folder import full_disk_told, only_writer
 from phase1.data.public_sets import PublicData, public_data, reader_of
 from phase1.data.published_forms import own_reader
 from phase1.files import BadInput, replacing, run_script, run_stamp, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 HERE = Path(__file__).resolve().parent
 LEFTOVERS = ("manifests/.*.tmp", "raw/.*.tmp", ".eval_data_report.json.*.tmp")  # of a killed run
@@ -54,6 +56,10 @@ def main() -> None:
         write_json(path, {"status": "complete", "datasets": report, "stamp": run_stamp(vars(args))})
     out = args.output_dir
     print(f"written: {out}/manifests, {out}/raw, {out}/eval_data_report.json")
+    where = [] if out.resolve() == HERE / "data" else ["--manifest_dir", out / "manifests"]
+    sets_made = ["--datasets", *report] if args.datasets else []
+    command = ("python", "phase1_eval.py", "--model_path", "MODEL", "--output_dir", "outputs/phase0")
+    show_next("evaluate the base model, MODEL", words_of_command(*command, *where, *sets_made))
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     places = p.add_argument_group("where to")
     places.add_argument(
         "--output_dir",
-        type=Path,
+        type=output_folder,
         default=HERE / "data",
         help="directory that gets manifests/, raw/ and eval_data_report.json (default: data)",
     )

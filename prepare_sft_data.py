@@ -22,11 +22,9 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
-from rich.console import Console
-
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder, show_next, with_variables, words_of_command
 from phase1.contract.prompts import PROMPTS_SHA256
 from phase1.contract.state.sft_report import SftReport
 from phase1.data.decontaminate import read_kept_out
@@ -50,11 +48,16 @@ from phase1.files import (
     write_json,
 )
 from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
+from phase1.model.hub import how_to_get
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 HERE = Path(__file__).resolve().parent
 OUTPUTS = ("sft_train.parquet", "sft_val.parquet", "sft_rejects.jsonl", "sft_lengths.png", "sft_report.json")
 GRPO_OUTPUTS = (TRAIN, VAL, "grpo_report.json")
 BROKEN = ("parse_errors", "empty_solution", "syntax_error")  # what --max_reject_ratio counts
+TRAINED_LENGTH = 4096  # tokens, run_sft.sh's MAX_LENGTH
 COMPARED = 64  # rows of each file that go through verl's data set
 
 
@@ -111,6 +114,8 @@ def main() -> int:
         os.replace(rejects.path, out["sft_rejects.jsonl"])
     print_report(report, args.output_dir)
     if args.preview:
+        from rich.console import Console
+
         preview(
             parquet=args.output_dir / "sft_train.parquet",
             model=args.model,
@@ -118,7 +123,21 @@ def main() -> int:
             count=args.preview,
             console=Console(),
         )
+    show_next("train on them (--dry_run checks first)", training_command(args))
     return 0
+
+
+def training_command(args: argparse.Namespace) -> str:
+    """run_sft.sh on what was written, with the variables whose defaults would be others."""
+    variables: dict[str, object] = {}
+    if args.output_dir.resolve() != HERE / "data":
+        out = args.output_dir
+        variables |= {"TRAIN_FILE": out / "sft_train.parquet", "VAL_FILE": out / "sft_val.parquet"}
+    if args.model:
+        variables |= {"MODEL_PATH": args.model}
+    if args.max_length != TRAINED_LENGTH:
+        variables |= {"MAX_LENGTH": args.max_length}
+    return with_variables(variables, "./run_sft.sh")
 
 
 def prepare_grpo(args: argparse.Namespace) -> int:
@@ -146,6 +165,8 @@ def prepare_grpo(args: argparse.Namespace) -> int:
         f"{args.output_dir}: {report['train_samples']} problems in {TRAIN}, {report['val_samples']} in {VAL}; dropped: "
         f"{report['dropped'] or 'none'}"
     )
+    checked = words_of_command("python", "verify_handoff.py", "--best_checkpoint", "outputs/best_checkpoint.json")
+    show_next("verify the model that GRPO starts from", checked)
     return 0
 
 
@@ -160,7 +181,9 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
         default=[],
         help="instead: problems with tests, as --tests_raw takes them, that become Phase 3's GRPO rows",
     )
-    files.add_argument("--output_dir", type=Path, default=HERE / "data", help="where the files go (default: data)")
+    files.add_argument(
+        "--output_dir", type=output_folder, default=HERE / "data", help="where the files go (default: data)"
+    )
     files.add_argument(
         "--manifest_dir",
         type=Path,
@@ -195,7 +218,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     filters.add_argument(
         "--max_length",
         type=int,
-        default=4096,
+        default=TRAINED_LENGTH,
         help="tokens of a whole row; longer ones are dropped, never cut (default: 4096)",
     )
     filters.add_argument(
@@ -272,10 +295,7 @@ def refuse_bad_flags(args: argparse.Namespace) -> None:
     if not 0 <= args.val_ratio < 1:
         raise BadInput(f"--val_ratio {args.val_ratio}: expected a share from 0 up to, but not including, 1")
     if args.model and not args.model.is_dir():
-        raise BadInput(
-            f"{args.model}: no such directory; --model takes the directory of the model to train (hf download "
-            "NAME --local-dir DIR)"
-        )
+        raise BadInput(f"{args.model}: no such directory, of the model to train; {how_to_get(str(args.model))}")
     if not (0 < args.near_duplicates <= 1 and 0 < args.containment <= 1 and 0 <= args.max_reject_ratio <= 1):
         raise BadInput(
             "--near_duplicates and --containment take a share above 0 up to 1, --max_reject_ratio one from 0 to 1"

@@ -14,10 +14,9 @@
 set -euo pipefail
 
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
-PYTHON="${PYTHON:-$HERE/.venv/bin/python}"  # the environment of requirements.txt
-if [ "$PYTHON" = "$HERE/.venv/bin/python" ] && [ ! -x "$PYTHON" ]; then PYTHON=python3; fi
-if ! [ -x "$(command -v "$PYTHON")" ] || { [ "$PYTHON" = python3 ] && ! python3 -c 'import safetensors; from datetime import UTC' 2>/dev/null; }; then
-    echo "error: PYTHON=$PYTHON: no Python 3.11 with the packages of requirements.txt; make $HERE/.venv, or set PYTHON to the interpreter of another environment" >&2
+PYTHON="${PYTHON:-$([[ -x "$HERE/.venv/bin/python" ]] && echo "$HERE/.venv/bin/python" || echo python3)}"  # as run_sft.sh
+if ! command -v -- "$PYTHON" >/dev/null; then
+    echo "error: PYTHON=$PYTHON: no such program; make $HERE/.venv, or name the Python of another environment" >&2
     exit 2
 fi
 CKPT_DIR="${CKPT_DIR:-$HERE/checkpoints/rlvr_coding_model/phase1_sft_qwen7b_coder}"
@@ -27,6 +26,7 @@ MANIFEST_DIR="${MANIFEST_DIR:-$HERE/data/manifests}"
 log() { printf '%(%F %T)T %s\n' -1 "$*"; }
 
 log "checkpoints in $CKPT_DIR, evaluations in $OUTPUT_DIR"
-export PYTHONPATH="$HERE${PYTHONPATH:+:$PYTHONPATH}"  # from any working directory, cron's too; -P: even from that of another checkout
-exec "$PYTHON" -P -u -m phase1.checkpoints evaluate --checkpoint_dir "$CKPT_DIR" --output_dir "$OUTPUT_DIR" \
+export PYTHONPATH="$HERE${PYTHONPATH:+:$PYTHONPATH}"  # from any working directory, cron's too
+export PYTHONSAFEPATH=1  # even from that of another checkout
+exec "$PYTHON" -u -m phase1.checkpoints evaluate --checkpoint_dir "$CKPT_DIR" --output_dir "$OUTPUT_DIR" \
     --manifest_dir "$MANIFEST_DIR" "$@"

@@ -72,8 +72,11 @@ export DEVICE="${DEVICE:-$([[ "$(nvidia-smi -L 2>/dev/null)" == GPU* ]] && echo 
 export ALLOW_CHANGED_DATA="${ALLOW_CHANGED_DATA:-}"        # 1: resume although data or schedule differ from the first run's
 OUTPUT_DIR="${OUTPUT_DIR:-$HERE/outputs}"                  # console logs go to logs/ in it
 export WANDB_DIR="${WANDB_DIR:-$OUTPUT_DIR}"
-PYTHON="${PYTHON:-python3}"
+PYTHON="${PYTHON:-$([[ -x "$HERE/.venv/bin/python" ]] && echo "$HERE/.venv/bin/python" || echo python3)}"  # as run_eval_checkpoints.sh
 command -v -- "$PYTHON" >/dev/null || die "PYTHON=$PYTHON: no such program; name the Python of the environment that has verl"
+for folder in OUTPUT_DIR WANDB_DIR; do
+  [[ ! -e "${!folder}" || -d "${!folder}" ]] || die "${!folder}: is a file; name a folder, which need not exist yet, with $folder"
+done
 export LOCK_WAIT="${LOCK_WAIT:-60}"                        # seconds to wait for another run in CKPT_DIR to end, and for the other nodes
 
 export PYTHONPATH="$HERE/patches:$HERE${PYTHONPATH:+:$PYTHONPATH}"

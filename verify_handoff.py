@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder, show_next
 from phase1.contract.state import handoff as handoff_file
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult, HandoffResult
 from phase1.files import BadInput, fingerprint, run_script, run_stamp, write_json, write_text
-from phase1.model.hub import local_model
+from phase1.model.hub import how_to_get, local_model
 
 if TYPE_CHECKING:
     from phase1.handoff.handoff import Handoff, Settings
@@ -38,8 +38,14 @@ def parse_args() -> argparse.Namespace:
     what.add_argument("--report", help="comparison_data.json (default: of the report beside the evaluations)")
     what.add_argument("--base_model", help="directory or cached Hub name of the model that training started from")
     out = p.add_argument_group("where to")
-    out.add_argument("--output_dir", default=HERE / "outputs" / "handoff", help="default: outputs/handoff")
-    out.add_argument("--export", metavar="DIR", help="also put the model there: hard links, copies on another disk")
+    handoff = HERE / "outputs" / "handoff"
+    out.add_argument("--output_dir", type=output_folder, default=handoff, help="default: outputs/handoff")
+    out.add_argument(
+        "--export",
+        type=output_folder,
+        metavar="DIR",
+        help="also put the model there: hard links, copies on another disk",
+    )
     out.add_argument("--checklist", action="store_true", help="also print the items of the phase's end-to-end plan")
     how = p.add_argument_group("checks")
     how.add_argument("--max_new_tokens", type=int, default=256, help="of each generated answer (default: 256)")
@@ -70,7 +76,7 @@ def main() -> int:
     args = parse_args()
     found = locate(args)  # before torch is imported: a wrong path is told at once
     from phase1.handoff.export import export_model
-    from phase1.handoff.grpo import NAME, grpo_yaml
+    from phase1.handoff.grpo import NAME, grpo_command, grpo_yaml
     from phase1.handoff.handoff import Handoff
     from phase1.handoff.model_card import model_card
     from phase1.handoff.run_checks import run_checks
@@ -85,7 +91,7 @@ def main() -> int:
     results = run_checks(handoff)
     failed = any(c.status == "fail" for c in results)
     show(results, handoff.model)
-    target = export_model(handoff.model, Path(args.export)) if args.export and not failed else handoff.model
+    target = export_model(handoff.model, args.export) if args.export and not failed else handoff.model
     summary(args, handoff, results, target=target).write(output / handoff_file.NAME)
     if failed:
         for name in (NAME, "MODEL_CARD.md"):
@@ -105,6 +111,10 @@ def main() -> int:
         f"{f', accepted against the report: {accepted}' if accepted and not failed else ''}; see "
         f"{output}/{handoff_file.NAME}"
     )
+    if failed:
+        show_next("mend what failed above, or take another checkpoint, and start this command again")
+    else:
+        show_next("start GRPO; prepare_sft_data.py --grpo_raw makes its data", grpo_command(output, HERE / "data"))
     return int(failed)
 
 
@@ -130,12 +140,14 @@ def locate(args: argparse.Namespace) -> Located:
         model = named
         evaluation = Path(args.best_checkpoint).parent / f"eval_step_{best.best_step}"
     if not model.is_dir():
-        hint = "; rebuild it with convert_fsdp_to_hf.py" if model.parent.is_dir() else ""
-        raise BadInput(f"{model}: no such directory{hint}")
+        fix = "rebuild it with convert_fsdp_to_hf.py" if model.parent.is_dir() else how_to_get(args.model_path or "")
+        raise BadInput(f"{model}: no such directory; {fix}")
     if not any(model.iterdir()):
         raise BadInput(f"{model}: empty; rebuild it with convert_fsdp_to_hf.py")
-    if args.export and Path(args.export).exists() and any(Path(args.export).iterdir()):  # told before minutes of checks
+    if args.export and args.export.exists() and any(args.export.iterdir()):  # told before minutes of checks
         raise BadInput(f"{args.export}: exists; remove it or name another --export")
+    if args.report and not Path(args.report).is_file():
+        raise BadInput(f"{args.report}: no such file; --report is the comparison_data.json of generate_report.py")
     base = local_model(args.base_model) if args.base_model else None
     return Located(model.resolve(), base, evaluation, best)
 

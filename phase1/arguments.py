@@ -1,11 +1,14 @@
-"""The command line of a script: help from its docstring, and one line for what is wrong with it."""
+"""The command line of a script: help from its docstring, one line for what is wrong, the command that comes next."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import re
+import shlex
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NoReturn
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (--[^\s=]+)")
@@ -33,3 +36,49 @@ class Parser(argparse.ArgumentParser):
             message += f": did you mean {near[0]}?" if near else ""
         print(f"error: {self.prog}: {message}; {self.prog} --help lists the flags", file=sys.stderr)
         raise SystemExit(2)
+
+
+def output_folder(text: str) -> Path:
+    """An argparse type: a folder that results go into, which need not exist yet; told before any work is done.
+
+    Raises:
+        ArgumentTypeError: a file lies there, or where one of the folders above it would be.
+    """
+    path = Path(text)
+    for place in (path, *path.parents):
+        if place.is_dir():
+            break
+        if place.exists():
+            raise argparse.ArgumentTypeError(f"{place}: is a file; name a folder, which need not exist yet")
+    return path
+
+
+def output_file(text: str) -> Path:
+    """An argparse type: a file that results go into, whose folder need not exist yet.
+
+    Raises:
+        ArgumentTypeError: as `output_folder`, for its folder.
+    """
+    return output_folder(str(Path(text).parent)) / Path(text).name
+
+
+def show_next(words: str, command: str = "") -> None:
+    """Print what to do next, and the command for it on lines of its own, which can be pasted.
+
+    Args:
+        words: what to do, as part of a sentence.
+        command: of one line or several; "" where there is none.
+    """
+    print(f"next: {words}")
+    for line in command.splitlines():
+        print(f"  {line}")
+
+
+def words_of_command(*words: object) -> str:
+    """A command line whose words are quoted for the shell where they must be."""
+    return shlex.join(map(str, words))
+
+
+def with_variables(variables: Mapping[str, object], command: str) -> str:
+    """A command line with these variables of the shell before it."""
+    return " ".join([*(f"{name}={shlex.quote(str(value))}" for name, value in variables.items()), command])

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from phase1.checkpoints.arguments import build_parser, settings_from
+from phase1.checkpoints.right_folder import refuse_other_folder, refuse_other_steps
 from phase1.checkpoints.settings import Settings
 from phase1.files import BadInput, only_one, run_script
 
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{clash[0]}: this script sets it for each checkpoint; choose with --steps, --since and "
             "--tier2_every, or call phase1_eval.py itself"
         )
+    refuse_other_folder(args.checkpoint_dir)
+    refuse_other_steps(args.checkpoint_dir, args.output_dir, args.steps)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: the evaluation that runs is ended first
     settings = settings_from(args, passed_on)
     if settings.dry_run:  # writes nothing, so it needs no lock

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_folder
 from phase1.checkpoints.settings import Settings
 
 HERE = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     )
     g.add_argument(
         "--output_dir",
-        type=Path,
+        type=output_folder,
         default=HERE / "outputs",
         help="eval_step_N folders, best_checkpoint.json and all else go here (default: outputs)",
     )

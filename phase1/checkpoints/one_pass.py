@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from phase1.arguments import show_next, words_of_command
 from phase1.checkpoints.attempts import Attempts, print_error
 from phase1.checkpoints.choose import Ranking, rank
 from phase1.checkpoints.early_warning import warn_early
@@ -22,6 +23,7 @@ from phase1.checkpoints.publish import best_kept, publish_best, release_others
 from phase1.checkpoints.settings import Settings
 from phase1.checkpoints.status import read_status
 from phase1.checkpoints.status_page import write_status_page
+from phase1.contract.own_sets import known_sets
 from phase1.contract.problems import read_manifest
 from phase1.contract.state.tracker import step_folders
 from phase1.evaluate.finished import FinishedEvaluation, finished_evaluations
@@ -59,6 +61,8 @@ def one_pass(settings: Settings) -> int:
             well.append(guarded("--prune", lambda: prune_evaluated(evaluated, ranking, settings)))
     if todo:
         well.append(guarded("status.html", lambda: write_page(settings)))
+        if settings.best_checkpoint.is_file():
+            show_next("evaluate the best step on every set, for the report", final_command(settings))
     if done.stopped:
         raise done.stopped
     return int(done.failed or not all(well))
@@ -185,6 +189,14 @@ def prune_evaluated(evaluated: Mapping[int, FinishedEvaluation], ranking: Rankin
 def write_page(settings: Settings) -> None:
     """outputs/status.html, as `status` writes it."""
     write_status_page(read_status(settings.checkpoint_dir, settings.output_dir))
+
+
+def final_command(settings: Settings) -> str:
+    """phase1_eval.py of the best step on all data sets, the test-only ones too."""
+    run = ("--checkpoint_dir", settings.checkpoint_dir, "--step", "best", "--best_checkpoint", settings.best_checkpoint)
+    data = ("--manifest_dir", settings.manifest_dir, "--datasets", *known_sets(settings.manifest_dir))
+    out = settings.output_dir / "eval_final"
+    return words_of_command("python", "phase1_eval.py", *run, *data, "--output_dir", out)
 
 
 def guarded(what: str, do: Callable[[], None]) -> bool:

@@ -123,6 +123,8 @@ def read_manifest(manifest_dir: str | Path, dataset: str) -> list[str]:
         BadInput: the file is missing or empty, a line has no id, or an id stands twice.
     """
     path = manifest_path(manifest_dir, dataset)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; write it with prepare_eval_data.py, or name its folder: --manifest_dir")
     ids: dict[str, int] = {}
     for number, row in read_jsonl(path):
         problem_id = row.get("problem_id")

@@ -1,7 +1,7 @@
 """Records of BEE-spoke-data/code_contests_instruct: find statement and solution, and say what is wrong with a solution.
 
 A record is one JSON object a line (contract 2): `name`, `source`, `language` and `text`, which holds the prompt and the
-fenced response; or `prompt` and `solution`; or `description` and `solution`.
+fenced response, or another form of phase1/data/record_forms.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from phase1.contract.compile_apart import compile_error
 from phase1.data.python2 import python2_need
 from phase1.data.python2_names import mentions_python2
+from phase1.data.record_forms import BadRecord, pair_of
 
 # "In Python3, your task is to solve the following problem: " and its kin: one sentence that names Python and ends in a
 # colon. Sentence marks may not stand before the colon, so a statement's own first sentence is left alone.
@@ -23,15 +24,8 @@ _LEAD = re.compile(
     r"[^\n.:!?]{0,160}\bpython(?:\s?3)?(?:\.\d+)?\b[^\n.:!?]{0,160}:\s*",
     re.IGNORECASE,
 )
-_RESPONSE = re.compile(r"^###[ \t]*Response:?[ \t]*$", re.MULTILINE | re.IGNORECASE)
-_PROMPT = re.compile(r"\A\s*###[ \t]*Prompt:?[ \t]*\n", re.IGNORECASE)
 _OPENING = re.compile(r"^[ \t]*```[ \t]*[\w+.#-]*[ \t]*\n", re.MULTILINE)
-_LINE_END = re.compile(r"\r+\n|\r")
 _CLOSING = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
-
-
-class BadRecord(Exception):
-    """A record without a prompt and a response; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,8 @@ def parse_record(row: dict[str, JsonValue]) -> BeeRecord:
     Raises:
         BadRecord: it has no statement, no place for a solution, or half a character in one of them.
     """
-    statement, solution = _pair(row)
+    pair = pair_of(row)
+    statement, solution = pair.statement, pair.response
     statement = _LEAD.sub("", statement, count=1).strip()
     if not statement:
         raise BadRecord("the statement is empty")
@@ -67,32 +62,6 @@ def parse_record(row: dict[str, JsonValue]) -> BeeRecord:
         statement=statement,
         solution=code_of(solution),
     )
-
-
-def _pair(row: dict[str, JsonValue]) -> tuple[str, str]:
-    """Statement and response of a record, every line of them ended by "\\n".
-
-    This is the only place where line ends are made one: decontamination, duplicates, --verify_solutions and the Parquet
-    files all see what it gives.
-    """
-    for key in ("prompt", "description"):
-        if key in row and "solution" in row:
-            statement, solution = row[key], row["solution"]
-            if not isinstance(statement, str) or not isinstance(solution, str | None):
-                raise BadRecord(f"{key} and solution must be strings")
-            return _PROMPT.sub("", _newlines(statement)), _newlines(solution or "")
-    text = row.get("text")
-    if not isinstance(text, str):
-        raise BadRecord("it holds neither prompt and solution, nor description and solution, nor text")
-    parts = _RESPONSE.split(_newlines(text), maxsplit=1)
-    if len(parts) == 1:
-        raise BadRecord("text has no ### Response line")
-    return _PROMPT.sub("", parts[0]), parts[1]
-
-
-def _newlines(text: str) -> str:
-    """`text` with "\\n" for each CRLF, lone CR, and CR CR LF (a CRLF file that was written in text mode once more)."""
-    return _LINE_END.sub("\n", text) if "\r" in text else text
 
 
 def code_of(response: str) -> str:

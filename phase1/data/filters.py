@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -24,12 +25,14 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from phase1.contract.compile_apart import compile_error
 from phase1.contract.prompts import answer, chat, user_message
 from phase1.contract.training_row import read_training_row
-from phase1.data.bee import BadRecord, BeeRecord, parse_record, python_fault
+from phase1.data.bee import BeeRecord, parse_record, python_fault
 from phase1.data.decontaminate import EvalIndex, name_key, statement_hash, words_of
 from phase1.data.duplicates import signature
 from phase1.data.examples import examples
+from phase1.data.record_forms import BadRecord
 from phase1.data.tokens import RowTokens
 from phase1.data.training_records import Payload, RawRecord
 from phase1.model.tokenizer import load_chat_tokenizer
@@ -37,7 +40,8 @@ from phase1.model.tokenizer import load_chat_tokenizer
 # What --skip can leave out; parsing and empty solutions cannot be.
 FILTERS = ("language", "syntax", "python2", "contamination", "duplicates", "near_duplicates", "length")
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent dies
-PYTHON3 = {"", "PYTHON3", "PY3", "PYTHON 3"}  # "PYTHON" alone is CodeContests' word for Python 2
+# "PYTHON" in capitals is CodeContests' word for Python 2; "python" is everybody's for 3.
+PYTHON3 = re.compile(r"|[Pp]ython|py|(?i:py(?:thon)?[ -]?3(?:\.\d+)*)")
 
 
 @dataclass
@@ -203,7 +207,7 @@ def examine(raw: RawRecord, filters: Filters) -> Examined:
     try:
         record = parse_record(_row_of(raw.payload))
     except (ValueError, RecursionError, BadRecord) as e:
-        result.reason, result.detail = "parse_errors", str(e)[:200]
+        result.reason, result.detail = "parse_errors", str(e)[:400]
         return result
     result.name = record.name
     fault = _fault(record, filters)
@@ -234,13 +238,13 @@ def _row_of(payload: Payload) -> dict[str, JsonValue]:
 
 def _fault(record: BeeRecord, filters: Filters) -> _Fault:
     skip = filters.skip
-    if "language" not in skip and record.language.upper() not in PYTHON3:
+    if "language" not in skip and not PYTHON3.fullmatch(record.language):
         return _Fault("not_python3", f"language {record.language!r}, not PYTHON3")
     if not record.solution.strip():
         return _Fault("empty_solution")
     fault = python_fault(record.solution) if not {"syntax", "python2"} <= skip else None
     if fault and fault.removesuffix("_error") not in skip:
-        return _Fault(fault)
+        return _Fault(fault, compile_error(record.solution) or "" if fault == "syntax_error" else "")
     if "contamination" not in skip:
         hit = filters.index.find(record.name, record.source, record.statement, record.solution)
         if hit:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from phase1.data.bee import BadRecord
+from phase1.data.record_forms import BadRecord
 from phase1.files import BadInput
 
 CHUNK_RECORDS = 256

@@ -10,11 +10,14 @@ from pathlib import Path
 from phase1.contract.problems import EVAL_SETS, EvalSet
 from phase1.contract.state import train_run
 from phase1.contract.state.best_checkpoint import BestCheckpoint
+from phase1.contract.state.tracker import steps_told
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput, fingerprint
+from phase1.model.hub import how_to_get
 from phase1.model.matches_base import config_failures, reads_old_form_alone, rope_lost
 from phase1.model.matches_config import check_model
 from phase1.model.small_files import read_object, refuse_torn_json
+from phase1.model.tokenizer import COPY_FROM_BASE, TOKENIZER_FILES, refuse_newer_tokenizer
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def find_target(choice: TargetChoice, outputs: Path) -> Target:
             raise BadInput("--model_path names the model; leave out --checkpoint_dir and --step")
         if not choice.output_dir:
             raise BadInput("--model_path needs --output_dir, for example --output_dir outputs/phase0")
+        if not choice.model_path.is_dir():
+            raise BadInput(f"{choice.model_path}: no such folder; {how_to_get(str(choice.model_path))}")
         return Target(_model_dir(choice.model_path), None, False, choice.output_dir)
     if not choice.checkpoint_dir or not choice.step:
         raise BadInput("give --checkpoint_dir and --step, or --model_path")
@@ -68,6 +73,8 @@ def find_target(choice: TargetChoice, outputs: Path) -> Target:
     if best_model and best_model.is_dir() and not model.is_dir():
         print(f"{model} is gone; evaluating {best_model}, which {choice.best_checkpoint} names")
         model = best_model
+    if not model.parent.is_dir():
+        raise BadInput(f"{choice.checkpoint_dir}: no step {step}; {steps_told(choice.checkpoint_dir)}")
     output_dir = choice.output_dir or outputs / f"eval_step_{step}"
     return Target(_model_dir(model), step, best_model is not None, output_dir)
 
@@ -78,7 +85,8 @@ def _step_number(choice: TargetChoice, best: BestCheckpoint | None) -> int:
     try:
         return int(choice.step or "")
     except ValueError:
-        raise BadInput(f"--step {choice.step}: neither a number nor `best`") from None
+        there = steps_told(choice.checkpoint_dir) if choice.checkpoint_dir else ""
+        raise BadInput(f"--step {choice.step}: neither a number nor `best`; {there}") from None
 
 
 def _best_model(choice: TargetChoice, checkpoint_dir: Path, best: BestCheckpoint) -> Path | None:
@@ -124,7 +132,10 @@ def check_loadable(model: Path, base: Path | None, *, backend: str, served: bool
     """
     refuse_torn_json(model)
     if not (model / "tokenizer_config.json").is_file():
-        raise BadInput(f"{model}: no tokenizer_config.json; copy the base model's tokenizer files there")
+        raise BadInput(f"{model}: no tokenizer_config.json; {COPY_FROM_BASE}")
+    if not any((model / name).is_file() for name in TOKENIZER_FILES):
+        raise BadInput(f"{model}: no tokenizer ({', '.join(TOKENIZER_FILES)}); {COPY_FROM_BASE}")
+    refuse_newer_tokenizer(model)
     config = read_object(model / "config.json")
     of_base = read_object(base / "config.json") if base and (base / "config.json").is_file() else {}
     if failures := config_failures(config, of_base):

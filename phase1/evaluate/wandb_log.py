@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def log_evaluation(
 ) -> None:
     """Log `eval/{dataset}/{metric}` at the checkpoint's step (contract 7), and each QA sample as `eval/{dataset}/qa`.
 
-    A failure is one line on stderr. Without a login the run is logged offline.
+    A failure is one line on stderr. Without a login the run is logged offline; a line says where and how to send it.
 
     Args:
         datasets: the entries of summary.json, by data set.
@@ -55,11 +56,6 @@ def log_evaluation(
         mode = where.mode
         if mode == "online" and not os.environ.get("WANDB_API_KEY") and not wandb.login(prompt=False):
             mode = "offline"  # else wandb.init would ask at the terminal, all night
-            print(
-                "warning: no login to W&B here (wandb login, or WANDB_API_KEY); logged offline, upload it later with "
-                "`wandb sync`",
-                file=sys.stderr,
-            )
         settings = wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT)
         run = wandb.init(project=where.project, name=where.name, mode=mode, dir=str(output_dir), settings=settings)
         values: dict[str, object] = {}
@@ -70,7 +66,14 @@ def log_evaluation(
             rows = qa_rows(output_dir / "qa_logs" / f"{dataset}_qa.jsonl")
             values[f"eval/{dataset}/qa"] = wandb.Table(columns=list(QA_COLUMNS), data=rows)
         run.log(values, step=step or 0)
+        folder = Path(run.dir).parent
         run.finish()
+        if mode == "offline":
+            told = f"logged offline in {folder}; send it later: wandb sync {shlex.quote(str(folder))}"
+            if where.mode == "online":
+                print(f"warning: no login to W&B here (wandb login, or WANDB_API_KEY): {told}", file=sys.stderr)
+            else:
+                print(f"W&B: {told}")
     except Exception as e:  # whatever wandb raises, from a missing login to a broken service: the results are on disk
         print(f"warning: W&B was not reached ({type(e).__name__}: {e}); metrics are in {output_dir}", file=sys.stderr)
 

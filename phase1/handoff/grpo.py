@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from phase1.generate.sampling import Sampling
@@ -54,6 +55,35 @@ custom_reward_function: &reward  # where verl 0.7.0 reads it
 reward:  # verl 0.9.1 reads this place and drops the other without a word
   custom_reward_function: *reward
 """
+
+
+# Eight GPUs, a 7B; the sizes are a start, not a measured optimum. docs/05 prints the same.
+GRPO_COMMAND = """\
+python -m verl.trainer.main_ppo --config-path {folder} --config-name grpo_model \\
+    data.train_files={train} data.val_files={val} \\
+    data.train_batch_size=128 actor_rollout_ref.rollout.n=8 \\
+    actor_rollout_ref.actor.ppo_mini_batch_size=64 actor_rollout_ref.actor.use_dynamic_bsz=true \\
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384 actor_rollout_ref.actor.optim.lr=1e-6 \\
+    actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0.001 \\
+    actor_rollout_ref.model.use_remove_padding=true actor_rollout_ref.model.enable_gradient_checkpointing=true \\
+    actor_rollout_ref.rollout.tensor_model_parallel_size=1 actor_rollout_ref.rollout.gpu_memory_utilization=0.5 \\
+    trainer.n_gpus_per_node=8 trainer.nnodes=1 trainer.total_epochs=1 trainer.save_freq=50 trainer.test_freq=10 \\
+    trainer.project_name=rlvr_coding_model trainer.experiment_name=phase3_grpo \\
+    trainer.rollout_data_dir={rollouts}
+"""
+
+
+def grpo_command(folder: Path, data: Path) -> str:
+    """The command that starts Phase 3.
+
+    Args:
+        folder: that holds grpo_model.yaml.
+        data: that holds grpo_train.parquet and grpo_val.parquet.
+    """
+    folder, data = folder.resolve(), data.resolve()
+    paths = {"folder": folder, "train": data / "grpo_train.parquet", "val": data / "grpo_val.parquet"}
+    paths["rollouts"] = folder.parent / "grpo_rollouts"
+    return GRPO_COMMAND.format(**{name: shlex.quote(str(path)) for name, path in paths.items()})
 
 
 def grpo_yaml(model: Path, toolkit: Path, context_length: int = 0) -> str:

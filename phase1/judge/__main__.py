@@ -44,7 +44,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from phase1.arguments import Parser
+from phase1.arguments import Parser, output_file
 from phase1.contract.extraction import program_of
 from phase1.contract.problems import read_raw
 from phase1.contract.records import NO_ANSWER
@@ -64,7 +64,8 @@ def main() -> int:
     )
     parser.add_argument("--raw", help="raw file of an evaluation set: problems with their tests (.jsonl or .jsonl.gz)")
     parser.add_argument("--solutions", help="a line a solution: {problem_id, code} or {problem_id, completion}")
-    parser.add_argument("--out", help="where to write the verdicts, a line each; OUT.run.json says how they were made")
+    out = "where to write the verdicts, a line each; OUT.run.json says how they were made"
+    parser.add_argument("--out", type=output_file, help=out)
     add_judge_arguments(parser)
     args = parser.parse_args()
     config = config_from(args)
@@ -90,7 +91,7 @@ def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
     Raises:
         BadInput: the output cannot be written, or a line of the solutions is not one or names no problem.
     """
-    out = Path(args.out)
+    out: Path = args.out
     out.parent.mkdir(parents=True, exist_ok=True)  # before hours of judging, not after
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise BadInput(

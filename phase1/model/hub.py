@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from phase1.files import BadInput
 
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]  # everything but the weights
+
+
+def how_to_get(name: str) -> str:
+    """What to do where no model `name` is on this machine, as the end of a message."""
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        return f"fetch it: hf download {name} --local-dir {name.split('/')[1]}, and name that folder"
+    return "name a Hugging Face directory (hf download NAME --local-dir DIR fetches one)"
 
 
 def cached_model(name: str) -> Path | None:
@@ -35,12 +43,13 @@ def local_model(name: str, *, download_small_files: bool = False) -> Path:
     if found and (Path(name).is_dir() or not download_small_files):
         return found
     if not download_small_files:
-        raise BadInput(f"{name}: neither a directory nor a Hub model that is here; download it first")
+        raise BadInput(f"{name}: neither a directory nor a Hub model that is here; {how_to_get(name)}")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=SMALL_FILES))
     except Exception as e:  # no network, no such model, no access: huggingface_hub has a class for each
         raise BadInput(
-            f"{name}: neither a directory nor a Hub model that is here ({type(e).__name__}); check name and network"
+            f"{name}: neither a directory nor a Hub model that is here ({type(e).__name__}); check name and network, "
+            f"or {how_to_get(name)}"
         ) from None

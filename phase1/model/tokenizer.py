@@ -102,6 +102,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         BadInput: transformers cannot load one from there.
     """
     refuse_newer_tokenizer(folder)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # known without the seconds of the import
+        none = f"none of {', '.join(TOKENIZER_FILES)} is there"
+        raise BadInput(f"{folder}: the tokenizer cannot be loaded ({none}); {COPY_FROM_BASE}")
     from transformers import AutoTokenizer
 
     try:

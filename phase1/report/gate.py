@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from phase1.contract.problems import EVAL_SETS
 from phase1.files import BadInput
 from phase1.report import stats
 from phase1.report.evidence import Evidence
@@ -65,6 +66,23 @@ def read_gate(path: Path) -> list[dict[str, Any]]:
         if not rule.keys() - {"dataset", "metric"}:
             raise BadInput(f"{path}: rule {i} sets no limit; give one of {', '.join(list(GATE_KEYS)[2:])}")
     return rules
+
+
+def refuse_unknown_sets(path: Path, rules: Sequence[dict[str, Any]], evaluated: Iterable[str]) -> None:
+    """Refuse a rule over a data set that is neither the contract's nor of these evaluations: a name with a slip.
+
+    Args:
+        path: the gate's file, for the message.
+        rules: as `read_gate` read them.
+        evaluated: names of the data sets of both sides.
+
+    Raises:
+        BadInput: names the rule and the sets there are.
+    """
+    known = dict.fromkeys([*EVAL_SETS, *evaluated])
+    for i, rule in enumerate(rules, 1):
+        if "dataset" in rule and rule["dataset"] not in known:
+            raise BadInput(f"{path}: rule {i}: no data set {rule['dataset']!r}; there are {', '.join(known)}")
 
 
 def check_gate(rules: Sequence[dict[str, Any]], e: Evidence, v: Verdict) -> list[str]:

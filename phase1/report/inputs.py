@@ -111,6 +111,8 @@ def read_side(label: str, files: Sequence[str | Path]) -> Side:
     for path in sorted(_expand(files), key=_age):
         run = _run(path.parent / evaluation_run.NAME)
         metrics = _object(path)
+        if isinstance(metrics.get("datasets"), dict):  # the form of summary.json and run.json, beside it
+            raise BadInput(f"{path}: is no metrics.json; give {path.parent / 'metrics.json'}")
         summary: dict[str, Any] = {}
         if (path.parent / "summary.json").exists():
             summary = _object(path.parent / "summary.json").get("datasets") or {}
@@ -145,6 +147,18 @@ def read_side(label: str, files: Sequence[str | Path]) -> Side:
     if not side.datasets:
         raise BadInput(f"{', '.join(map(str, files))}: holds no data set; give the metrics.json of an evaluation")
     return side
+
+
+def refuse_same_file(first: Side, second: Side) -> None:
+    """Refuse to compare an evaluation with itself, whose answer could only be that nothing changed.
+
+    Raises:
+        BadInput: both sides took a data set from one file.
+    """
+    for name in first.datasets.keys() & second.datasets.keys():
+        source = first.datasets[name].source
+        if source.resolve() == second.datasets[name].source.resolve():
+            raise BadInput(f"{source}: stands for both {first.label} and {second.label}; give each its own evaluation")
 
 
 def _expand(files: Sequence[str | Path]) -> list[Path]:

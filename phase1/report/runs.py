@@ -14,7 +14,7 @@ from typing import Any
 from phase1.files import BadInput
 from phase1.report import stats
 from phase1.report.comparability import MISMATCH, comparability
-from phase1.report.inputs import Side, read_side
+from phase1.report.inputs import Side, read_side, refuse_same_file
 from phase1.report.more_rows import more_rows
 from phase1.report.silent import silent_rises
 from phase1.report.tables import NONE, Row, decide, fill_rows
@@ -126,6 +126,7 @@ def read_runs(named: Sequence[Named], base: str | None, seed: int, resamples: in
     first = runs[0 if base is None else names.index(base)]
     for run in runs:
         if run is not first:
+            refuse_same_file(first.side, run.side)
             run.mismatches = [f.text for f in comparability(first.side, run.side) if f.kind == MISMATCH]
             seeds = [r for r in fill_rows(first.side, run.side, seed, resamples) if r.spec.headline]
             rows = [*seeds, *more_rows(first.side, run.side, seed, resamples)]

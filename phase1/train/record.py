@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from phase1.arguments import show_next, with_variables
 from phase1.contract.state.base import Stamp
 from phase1.contract.state.tracker import read_tracker
 from phase1.contract.state.train_run import NAME, TrainRun, TrainSession
@@ -106,6 +107,8 @@ def report_end(job: Job) -> int:
         return 1
     run.model_copy(update={"status": "complete", "final_step": step, "finished": now()}).write(path)
     print(f"trained: step {step} of {total} is saved in {job.ckpt_dir / f'global_step_{step}'}")
+    command = with_variables({"CKPT_DIR": job.ckpt_dir}, "bash run_eval_checkpoints.sh")
+    show_next("evaluate the checkpoints and choose the best", command)
     return 0
 
 

@@ -12,7 +12,7 @@ SIZES = {"codecontests_valid": 117, "mbpp_reg": 200}
 
 def compare(place, phase0):
     """A pass that evaluates nothing and keeps nothing."""
-    return place.evaluate("--steps", 1, "--keep_best", 0, "--phase0_metrics", phase0 / "metrics.json")
+    return place.evaluate("--since", 10**6, "--keep_best", 0, "--phase0_metrics", phase0 / "metrics.json")
 
 
 @pytest.mark.slow

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from phase1.data.bee import BadRecord, code_of, parse_record, python_fault
+from phase1.contract.prompts import answer, chat
+from phase1.data.bee import code_of, parse_record, python_fault
+from phase1.data.record_forms import BadRecord
 from tests.data.prepared import STATEMENT, prepare, record, run
 
 
@@ -59,6 +61,67 @@ def test_a_statements_own_first_sentence_stays(statement):
 )
 def test_the_solution_is_taken_out_of_its_fence(response, code):
     assert code_of(response) == code
+
+
+FENCED = "Here:\n```python\nprint(int(input()) ** 2)\n```"
+ASKED = "Read n\nand print its square."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": ASKED, "output": FENCED},
+        {"instruction": "Read n", "input": "and print its square.", "output": FENCED, "text": "Below\n### Response\nx"},
+        {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": FENCED}]},
+        {
+            "messages": [
+                {"role": "system", "content": "You are helpful."},
+                {"role": "user", "content": ASKED.replace("\n", "\r\n")},
+                {"role": "assistant", "content": FENCED.replace("\n", "\r\n")},
+            ]
+        },
+        {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": FENCED}]},
+    ],
+    ids=["alpaca", "input", "messages", "system", "sharegpt"],
+)
+def test_records_as_people_have_them_are_converted(row):
+    found = parse_record(row)
+    assert found.statement.split() == ASKED.split() and found.solution == "print(int(input()) ** 2)"
+    assert "\r" not in found.statement
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"question": "Q", "code": "print(1)"}, "rename its keys, which are question, code"),
+        ({"messages": "Q"}, "messages is a JSON str, expected a list of turns"),
+        ({"messages": [{"role": "user", "content": "Q"}]}, "messages has turns of user; expected one of user and one"),
+        ({"messages": [{"role": "user"}]}, "a turn of messages has no role and content"),
+        ({"conversations": [{"from": "human", "value": "Q"}] * 2}, "has several user turns; make a record of each"),
+        ({"messages": chat("Q", answer("print(1)"))}, "is a row that prepare_sft_data.py wrote; give it the records"),
+    ],
+    ids=["keys", "text", "no answer", "no content", "several", "prepared"],
+)
+def test_records_of_other_forms_are_named_with_the_way_to_convert_them(row, says):
+    with pytest.raises(BadRecord) as told:
+        parse_record(row)
+    assert says in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("language", "stays"),
+    [("python", True), ("Python", True), ("Python 3.11", True), ("py3", True), ("PYTHON", False), ("java", False)],
+)
+def test_python_in_small_letters_is_python_3(tmp_path, monkeypatch, language, stays):
+    made = prepare(tmp_path, [record(1), record(2), record(3, language=language)], monkeypatch=monkeypatch)
+    assert [r["reason"] for r in made["rejects"]] == ([] if stays else ["not_python3"])
+
+
+def test_a_syntax_error_is_told_with_its_line(tmp_path, monkeypatch):
+    made = prepare(tmp_path, [record(1), record(2), record(3, "x = 1\nprint(x")], monkeypatch=monkeypatch)
+    found = made["rejects"][0]
+    assert found["reason"] == "syntax_error" and found["detail"].startswith("SyntaxError: ")
+    assert found["detail"].endswith("(program, line 2)")
 
 
 def test_prompt_and_solution_win_over_description_and_text():

@@ -131,7 +131,7 @@ def test_each_share_moves_its_own_line(tmp_path, monkeypatch, flags, dropped):
 
 
 def test_more_broken_records_than_their_share_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(BadInput, match=r"bee\.jsonl:4: syntax_error; 1 of 6 records are broken, more .*_ratio 0\.1"):
+    with pytest.raises(BadInput, match=r"bee\.jsonl:4: SyntaxError: .* line 1\); 1 of 6 .*_ratio 0\.1"):
         prepare(tmp_path, shares(tmp_path), "--max_reject_ratio", "0.1", monkeypatch=monkeypatch)
 
 

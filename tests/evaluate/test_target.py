@@ -48,8 +48,8 @@ ELSEWHERE = {"best_step": 9, "model_path": "/elsewhere/global_step_9/huggingface
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"step": "8"}, "global_step_8/huggingface: no config.json there"),
-        ({"step": "9", "best": ELSEWHERE}, "global_step_9/huggingface: no config.json there"),  # another run's best
+        ({"step": "8"}, "ckpt: no step 8; there are 7"),
+        ({"step": "9", "best": ELSEWHERE}, "ckpt: no step 9; there are 7"),  # another run's best
         ({"step": "seven"}, "--step seven: neither a number nor `best`"),
         ({"step": "best", "best": ELSEWHERE}, "--step best needs --output_dir"),
         ({"step": "best", "output_dir": Path("o")}, "best_checkpoint.json: no such file"),

@@ -67,8 +67,10 @@ def history(path: Path) -> list[dict]:
 @pytest.mark.slow
 def test_an_offline_run_holds_the_contracts_keys_at_the_checkpoints_step(evaluated, capfd):
     log_evaluation(WandbRun("p", "r", "offline"), 500, DATASETS, evaluated)
-    assert "warning" not in capfd.readouterr().err
+    out, err = capfd.readouterr()
     [path] = evaluated.glob("wandb/offline-run-*/*.wandb")
+    assert "warning" not in err
+    assert out == f"W&B: logged offline in {path.parent}; send it later: wandb sync {path.parent}\n"
     deadline = time.monotonic() + 30
     while (
         not (rows := history(path)) and time.monotonic() < deadline
@@ -116,5 +118,8 @@ def test_without_a_login_nobody_is_asked_for_one_at_the_terminal(evaluated):
                 said += os.read(terminal, 4096)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert b"logged offline" in said and b"Enter your choice" not in said, said
-    assert list(evaluated.glob("wandb/offline-run-*/*.wandb"))
+    [path] = evaluated.glob("wandb/offline-run-*/*.wandb")
+    line = (
+        f"no login to W&B here (wandb login, or WANDB_API_KEY): logged offline in {path.parent}; send it later: wandb"
+    )
+    assert said.count(line.encode()) == 1 and b"Enter your choice" not in said, said

@@ -23,7 +23,6 @@ RULE = '[[rule]]\ndataset = "codecontests_valid"\nmetric = "exec_success_rate"\n
         (RULE + 'answer = ["equivalent"]', False),
         ('[[rule]]\nverdict = ["improved", "mixed"]', True),
         ('[[rule]]\nverdict = ["worse"]', False),
-        ('[[rule]]\ndataset = "unheard_of"\nmetric = "accepted_at_1"\nmin = 0.0', False),
     ],
 )
 def test_the_gate(evaluations, tmp_path, rule, passes):

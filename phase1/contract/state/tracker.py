@@ -20,3 +20,10 @@ def step_folders(parent: Path, prefix: str = "global_step_") -> dict[int, Path]:
     """The folders of `parent` that are named `prefix` and a number, by number."""
     found = {p.name.removeprefix(prefix): p for p in parent.glob(f"{prefix}*")}
     return {int(n): p for n, p in found.items() if re.fullmatch(r"\d+", n)}
+
+
+def steps_told(checkpoint_dir: Path) -> str:
+    """Which steps lie in a folder, as the end of a message that one of them does not."""
+    if steps := sorted(step_folders(checkpoint_dir)):
+        return f"there are {', '.join(map(str, steps))}"
+    return f"there is no global_step_N folder in {checkpoint_dir}"
