@@ -4,6 +4,7 @@ import pytest
 
 from phase1.checkpoints import child
 from phase1.checkpoints.child import WrongFlagsError, run_child
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -40,5 +41,8 @@ def test_the_error_names_the_script_how_it_ended_and_its_last_words(run, end):
 
 
 def test_a_refused_flag_is_told_from_other_errors(run):
-    with pytest.raises(WrongFlagsError, match="script.py: error: unrecognized arguments: --wach"):
-        run("import argparse; argparse.ArgumentParser().parse_args()", "--wach")
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from phase1.arguments import Parser; Parser().parse_args()"
+    )
+    with pytest.raises(WrongFlagsError, match="^script.py: unrecognized arguments: --wach"):
+        run(program, "--wach")
