@@ -24,7 +24,7 @@ from phase1.contract.own_sets import NAME, OwnSet, known_sets, need_known
 from phase1.contract.problems import EVAL_SETS
 from phase1.data.checkers import COLUMNS, CheckerFiles, columns_from
 from phase1.data.evaluation_files import SetFiles, Tally
-from phase1.data.output_folder import full_disk_told, only_writer
+from phase1.data.output_folder import full_disk_told, made_folder, only_writer
 from phase1.data.public_sets import PublicData, public_data, reader_of
 from phase1.data.published_forms import own_reader
 from phase1.files import BadInput, replacing, run_script, run_stamp, sha256_file, write_json
@@ -41,7 +41,7 @@ def main() -> None:
     sets = sets_to_make(args)
     report: dict[str, JsonValue] = {}  # by set
     with full_disk_told("make room, or give another --output_dir"), ExitStack() as files:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
+        files.enter_context(made_folder(args.output_dir))
         files.enter_context(only_writer(args.output_dir, *LEFTOVERS))
         # What `replacing` opens is renamed into place together at the end, or removed together on an error.
         for made in sets:

@@ -31,7 +31,7 @@ from phase1.data.decontaminate import read_kept_out
 from phase1.data.filters import FILTERS, Filters, examine_all
 from phase1.data.grpo_rows import TRAIN, VAL, choose, write_rows
 from phase1.data.kept_records import Survivors
-from phase1.data.output_folder import full_disk_told, only_writer
+from phase1.data.output_folder import full_disk_told, made_folder, only_writer
 from phase1.data.report import Rejects, histogram, print_report
 from phase1.data.selection import Selection, counts_and_lengths, sort_out
 from phase1.data.training_file import write_training_file
@@ -74,8 +74,8 @@ def main() -> int:
         max_length=args.max_length,
         examples=args.verify_solutions,
     )
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(made_folder(args.output_dir))
         stack.enter_context(only_writer(args.output_dir, ".prepare.*", *(f".{name}.*.tmp" for name in OUTPUTS)))
         temp = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".prepare.", dir=args.output_dir)))
         # All are renamed into place at the end, or none.
@@ -144,8 +144,8 @@ def prepare_grpo(args: argparse.Namespace) -> int:
     """Phase 3's files, beside those of Phase 1: the same evaluation sets are kept out by the same rules."""
     kept_out = read_kept_out(args.manifest_dir, args.allow_missing_manifests, args.containment)
     chosen = choose(args.grpo_raw, kept_out.index, args.val_ratio, args.seed)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(made_folder(args.output_dir))
         stack.enter_context(only_writer(args.output_dir, *(f".{name}.*.tmp" for name in GRPO_OUTPUTS)))
         out = {name: stack.enter_context(replacing(args.output_dir / name)) for name in GRPO_OUTPUTS}
         write_rows(args.grpo_raw, chosen, out, args.verify_tests)

@@ -331,6 +331,8 @@ def test_it_is_one_line_with_file_and_fix_and_leaves_nothing(case, given, tmp_pa
     assert not missing, err
     left = [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.name not in STAYS]
     assert not left
+    if case.script in ("sft", "sets"):  # not even an empty folder
+        assert [p.name for p in tmp_path.rglob("*")] in ([], ["out", "sft_rejects.jsonl"])
 
 
 # ---------------------------------------------------------------------------------------------------- a process each

@@ -43,6 +43,21 @@ def only_writer(directory: str | Path, *leftovers: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def made_folder(directory: Path) -> Iterator[None]:
+    """Make a folder, and where its work fails remove what was made of it and below it and is still empty."""
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    before = set(directory.glob("*"))
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in (*(set(directory.glob("*")) - before), *new):
+            with contextlib.suppress(OSError):  # not empty, or a file: it stays
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def full_disk_told(fix: str) -> Iterator[None]:
     """Turn the error of a full disk or quota, which names no file where a write fails, into one line with `fix`.
 
