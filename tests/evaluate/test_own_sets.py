@@ -179,7 +179,8 @@ def test_ten_problems_under_a_name_of_the_contract_warn_at_the_evaluation_and_in
     done = run_eval("--model_path", base_model, "--output_dir", out, "--datasets", "codecontests_valid", *same)
     warning = "codecontests_valid has 2 problems instead of 117"
     assert done.returncode == 0 and done.stderr.count(warning) == 1, done.said
-    phases = ["--phase0_metrics", out / "metrics.json", "--phase1_metrics", out / "metrics.json"]
+    other = shutil.copytree(out, tmp_path / "other")
+    phases = ["--phase0_metrics", other / "metrics.json", "--phase1_metrics", out / "metrics.json"]
     done = generate(*phases, "--output_dir", tmp_path / "report", "--resamples", 200)
     assert f"warning: {warning}" in done.stdout
     assert len(list(read_jsonl(out / "qa_logs" / "codecontests_valid_qa.jsonl"))) == 2

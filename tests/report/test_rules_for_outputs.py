@@ -96,17 +96,16 @@ def test_records_of_before_say_nothing_and_a_part_of_them_is_no_whole(records):
 
 @pytest.mark.slow
 def test_the_report_shows_both_phases_and_says_what_was_not_recorded(records, tmp_path):
-    now = evaluation(tmp_path / "now", records)
-    before = evaluation(tmp_path / "before", [old(r) for r in records])
+    now, again = (evaluation(tmp_path / name, records) for name in ("now", "again"))
+    before, earlier = (evaluation(tmp_path / name, [old(r) for r in records]) for name in ("before", "earlier"))
     assert next(read_records(tmp_path / "now/results" / f"{SET}.jsonl")).accepted_under["exact"] is True
     assert read_json(tmp_path / "now/summary.json")["datasets"][SET]["comparison"] == comparison_summary(records)
-    for name, phase0, cells in (
-        ("both", now, "20.0% | 20.0% | 2 | 2"),
-        ("one", before, "- | 20.0% | not recorded | 2"),
-        ("none", before, None),
+    for name, phase0, phase1, cells in (
+        ("both", again, now, "20.0% | 20.0% | 2 | 2"),
+        ("one", before, now, "- | 20.0% | not recorded | 2"),
+        ("none", earlier, before, None),
     ):
         out = tmp_path / name
-        phase1 = before if name == "none" else now
         done = generate("--phase0_metrics", phase0, "--phase1_metrics", phase1, "--output_dir", out)
         assert done.returncode == 0, done.stderr
         table, page = ((out / f).read_text() for f in ("comparison_table.md", "report.html"))
