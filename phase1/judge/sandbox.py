@@ -47,6 +47,7 @@ from phase1.judge.outcomes import (
 from phase1.judge.probes import ESSENTIAL, MEANING, probe
 from phase1.judge.workers import ANY, CONTINUES, SLOW, Course, Workers
 
+LAUNCHER_ENDS = 10.0  # seconds that a launcher may take to end once its socket is closed
 OUTPUT_CAP = 32 << 20  # bytes of stdout a test; more where the expected output is long
 # Bytes that several processes together may hold beyond the memory limit: each counts the pages they share again.
 FAMILY_SLACK = 128 << 20
@@ -254,6 +255,11 @@ class LocalSandbox:
             except BlockingIOError:
                 await asyncio.sleep(0.002)
             except OSError as e:
+                # The kernel closes a killed process's socket a moment before the process has ended; who sees this
+                # failure then asks whether it has.
+                if self.process is not None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        await asyncio.to_thread(self.process.wait, LAUNCHER_ENDS)
                 raise SandboxFailed(f"the sandbox launcher is gone ({e})") from None
 
     async def close(self) -> None:

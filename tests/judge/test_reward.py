@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -216,6 +217,19 @@ def test_a_judge_whose_sandboxes_were_killed_is_opened_anew():
         code = f"{MBPP.canonical_solution}\n# {i}"  # the same program would be remembered
         scores = reward.compute_score("mbpp_reg", answer(code), MBPP.test_cases, workers=1, run_timeout=9.0)
         assert scores["score"] == 1.0 and scores["sandbox_error"] == 0.0
+
+
+@pytest.mark.slow
+def test_a_launcher_whose_socket_closes_before_it_has_ended_is_waited_for():
+    """As the kernel ends a killed process: the socket first, the process a moment later."""
+    right = answer(MBPP.canonical_solution)
+    assert reward.compute_score("mbpp_reg", right, MBPP.test_cases, workers=1, run_timeout=8.0)["score"] == 1.0
+    [thread] = [t for (_, config), t in reward._open.items() if config.run_timeout == 8.0]
+    thread.judge.backend.channel.shutdown(socket.SHUT_WR)  # it hears that the judge is gone, and ends
+    scores = reward.compute_score(
+        "mbpp_reg", answer(f"{MBPP.canonical_solution}\n#"), MBPP.test_cases, workers=1, run_timeout=8.0
+    )
+    assert scores["score"] == 1.0 and scores["sandbox_error"] == 0.0
 
 
 @pytest.mark.slow
