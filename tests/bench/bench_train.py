@@ -37,7 +37,7 @@ SHAPES = {  # hidden, layers, heads, key heads, intermediate, vocabulary, tied
     "05b": (896, 24, 14, 2, 4864, 151936, True),
     "15b": (1536, 28, 12, 2, 8960, 151936, True),
     "7b": (3584, 28, 28, 4, 18944, 152064, False),
-    "tiny": (64, 2, 4, 2, 128, 8192, True),
+    "tiny": (64, 2, 2, 1, 128, 8192, True),
 }
 SPEC = {"TRAINER": "fsdp", "MAX_LENGTH": 4096, "MICRO_BATCH_SIZE": 2, "GRADIENT_CHECKPOINTING": True, "steps": 20}
 ENGINE = {
