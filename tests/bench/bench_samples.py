@@ -2,7 +2,7 @@
 how often is a gain found?
 
     python tests/bench/bench_samples.py                     # about 5 minutes on two cores
-    python tests/bench/bench_samples.py --only power
+    python tests/bench/bench_samples.py --only power --mean 0.22 --rho 0.5     # as tests/bench/real_answers.py measures
     python tests/bench/bench_samples.py --pairs 300 --resamples 300
 
 A problem is solved by each answer with a chance of its own, drawn from a beta distribution (beta-binomial): `rho` is
@@ -129,14 +129,12 @@ def null_table(args: argparse.Namespace, console: Console) -> bool:
 def power_table(args: argparse.Namespace, console: Console) -> None:
     """Print how often a gain of 5 points is found, and what was said beforehand."""
     settings = [
-        Setting(k, RHO, n, MEAN, moved=1 - agreement, gain=GAIN)
+        Setting(k, args.rho, n, args.mean, moved=1 - agreement, gain=GAIN)
         for agreement in (1.0, AGREEMENT, 0.8)
         for n, ks in ((117, (1, 4, 8, 16, 32)), (617, (1, 2, 4)))
         for k in ks
     ]
-    table = Table(
-        title=f"Gain of 5 points, mean {MEAN}, rho {RHO}: how often it is called improved ({args.pairs} pairs)"
-    )
+    table = Table(title=f"Gain of 5 points, mean {args.mean}, rho {args.rho}: called improved ({args.pairs} pairs)")
     for column in ("agreement", "problems", "k", "avg@k", "said beforehand", "pass@k"):
         table.add_column(column, justify="right")
     for s, found in zip(settings, over(args, settings), strict=True):
@@ -152,6 +150,8 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--pairs", type=int, default=2000, help="simulated comparisons a setting (default: 2000)")
     p.add_argument("--resamples", type=int, default=1000, help="of bootstrap and permutation (default: 1000)")
     p.add_argument("--only", choices=["false_positives", "power"], help="one of the two tables")
+    p.add_argument("--mean", type=float, default=MEAN, help=f"of right answers, for the power (default: {MEAN})")
+    p.add_argument("--rho", type=float, default=RHO, help=f"of two answers to a problem (default: {RHO})")
     p.add_argument("--jobs", type=int, default=0, help="settings side by side (default: 0, one a core)")
     p.add_argument("--seed", type=int, default=42)
     return p.parse_args()
