@@ -48,6 +48,7 @@ from phase1.files import (
     write_json,
 )
 from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
+from phase1.machine import has_driver
 from phase1.model.hub import how_to_get
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ HERE = Path(__file__).resolve().parent
 OUTPUTS = ("sft_train.parquet", "sft_val.parquet", "sft_rejects.jsonl", "sft_lengths.png", "sft_report.json")
 GRPO_OUTPUTS = (TRAIN, VAL, "grpo_report.json")
 BROKEN = ("parse_errors", "empty_solution", "syntax_error")  # what --max_reject_ratio counts
+FEW_ROWS = 8 * 128  # fewer make less than eight of run_sft.sh's batches
 TRAINED_LENGTH = 4096  # tokens, run_sft.sh's MAX_LENGTH
 COMPARED = 64  # rows of each file that go through verl's data set
 
@@ -123,12 +125,12 @@ def main() -> int:
             count=args.preview,
             console=Console(),
         )
-    show_next("train on them (--dry_run checks first)", training_command(args))
+    show_next("train on them (--dry_run checks first)", training_command(args, report.train_samples or 0))
     return 0
 
 
-def training_command(args: argparse.Namespace) -> str:
-    """run_sft.sh on what was written, with the variables whose defaults would be others."""
+def training_command(args: argparse.Namespace, rows: int) -> str:
+    """run_sft.sh on these `rows`, with what differs from its defaults, which are for many rows and eight GPUs."""
     variables: dict[str, object] = {}
     if args.output_dir.resolve() != HERE / "data":
         out = args.output_dir
@@ -137,7 +139,9 @@ def training_command(args: argparse.Namespace) -> str:
         variables |= {"MODEL_PATH": args.model}
     if args.max_length != TRAINED_LENGTH:
         variables |= {"MAX_LENGTH": args.max_length}
-    return with_variables(variables, "./run_sft.sh")
+    processes = [] if has_driver() else ["1"]
+    preset = ["--preset", "small"] if rows < FEW_ROWS else []
+    return with_variables(variables, words_of_command("./run_sft.sh", *processes, *preset))
 
 
 def prepare_grpo(args: argparse.Namespace) -> int:

@@ -340,6 +340,7 @@ SHELLS = [
     ("sft_flag", "run_sft.sh --smok", {}, ("--smok: unknown flag; --smoke",)),
     ("sft_word", "run_sft.sh eight", {}, ("'eight': neither a number of processes",)),
     ("sft_stop", "run_sft.sh --stop_on inf", {}, ("--stop_on inf: only nan is known",)),
+    ("sft_preset", "run_sft.sh --preset", {}, ("--preset nothing: only small is known",)),
     ("sft_python", "run_sft.sh", {"PYTHON": "/no/python"}, ("PYTHON=/no/python: no such program; name",)),
     ("sft_out", "run_sft.sh", {"OUTPUT_DIR": "{in}/bee.jsonl"}, ("{in}/bee.jsonl: is a file", "OUTPUT_DIR")),
     ("sft_ckpt", "run_sft.sh", {"CKPT_DIR": "{in}/bee.jsonl"}, ("{in}/bee.jsonl is a file", "CKPT_DIR")),
