@@ -121,9 +121,11 @@ def test_the_best_checkpoint_is_evaluated_on_every_set(tmp_path, monkeypatch):
     make_checkpoint(place.checkpoints, 5)
     write_eval(place.outputs, 5, 0.5, 0.1)
     assert place.evaluate("--since", 10**6).returncode == 0
-    settings = Settings(place.checkpoints, place.outputs, place.manifests)
+    same = {"dtype": "float32", "passed_on": ("--max_new_tokens", "96")}
+    settings = Settings(place.checkpoints, place.outputs, place.manifests, **same)
     args = taken(shlex.split(final_command(settings)), monkeypatch)
     assert args.best_checkpoint.is_file() and args.step == "best" and "humaneval" in args.datasets
+    assert (args.dtype, args.max_new_tokens) == ("float32", 96), "as the steps were evaluated"
 
 
 def test_the_hand_off_ends_with_the_command_of_its_page():
