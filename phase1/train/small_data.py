@@ -17,7 +17,7 @@ from phase1.train.schedule import row_lengths, used_rows
 FITTED = ("TRAIN_BATCH_SIZE", "MICRO_BATCH_SIZE", "MAX_LENGTH", "WARMUP_RATIO", "SAVE_FREQ", "TEST_FREQ")
 LEAST_STEPS = 8  # an epoch: with fewer there is hardly a curve, and a dropped last batch is a large share
 LEAST_SAVES = 3  # with fewer the preflight warns: there is little to choose the best from
-SAVES = 5  # MAX_CKPT_TO_KEEP
+SAVES = 4  # each is evaluated, which takes longer than such a training
 LEAST_WARMUP = 2  # steps: the first has a learning rate of 0
 PADDING = 64  # MAX_LENGTH is a multiple of so many tokens
 
