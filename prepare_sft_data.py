@@ -35,7 +35,7 @@ from phase1.data.output_folder import full_disk_told, made_folder, only_writer
 from phase1.data.report import Rejects, histogram, print_report
 from phase1.data.selection import Selection, counts_and_lengths, sort_out
 from phase1.data.training_file import write_training_file
-from phase1.data.training_records import read_chunks
+from phase1.data.training_records import other_form, read_chunks
 from phase1.data.verify import VerifySettings, verify
 from phase1.data.verl_rows import check_rows, preview, verl_is_installed
 from phase1.files import (
@@ -325,9 +325,10 @@ def refuse_broken_input(args: argparse.Namespace, rejects: Rejects, total: int) 
     if broken > args.max_reject_ratio * total:
         path = rejects.keep(args.output_dir)
         first = next(row for _, row in read_jsonl(path) if row["reason"] in BROKEN)
+        mend = other_form(Path(str(first["file"])))
         raise BadInput(
-            f"{first['file']}:{first['line']}: {first['detail'] or first['reason']}; {broken} of {total} records are "
-            f"broken, more than --max_reject_ratio {args.max_reject_ratio}; see {path}"
+            f"{first['file']}:{first['line']}: {first['detail'] or first['reason']}{mend}; {broken} of {total} records "
+            f"are broken, more than --max_reject_ratio {args.max_reject_ratio}; see {path}"
         )
 
 

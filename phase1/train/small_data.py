@@ -85,7 +85,7 @@ def fit_to_rows(job: Job, given: Collection[str] = ()) -> list[Fitted]:
             "MICRO_BATCH_SIZE",
             "data.micro_batch_size_per_gpu",
             micro,
-            "it must divide the batch, and validation have as many",
+            "divides the batch, and validation has as many rows",
         )
         lengths, length = row_lengths(job), job.number("data.max_length")
         if lengths and lengths.longest < length:
