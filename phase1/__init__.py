@@ -8,6 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 NEEDED = ("numpy", "pydantic")  # by every part, the reward in Phase 3's environment too
+NEEDED_BY = {  # besides, by a script of the root before it has read its command line
+    "generate_report.py": ("pyarrow", "matplotlib", "jinja2", "scipy", "statsmodels"),
+    "phase1_eval.py": ("aiohttp", "rich"),
+    "prepare_eval_data.py": ("pyarrow", "rich"),
+    "prepare_sft_data.py": ("pyarrow", "rich", "aiohttp"),
+}
 
 
 def refuse_bare_interpreter() -> None:
@@ -18,7 +24,10 @@ def refuse_bare_interpreter() -> None:
     """
     if sys.flags.no_site:
         return
-    lacks = [name for name in NEEDED if find_spec(name) is None]
+    script = Path(sys.argv[0] if sys.argv else "")
+    ours = script.resolve().parent == Path(__file__).resolve().parent.parent
+    needed = NEEDED + (NEEDED_BY.get(script.name, ()) if ours else ())
+    lacks = [name for name in needed if find_spec(name) is None]
     if sys.version_info >= (3, 11) and not lacks:
         return
     what = f"has no {lacks[0]}" if lacks else "is Python {}.{}, not 3.11 or later".format(*sys.version_info)

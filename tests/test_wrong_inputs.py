@@ -22,6 +22,7 @@ import phase1_eval
 import prepare_eval_data
 import prepare_sft_data
 import verify_handoff
+from phase1 import NEEDED, NEEDED_BY
 from phase1.checkpoints import __main__ as checkpoints
 from phase1.files import run_script
 from phase1.judge import __main__ as judge
@@ -231,7 +232,9 @@ TABLE = [
     wrong("handoff_gone", "handoff", "--model_path {in}/no", "{in}/no: no such directory"),
     wrong("handoff_hub", "handoff", "--model_path Qwen/Qwen2", "hf download Qwen/Qwen2"),
     wrong("handoff_empty", "handoff", "--model_path {in}/empty", "{in}/empty: empty; rebuild it"),
-    wrong("handoff_best", "handoff", "--best_checkpoint {in}/no.json", "{in}/no.json: no such file"),
+    wrong(
+        "handoff_best", "handoff", "--best_checkpoint {in}/no.json", "{in}/no.json: no such", "run_eval_checkpoints.sh"
+    ),
     wrong("handoff_torn", "handoff", "--best_checkpoint {in}/torn.json", "{in}/torn.json:1"),
     wrong("handoff_base", "handoff", "--model_path {in}/model --base_model Qwen/Qwen2", "hf download Qwen/Qwen2"),
     wrong("handoff_rate", "handoff", "--best_checkpoint {in}/no.json --min_exec_success_rate 2", "between 0 and 1"),
@@ -406,6 +409,18 @@ def test_a_python_without_the_packages_is_named_with_the_way_to_the_right_one(ba
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith(f"error: {bare_python} has no ") and "PYTHON" in done.stderr
     assert ".venv/bin/python" in done.stderr or "setup_cpu.sh" in done.stderr
+
+
+@pytest.mark.parametrize("script", NEEDED_BY)
+def test_a_python_that_has_some_of_the_packages_is_named_too(bare_python, tmp_path, script):
+    """As a system's Python with numpy may be."""
+    for name in NEEDED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([bare_python, script], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"error: {bare_python} has no {NEEDED_BY[script][0]}: ")
 
 
 def test_both_shell_scripts_take_the_same_python():
