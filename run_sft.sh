@@ -112,7 +112,7 @@ fi
 if [[ -n "$DRY_RUN" ]]; then exec "$PYTHON" -m phase1.train --dry_run -- "${overrides[@]}"; fi
 "$PYTHON" -m phase1.train --dry_run -- "${overrides[@]}" >/dev/null  # what cannot run is refused before a file is written
 
-argv_file="$(mktemp)"
+argv_file="$(mktemp 2>/dev/null)" || die "${TMPDIR:-/tmp}: no file can be made there; make room, or set TMPDIR to another folder"
 trap 'rm -f "$argv_file"' EXIT
 logs="$OUTPUT_DIR/logs"
 mkdir -p "$CKPT_DIR" "$WANDB_DIR" "$logs"

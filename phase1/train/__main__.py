@@ -17,7 +17,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from phase1.arguments import Parser
@@ -88,9 +88,17 @@ def main() -> int:
     else:
         meet_nodes(job)
         resume.settle(job.ckpt_dir)
+        write_command(args.argv_file, command)  # before the record, which says that the run began
         record_start(job, shape, command, step=resume.step, total=schedule.total_steps)
-        args.argv_file.write_bytes("".join(f"{word}\0" for word in command).encode())
     return 0
+
+
+def write_command(path: Path, command: Sequence[str]) -> None:
+    """Write a command's words, each with a NUL behind it. Raises BadInput where there is no room."""
+    try:
+        path.write_bytes("".join(f"{word}\0" for word in command).encode())
+    except OSError as e:
+        raise BadInput(f"{path}: {e.strerror}; make room there, or set TMPDIR to another folder") from None
 
 
 def show_preset(job: Job, given: Collection[str], overrides: Iterable[str]) -> None:
