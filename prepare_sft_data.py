@@ -207,7 +207,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     rows.add_argument(
         "--val_ratio", type=float, default=0.02, help="share of rows for validation, at least one row (default: 0.02)"
     )
-    rows.add_argument("--seed", type=int, default=42, help="of the split (default: 42)")
+    rows.add_argument("--seed", type=int, default=42, help="seed of the split (default: 42)")
     filters = p.add_argument_group("filters")
     filters.add_argument(
         "--keep", default="all", help="solutions of a problem: all (default), shortest, first, or N (the N shortest)"
@@ -229,7 +229,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
         "--near_duplicates",
         type=float,
         default=0.8,
-        help="Jaccard similarity of both statement and solution from which a record is a repeat (default: 0.8)",
+        help="share of likeness (Jaccard) of statement and of solution from which a record is a repeat",
     )
     filters.add_argument(
         "--containment",

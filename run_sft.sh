@@ -137,14 +137,15 @@ exec {console}> >(exec "$PYTHON" -m phase1.train.watch --log "$log_file" --run_f
 watch=$!
 "${command[@]}" >&"$console" 2>&1 &
 torchrun=$!
-trap 'log "stopping"; kill -TERM "$torchrun" 2>/dev/null || true' INT TERM HUP
+asked=""
+trap 'asked="was stopped"; log "stopping"; kill -TERM "$torchrun" 2>/dev/null || true' INT TERM HUP
 status=0
 wait "$torchrun" || status=$?
 while kill -0 "$torchrun" 2>/dev/null; do status=0; wait "$torchrun" || status=$?; done
 trap - INT TERM HUP
 exec {console}>&-
 if [[ $status -ne 0 ]]; then
-  log "training failed with status $status; see $log_file"
+  log "training ${asked:-failed with status $status}; see $log_file"
   wait "$watch" || true
   "$PYTHON" -m phase1.train --stopped "$OUTPUT_DIR/train_metrics.jsonl" --log "$log_file" -- "${overrides[@]}" || true
   exit "$status"

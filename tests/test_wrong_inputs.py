@@ -423,6 +423,14 @@ def test_a_python_that_has_some_of_the_packages_is_named_too(bare_python, tmp_pa
     assert done.stderr.startswith(f"error: {bare_python} has no {NEEDED_BY[script][0]}: ")
 
 
+@pytest.mark.parametrize("script", ["generate_report.py", "tests/other.py"])
+def test_ctrl_c_while_a_script_still_imports_is_one_word(script):
+    program = f"import sys; sys.argv = [{str(ROOT / script)!r}]; import phase1; raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    ours = script == "generate_report.py"
+    assert done.returncode in (130, -signal.SIGINT) and (done.stderr == "interrupted\n") == ours, done.stderr
+
+
 def test_both_shell_scripts_take_the_same_python():
     lines = [
         next(x for x in (ROOT / name).read_text().splitlines() if x.startswith("PYTHON="))

@@ -37,7 +37,8 @@ from phase1.train.verl_version import SETTINGS
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__, prog="python -m phase1.train")
-    what = parser.add_mutually_exclusive_group(required=True)
+    group = parser.add_argument_group("what to do, one of these", "run_sft.sh calls each in its turn")
+    what, more = group.add_mutually_exclusive_group(required=True), parser.add_argument_group("what goes with these")
     what.add_argument("--dry_run", action="store_true", help="print checks and command, write nothing")
     what.add_argument("--argv_file", type=Path, help="write the command here; left empty when nothing is left to train")
     what.add_argument(
@@ -47,11 +48,11 @@ def parse_args() -> argparse.Namespace:
     what.add_argument(
         "--preset", choices=["small"], help="print the variables that must change for few rows, and say why"
     )
-    parser.add_argument(
+    more.add_argument(
         "--given", default="", metavar="NAMES", help="with --preset: variables to leave, with commas between"
     )
-    parser.add_argument("--log", type=Path, help="with --stopped: the console log, whose root exception is said last")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides for verl, after all of ours")
+    more.add_argument("--log", type=Path, help="with --stopped: the console log, whose root exception is said last")
+    more.add_argument("overrides", nargs="*", help="Hydra overrides for verl, after all of ours")
     return parser.parse_args()
 
 
