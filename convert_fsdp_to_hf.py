@@ -43,9 +43,14 @@ def parse_args() -> argparse.Namespace:
     )
     how.add_argument("--overwrite", action="store_true", help="replace an --output_dir that exists")
     how.add_argument(
-        "--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="default: bfloat16"
+        "--dtype",
+        default="bfloat16",
+        choices=["bfloat16", "float16", "float32"],
+        help="form of the written weights (default: bfloat16)",
     )
-    how.add_argument("--max_shard_size", default="5GB", help="of one safetensors file (default: 5GB)")
+    how.add_argument(
+        "--max_shard_size", default="5GB", help="largest size of one safetensors file, as 5GB or 500MB (default: 5GB)"
+    )
     how.add_argument(
         "--verify",
         action="store_true",

@@ -88,7 +88,7 @@ def parse_args() -> argparse.Namespace:
     g.add_argument(
         "--resamples", type=int, default=stats.RESAMPLES, help="of the bootstrap and permutation tests (default: 10000)"
     )
-    g.add_argument("--seed", type=int, default=stats.SEED, help="of the same (default: 42)")
+    g.add_argument("--seed", type=int, default=stats.SEED, help="seed of the same tests (default: 42)")
     args = p.parse_args()
     if bool(args.runs) == bool(args.phase0_metrics or args.phase1_metrics):
         raise BadInput("give --phase0_metrics and --phase1_metrics, or --runs NAME=metrics.json … instead of both")

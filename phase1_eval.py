@@ -85,17 +85,29 @@ def parse_args() -> argparse.Namespace:
 
     text = "the defaults are EVAL@1, whatever the model's generation_config.json says"
     g = p.add_argument_group("sampling", text)
-    g.add_argument("--temperature", type=float, default=0.0, help="0: greedy (default: 0)")
+    g.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="randomness of the answers; 0: greedy, the likeliest token each time (default: 0)",
+    )
     g.add_argument("--top_p", type=float, default=1.0, help="share of the probability to sample from (default: 1)")
     g.add_argument("--top_k", type=int, default=-1, help="tokens to sample from; -1: all (default: -1)")
-    g.add_argument("--repetition_penalty", type=float, default=1.0, help="1: none (default: 1)")
+    g.add_argument(
+        "--repetition_penalty",
+        type=float,
+        default=1.0,
+        help="factor against tokens that were there before; 1: none (default: 1)",
+    )
     g.add_argument("--max_new_tokens", type=positive, default=2048, help="tokens an answer (default: 2048)")
     g.add_argument("--max_model_len", type=positive, default=6144, help="tokens of prompt and answer (default: 6144)")
     dtypes = ("bfloat16", "float16", "float32")
-    g.add_argument("--dtype", default="bfloat16", choices=dtypes, help="of the weights (default: bfloat16)")
+    g.add_argument(
+        "--dtype", default="bfloat16", choices=dtypes, help="form of the weights in memory (default: bfloat16)"
+    )
     samples = "answers a problem, for pass@k; more than 1 needs --temperature (default: 1)"
     g.add_argument("--n_samples", type=positive, default=1, help=samples)
-    g.add_argument("--seed", type=int, default=0, help="of sampled answers (default: 0)")
+    g.add_argument("--seed", type=int, default=0, help="seed of sampled answers (default: 0)")
 
     g = p.add_argument_group("generation backend")
     auto = "auto: vllm where it and a GPU, --vllm_url or --vllm_python are there, else transformers (default: auto)"

@@ -101,7 +101,7 @@ def parse_args() -> argparse.Namespace:
         metavar="SET",
         help=f"sets to build, of {', '.join(EVAL_SETS)} and those of manifests/sets.toml (default: these five)",
     )
-    which.add_argument("--seed", type=int, default=42, help="of the draw of codecontests_valid_big (default: 42)")
+    which.add_argument("--seed", type=int, default=42, help="seed of the draw of codecontests_valid_big (default: 42)")
     which.add_argument(
         "--exclude_multi_answer",
         action="store_true",

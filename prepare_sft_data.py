@@ -35,7 +35,7 @@ from phase1.data.output_folder import full_disk_told, made_folder, only_writer
 from phase1.data.report import Rejects, histogram, print_report
 from phase1.data.selection import Selection, counts_and_lengths, sort_out
 from phase1.data.training_file import write_training_file
-from phase1.data.training_records import read_chunks
+from phase1.data.training_records import other_form, read_chunks
 from phase1.data.verify import VerifySettings, verify
 from phase1.data.verl_rows import check_rows, preview, verl_is_installed
 from phase1.files import (
@@ -48,6 +48,7 @@ from phase1.files import (
     write_json,
 )
 from phase1.judge.config import JudgeConfig, add_judge_arguments, config_from
+from phase1.machine import has_driver
 from phase1.model.hub import how_to_get
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ HERE = Path(__file__).resolve().parent
 OUTPUTS = ("sft_train.parquet", "sft_val.parquet", "sft_rejects.jsonl", "sft_lengths.png", "sft_report.json")
 GRPO_OUTPUTS = (TRAIN, VAL, "grpo_report.json")
 BROKEN = ("parse_errors", "empty_solution", "syntax_error")  # what --max_reject_ratio counts
+FEW_ROWS = 8 * 128  # fewer make less than eight of run_sft.sh's batches
 TRAINED_LENGTH = 4096  # tokens, run_sft.sh's MAX_LENGTH
 COMPARED = 64  # rows of each file that go through verl's data set
 
@@ -123,12 +125,12 @@ def main() -> int:
             count=args.preview,
             console=Console(),
         )
-    show_next("train on them (--dry_run checks first)", training_command(args))
+    show_next("train on them (--dry_run checks first)", training_command(args, report.train_samples or 0))
     return 0
 
 
-def training_command(args: argparse.Namespace) -> str:
-    """run_sft.sh on what was written, with the variables whose defaults would be others."""
+def training_command(args: argparse.Namespace, rows: int) -> str:
+    """run_sft.sh on these `rows`, with what differs from its defaults, which are for many rows and eight GPUs."""
     variables: dict[str, object] = {}
     if args.output_dir.resolve() != HERE / "data":
         out = args.output_dir
@@ -137,7 +139,9 @@ def training_command(args: argparse.Namespace) -> str:
         variables |= {"MODEL_PATH": args.model}
     if args.max_length != TRAINED_LENGTH:
         variables |= {"MAX_LENGTH": args.max_length}
-    return with_variables(variables, "./run_sft.sh")
+    processes = [] if has_driver() else ["1"]
+    preset = ["--preset", "small"] if rows < FEW_ROWS else []
+    return with_variables(variables, words_of_command("./run_sft.sh", *processes, *preset))
 
 
 def prepare_grpo(args: argparse.Namespace) -> int:
@@ -203,7 +207,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
     rows.add_argument(
         "--val_ratio", type=float, default=0.02, help="share of rows for validation, at least one row (default: 0.02)"
     )
-    rows.add_argument("--seed", type=int, default=42, help="of the split (default: 42)")
+    rows.add_argument("--seed", type=int, default=42, help="seed of the split (default: 42)")
     filters = p.add_argument_group("filters")
     filters.add_argument(
         "--keep", default="all", help="solutions of a problem: all (default), shortest, first, or N (the N shortest)"
@@ -225,7 +229,7 @@ def parse_args() -> tuple[argparse.Namespace, JudgeConfig]:
         "--near_duplicates",
         type=float,
         default=0.8,
-        help="Jaccard similarity of both statement and solution from which a record is a repeat (default: 0.8)",
+        help="share of likeness (Jaccard) of statement and of solution from which a record is a repeat",
     )
     filters.add_argument(
         "--containment",
@@ -321,9 +325,10 @@ def refuse_broken_input(args: argparse.Namespace, rejects: Rejects, total: int) 
     if broken > args.max_reject_ratio * total:
         path = rejects.keep(args.output_dir)
         first = next(row for _, row in read_jsonl(path) if row["reason"] in BROKEN)
+        mend = other_form(Path(str(first["file"])))
         raise BadInput(
-            f"{first['file']}:{first['line']}: {first['detail'] or first['reason']}; {broken} of {total} records are "
-            f"broken, more than --max_reject_ratio {args.max_reject_ratio}; see {path}"
+            f"{first['file']}:{first['line']}: {first['detail'] or first['reason']}{mend}; {broken} of {total} records "
+            f"are broken, more than --max_reject_ratio {args.max_reject_ratio}; see {path}"
         )
 
 

@@ -50,7 +50,11 @@ def parse_args() -> argparse.Namespace:
     how = p.add_argument_group("checks")
     how.add_argument("--max_new_tokens", type=int, default=256, help="of each generated answer (default: 256)")
     how.add_argument("--generation_timeout", type=float, default=1800, help="s to load and answer (default: 1800)")
-    how.add_argument("--min_exec_success_rate", type=float, help="gate on codecontests_valid, 0 to 1 (default: none)")
+    how.add_argument(
+        "--min_exec_success_rate",
+        type=float,
+        help="share of codecontests_valid that must run to its end, 0 to 1 (default: none)",
+    )
     how.add_argument("--accept", metavar="REASON", help="hand over although the report condemns it, or there is none")
     how.add_argument(
         "--dtype",

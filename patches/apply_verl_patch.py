@@ -34,10 +34,11 @@ PATCH = Path(__file__).resolve().with_name(f"verl-{PATCHED_VERSION}-grad_norm.pa
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    action = parser.add_mutually_exclusive_group()
+    group = parser.add_argument_group("what to do", "without these: apply the patch where it is missing")
+    action = group.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="change nothing; exit 1 when the patch is missing")
     action.add_argument("--revert", action="store_true", help="take the patch out again")
-    parser.add_argument(
+    group.add_argument(
         "--verl_dir", type=Path, help="the verl package's folder (default: the one this Python would import)"
     )
     args = parser.parse_args()

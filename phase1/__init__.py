@@ -3,11 +3,30 @@
 docs/files_and_environments.md has the tree.
 """
 
+from __future__ import annotations
+
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 
 NEEDED = ("numpy", "pydantic")  # by every part, the reward in Phase 3's environment too
+NEEDED_BY = {  # besides, by a script of the root before it has read its command line
+    "generate_report.py": ("pyarrow", "matplotlib", "jinja2", "scipy", "statsmodels"),
+    "phase1_eval.py": ("aiohttp", "rich"),
+    "prepare_eval_data.py": ("pyarrow", "rich"),
+    "prepare_sft_data.py": ("pyarrow", "rich", "aiohttp"),
+}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def our_script() -> str:
+    """The name of the script of the root that was started, "" for another program."""
+    try:
+        started = Path(sys.argv[0] if sys.argv else "").resolve()
+    except (AttributeError, OSError):  # an interpreter within another program; a current folder that is gone
+        return ""
+    return started.name if started.parent == ROOT else ""
 
 
 def refuse_bare_interpreter() -> None:
@@ -18,15 +37,26 @@ def refuse_bare_interpreter() -> None:
     """
     if sys.flags.no_site:
         return
-    lacks = [name for name in NEEDED if find_spec(name) is None]
+    needed = NEEDED + NEEDED_BY.get(our_script(), ())
+    lacks = [name for name in needed if find_spec(name) is None]
     if sys.version_info >= (3, 11) and not lacks:
         return
     what = f"has no {lacks[0]}" if lacks else "is Python {}.{}, not 3.11 or later".format(*sys.version_info)
-    made = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "python"
+    made = ROOT / ".venv" / "bin" / "python"
     fix = f"run it with {made}" if made.exists() else "bash setup_cpu.sh makes .venv (elsewhere with VENV)"
     line = "error: {} {}: not the Python of the environment; {}, or set PYTHON to your own for the shell scripts"
     print(line.format(sys.executable, what, fix), file=sys.stderr)
     raise SystemExit(2)
 
 
+def say_interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What `sys.excepthook` calls: one word for Ctrl-C while a script still imports, the traceback for all else."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 refuse_bare_interpreter()
+if our_script():
+    sys.excepthook = say_interrupted

@@ -14,6 +14,18 @@ from typing import NoReturn
 _UNKNOWN = re.compile(r"unrecognized arguments: (--[^\s=]+)")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help in which each flag that takes a value ends with what holds without it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if action.nargs == 0 or not action.option_strings or re.search(r"\b(default|needed)\b", text):
+            return text
+        if action.required:
+            return f"{text} (needed)"
+        return f"{text} (default: {'none' if action.default in (None, []) else '%(default)s'})"
+
+
 class Parser(argparse.ArgumentParser):
     """argparse's parser that takes no abbreviated flag and whose errors are one line, exit code 2.
 
@@ -25,8 +37,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str | None = None, prog: str | None = None) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog=prog, description=description, formatter_class=formatter, allow_abbrev=False)
+        super().__init__(prog=prog, description=description, formatter_class=_Help, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, with the flag that may have been meant, and exit with 2."""

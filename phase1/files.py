@@ -45,6 +45,16 @@ class BadInput(Exception):
     """Input or environment the user can mend: the message is one line that names the file, the line and the fix."""
 
 
+_ELSEWHERE = "name a folder that you may write to"
+CURES = {
+    errno.EROFS: _ELSEWHERE,
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.ENOSPC: "make room, then start the same command again",
+    errno.EDQUOT: "make room, then start the same command again",
+}
+
+
 def run_script(main: Callable[[], int | None]) -> NoReturn:
     """Run a script's `main` and exit: its return value (None = 0), 2 with one line for BadInput, 130 for Ctrl-C."""
     try:
@@ -56,7 +66,8 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as e:  # a full disk, a missing permission: the errno text and the path are the whole story
-        print(f"error: {e.filename or 'file system'}: {e.strerror or e}", file=sys.stderr)
+        cure = f"; {CURES[e.errno]}" if e.errno in CURES else ""
+        print(f"error: {e.filename or 'file system'}: {e.strerror or e}{cure}", file=sys.stderr)
         sys.exit(2)
 
 

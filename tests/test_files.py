@@ -92,7 +92,9 @@ def test_torn_json_is_one_line_that_names_the_file(tmp_path, content):
     ("body", "code", "message"),
     [
         ("raise BadInput('f.json:3: broken; mend it')", 2, "error: f.json:3: broken; mend it\n"),
-        ("raise OSError(28, 'No space left on device', 'out.json')", 2, "error: out.json: No space left on device\n"),
+        ("raise OSError(28, 'No space', 'a')", 2, "error: a: No space; make room, then start the same command again\n"),
+        ("raise OSError(30, 'Read-only', 'a')", 2, "error: a: Read-only; name a folder that you may write to\n"),
+        ("raise OSError(5, 'Input/output error', 'a')", 2, "error: a: Input/output error\n"),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("return 1", 1, ""),
         ("return None", 0, ""),

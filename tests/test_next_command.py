@@ -59,9 +59,10 @@ def test_words_are_quoted_for_the_shell(capsys):
 
 
 def test_prepared_rows_are_trained_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prepare_sft_data, "has_driver", lambda: False)
     prepare(tmp_path, [record(1), record(2)], "--max_length", "512", monkeypatch=monkeypatch)
-    *variables, script = next_of(capsys.readouterr().out)
-    assert script == "./run_sft.sh" and (ROOT / script).is_file()
+    *variables, script, processes, flag, preset = next_of(capsys.readouterr().out)
+    assert (script, processes, flag, preset) == ("./run_sft.sh", "1", "--preset", "small") and (ROOT / script).is_file()
     given = dict(v.split("=", 1) for v in variables)
     assert given == {
         "TRAIN_FILE": str(tmp_path / "out" / "sft_train.parquet"),
@@ -69,6 +70,13 @@ def test_prepared_rows_are_trained_on(tmp_path, monkeypatch, capsys):
         "MAX_LENGTH": "512",
     }
     assert all(f"export {name}=" in (ROOT / "run_sft.sh").read_text() for name in given)
+
+
+def test_many_rows_are_trained_on_with_the_contracts_numbers(monkeypatch):
+    monkeypatch.setattr(prepare_sft_data, "has_driver", lambda: True)
+    monkeypatch.setattr(sys, "argv", ["prepare_sft_data.py", "--input_jsonl", "bee.jsonl"])
+    args, _ = prepare_sft_data.parse_args()
+    assert prepare_sft_data.training_command(args, 8 * 128) == "./run_sft.sh"
 
 
 @pytest.mark.parametrize(
@@ -113,9 +121,11 @@ def test_the_best_checkpoint_is_evaluated_on_every_set(tmp_path, monkeypatch):
     make_checkpoint(place.checkpoints, 5)
     write_eval(place.outputs, 5, 0.5, 0.1)
     assert place.evaluate("--since", 10**6).returncode == 0
-    settings = Settings(place.checkpoints, place.outputs, place.manifests)
+    same = {"dtype": "float32", "passed_on": ("--max_new_tokens", "96")}
+    settings = Settings(place.checkpoints, place.outputs, place.manifests, **same)
     args = taken(shlex.split(final_command(settings)), monkeypatch)
     assert args.best_checkpoint.is_file() and args.step == "best" and "humaneval" in args.datasets
+    assert (args.dtype, args.max_new_tokens) == ("float32", 96), "as the steps were evaluated"
 
 
 def test_the_hand_off_ends_with_the_command_of_its_page():

@@ -22,6 +22,7 @@ import phase1_eval
 import prepare_eval_data
 import prepare_sft_data
 import verify_handoff
+from phase1 import NEEDED, NEEDED_BY
 from phase1.checkpoints import __main__ as checkpoints
 from phase1.files import run_script
 from phase1.judge import __main__ as judge
@@ -89,6 +90,8 @@ TABLE = [
     wrong("folder", "sft", "--input_jsonl {in}/full", "{in}/full", "give"),
     wrong("empty", "sft", "--input_jsonl {in}/empty.jsonl", "{in}/empty.jsonl: holds no record", "?"),
     wrong("binary", "sft", "--input_jsonl {in}/binary.jsonl", "{in}/binary.jsonl:1: ", "--max_reject_ratio"),
+    wrong("list", "sft", "--input_jsonl {in}/records.json", "{in}/records.json:1: ", "jq -c '.[]' {in}/records.json"),
+    wrong("csv", "sft", "--input_jsonl {in}/rows.csv", "{in}/rows.csv:1: ", ".jsonl.gz and .parquet are read"),
     wrong("torn_gz", "sft", "--input_jsonl {in}/torn.jsonl.gz", "{in}/torn.jsonl.gz", "copy it again"),
     wrong("torn_parquet", "sft", "--input_jsonl {in}/torn.parquet", "{in}/torn.parquet", "copy it again"),
     wrong("one_row", "sft", "--input_jsonl {in}/one.jsonl", "need two; see the reasons there"),
@@ -229,7 +232,9 @@ TABLE = [
     wrong("handoff_gone", "handoff", "--model_path {in}/no", "{in}/no: no such directory"),
     wrong("handoff_hub", "handoff", "--model_path Qwen/Qwen2", "hf download Qwen/Qwen2"),
     wrong("handoff_empty", "handoff", "--model_path {in}/empty", "{in}/empty: empty; rebuild it"),
-    wrong("handoff_best", "handoff", "--best_checkpoint {in}/no.json", "{in}/no.json: no such file"),
+    wrong(
+        "handoff_best", "handoff", "--best_checkpoint {in}/no.json", "{in}/no.json: no such", "run_eval_checkpoints.sh"
+    ),
     wrong("handoff_torn", "handoff", "--best_checkpoint {in}/torn.json", "{in}/torn.json:1"),
     wrong("handoff_base", "handoff", "--model_path {in}/model --base_model Qwen/Qwen2", "hf download Qwen/Qwen2"),
     wrong("handoff_rate", "handoff", "--best_checkpoint {in}/no.json --min_exec_success_rate 2", "between 0 and 1"),
@@ -268,6 +273,8 @@ def given(tmp_path_factory) -> Path:
         "bee.jsonl": "".join(lines),
         "one.jsonl": lines[0],
         "empty.jsonl": "",
+        "records.json": f"[{lines[0].strip()}]",
+        "rows.csv": "prompt,solution\nSay 1.,print(1)\n",
         "torn.json": '{"humaneval": ',
         "list.json": "[]",
         "sol.jsonl": '{"problem_id": "no such problem", "code": "print(1)"}\n',
@@ -340,6 +347,7 @@ SHELLS = [
     ("sft_flag", "run_sft.sh --smok", {}, ("--smok: unknown flag; --smoke",)),
     ("sft_word", "run_sft.sh eight", {}, ("'eight': neither a number of processes",)),
     ("sft_stop", "run_sft.sh --stop_on inf", {}, ("--stop_on inf: only nan is known",)),
+    ("sft_preset", "run_sft.sh --preset", {}, ("--preset nothing: only small is known",)),
     ("sft_python", "run_sft.sh", {"PYTHON": "/no/python"}, ("PYTHON=/no/python: no such program; name",)),
     ("sft_out", "run_sft.sh", {"OUTPUT_DIR": "{in}/bee.jsonl"}, ("{in}/bee.jsonl: is a file", "OUTPUT_DIR")),
     ("sft_ckpt", "run_sft.sh", {"CKPT_DIR": "{in}/bee.jsonl"}, ("{in}/bee.jsonl is a file", "CKPT_DIR")),
@@ -401,6 +409,26 @@ def test_a_python_without_the_packages_is_named_with_the_way_to_the_right_one(ba
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith(f"error: {bare_python} has no ") and "PYTHON" in done.stderr
     assert ".venv/bin/python" in done.stderr or "setup_cpu.sh" in done.stderr
+
+
+@pytest.mark.parametrize("script", NEEDED_BY)
+def test_a_python_that_has_some_of_the_packages_is_named_too(bare_python, tmp_path, script):
+    """As a system's Python with numpy may be."""
+    for name in NEEDED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([bare_python, script], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"error: {bare_python} has no {NEEDED_BY[script][0]}: ")
+
+
+@pytest.mark.parametrize("script", ["generate_report.py", "tests/other.py"])
+def test_ctrl_c_while_a_script_still_imports_is_one_word(script):
+    program = f"import sys; sys.argv = [{str(ROOT / script)!r}]; import phase1; raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    ours = script == "generate_report.py"
+    assert done.returncode in (130, -signal.SIGINT) and (done.stderr == "interrupted\n") == ours, done.stderr
 
 
 def test_both_shell_scripts_take_the_same_python():

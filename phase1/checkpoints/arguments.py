@@ -45,7 +45,7 @@ def gpu_list(text: str) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------ arguments
 def build_parser(description: str | None) -> argparse.ArgumentParser:
     """The command line. What it does not know goes to phase1_eval.py, so no flag may be abbreviated."""
-    p = Parser(description, prog="phase1.checkpoints")
+    p = Parser(description, prog="python -m phase1.checkpoints")
     p.epilog = "Further flags go to phase1_eval.py as they are."
     p.add_argument("command", choices=["evaluate", "status"])
 
@@ -72,7 +72,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         type=at_least(1),
         default=Settings.tier2_every,
         metavar="STEPS",
-        help="evaluate the tier 2 set too at multiples of this step (default: %(default)s)",
+        help="evaluate the tier 2 set too at multiples of this step",
     )
     when = g.add_mutually_exclusive_group()
     when.add_argument("--once", action="store_true", help="one pass, then end (default)")
@@ -94,7 +94,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         "--max_attempts",
         type=at_least(1),
         default=Settings.max_attempts,
-        help="failures after which a checkpoint is given up until its files change (default: %(default)s)",
+        help="failures after which a checkpoint is given up until its files change",
     )
 
     g = p.add_argument_group("the model")
@@ -119,7 +119,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         type=at_least(0),
         default=Settings.max_gpu_mem_used,
         metavar="MIB",
-        help="refuse GPUs on which more is in use (default: %(default)s)",
+        help="refuse GPUs on which more is in use",
     )
     g.add_argument("--force", action="store_true", help="take the GPUs although more is in use")
     g.add_argument(
@@ -143,7 +143,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         type=at_least(0),
         default=Settings.keep_best,
         metavar="K",
-        help="keep the K best models as hard links in outputs/kept/, 0: none (default: %(default)s)",
+        help="keep the K best models as hard links in outputs/kept/, 0: none",
     )
     g.add_argument(
         "--prune", action="store_true", help="delete evaluated checkpoints that are neither best, latest nor in use"

@@ -196,7 +196,8 @@ def final_command(settings: Settings) -> str:
     run = ("--checkpoint_dir", settings.checkpoint_dir, "--step", "best", "--best_checkpoint", settings.best_checkpoint)
     data = ("--manifest_dir", settings.manifest_dir, "--datasets", *known_sets(settings.manifest_dir))
     out = settings.output_dir / "eval_final"
-    return words_of_command("python", "phase1_eval.py", *run, *data, "--output_dir", out)
+    same = (*settings.passed_on, *(("--dtype", settings.dtype) if settings.dtype else ()))
+    return words_of_command("python", "phase1_eval.py", *run, *data, *same, "--output_dir", out)
 
 
 def guarded(what: str, do: Callable[[], None]) -> bool:

@@ -154,5 +154,11 @@ def print_report(report: SftReport, output_dir: Path) -> None:
                 f"  every solution of {len(failed)} problems failed (first {failed[0]}): look whether their "
                 "tests are to blame"
             )
-    print(f"  verl check: {report.verl_check}")
+    if isinstance(report.verl_check, dict):
+        counted = [
+            f"{check['compared']:,} of {check['rows']:,} rows in {name}" for name, check in report.verl_check.items()
+        ]
+        print(f"  verl check: trains on the answers alone in {', '.join(counted)}")
+    else:
+        print(f"  verl check: {report.verl_check}")
     print(f"{output_dir}: sft_train.parquet, sft_val.parquet, sft_report.json, sft_rejects.jsonl, sft_lengths.png")

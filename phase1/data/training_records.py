@@ -65,6 +65,19 @@ def read_chunks(paths: Iterable[Path]) -> Iterator[list[RawRecord]]:
         yield chunk
 
 
+def other_form(path: Path) -> str:
+    """What to do with a file whose records were not found because it has another form, "" where it has none."""
+    if path.suffix in (".gz", ".parquet"):
+        return ""
+    with open(path, "rb") as f:
+        start = f.read(CHUNK_RECORDS).lstrip()
+    if start.startswith(b"["):
+        return f" (the file is one JSON list; a record a line is needed: jq -c '.[]' {path} >records.jsonl)"
+    if path.suffix in (".csv", ".tsv", ".xlsx"):
+        return " (.jsonl, .jsonl.gz and .parquet are read; in Python: pandas.read_csv(…).to_parquet(…))"
+    return ""
+
+
 def _too_large(length: int) -> BadRecord:
     return BadRecord(f"{length:,} bytes; no record has more than {RECORD_BYTES:,}")
 

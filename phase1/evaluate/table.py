@@ -14,7 +14,6 @@ from phase1.contract.records import MODEL_ERRORS
 
 FIGURES = "n accepted@1 pass_ratio exec_success silent unread syntax runtime timeout wrong tokens"
 COLUMNS = ("data set", *FIGURES.split(), "judge s", "cut off")
-NARROWEST = 140  # characters: in a narrower table the figures would be dots
 MOST_CUT_OFF = 0.05  # share of answers cut off at the token limit, above which contract 5 warns
 MOST_TIMEOUTS = 0.10  # share of programs that time out
 MOST_SILENT = 0.05  # share of programs that run to their end and print, or read, nothing
@@ -134,7 +133,8 @@ def show(datasets: Mapping[str, Mapping[str, JsonValue]], model_path: Path) -> N
     summaries = {name: Summary.model_validate(entry) for name, entry in datasets.items()}
     for name, summary in summaries.items():
         table.add_row(name, *summary.row())
-    Console(width=max(Console().width, NARROWEST)).print(table)
+    wanted = Console(width=1000).measure(table).maximum  # in a narrower table the figures would be dots
+    Console(width=max(Console().width, wanted)).print(table)
     for name, summary in summaries.items():
         for line in summary.remarks(name):
             print(line)

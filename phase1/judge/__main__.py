@@ -56,16 +56,22 @@ from phase1.judge.verdict import Verdict
 
 def main() -> int:
     """The command line. Returns the exit code."""
-    parser = Parser(__doc__)
-    parser.add_argument(
+    parser = Parser(__doc__, prog="python -m phase1.judge")
+    what = parser.add_argument_group("what is judged")
+    what.add_argument(
         "--probe",
         action="store_true",
         help="try the sandbox's guarantees, print them, exit 1 where one that matters fails",
     )
-    parser.add_argument("--raw", help="raw file of an evaluation set: problems with their tests (.jsonl or .jsonl.gz)")
-    parser.add_argument("--solutions", help="a line a solution: {problem_id, code} or {problem_id, completion}")
-    out = "where to write the verdicts, a line each; OUT.run.json says how they were made"
-    parser.add_argument("--out", type=output_file, help=out)
+    what.add_argument(
+        "--raw",
+        help="raw file of an evaluation set: problems with their tests, .jsonl or .jsonl.gz (needed without --probe)",
+    )
+    what.add_argument(
+        "--solutions", help="a line a solution: {problem_id, code} or {problem_id, completion} (needed without --probe)"
+    )
+    out = "where to write the verdicts, a line each; OUT.run.json says how they were made (needed without --probe)"
+    what.add_argument("--out", type=output_file, help=out)
     add_judge_arguments(parser)
     args = parser.parse_args()
     config = config_from(args)

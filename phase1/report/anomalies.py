@@ -90,7 +90,13 @@ def _failing_types(e: Evidence) -> list[str]:
         if e.value(1, name, "truncation_rate")
     ]:
         lines.append(f"answers cut off at the token limit: {', '.join(tests)}")
-    return lines or ["no per-problem records, so the exceptions are not known; look into qa_logs/"]
+    if lines:
+        return lines
+    if any(
+        side.datasets[name].records for name in (VALID, TEST) for side in (e.phase0, e.phase1) if name in side.datasets
+    ):
+        return ["no program ended with an exception, and no answer was cut off"]
+    return ["no per-problem records, so the exceptions are not known; look into qa_logs/"]
 
 
 def _broken_set(e: Evidence) -> list[str]:
@@ -117,6 +123,17 @@ def _train_syntax(e: Evidence) -> list[str]:
         f"{d.not_compiling} of {d.compiled} sampled training answers (of {d.rows}) do not compile{first}",
         *_failing_types(e),
     ]
+
+
+def _blame_small_gain(e: Evidence) -> Blame | None:
+    """A base model near 100% leaves no room."""
+    before = e.value(0, VALID, "exec_success_rate")
+    if before is None or before <= 0.90:
+        return None
+    return Blame(
+        f"Phase 0 was at {before:.1%}, so no more than {100 - before * 100:.1f} pp were to be had",
+        "look at accepted_at_1 instead",
+    )
 
 
 def _blame_syntax(e: Evidence) -> Blame | None:
@@ -172,6 +189,7 @@ ANOMALIES = (
         "poor SFT data, overfitting",
         "look at the failing cases in qa_logs/ and at the flips",
         lambda e: [*_failing_types(e), *_template(e)],
+        _blame_small_gain,
     ),
     Anomaly(
         "HumanEval fell by more than 5 pp",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.report.comparability import MISMATCH, UNCHECKED, Finding
 from phase1.report.inputs import DatasetResult, Side
-from phase1.report.tables import VALID
+from phase1.report.tables import BIG, VALID
 from phase1.report.verdict import Verdict
 
 NOT_RECORDED = "not recorded"
@@ -21,6 +21,7 @@ OF_ONE_MODEL = frozenset(
     ["--checkpoint_dir", "--step", "--best_checkpoint", "--model_path", "--output_dir", "--rejudge", "--recompute"]
     + ["--wandb_project", "--wandb_run_name", "--wandb_mode", "--lock_wait"]
 )
+SAMPLED = frozenset(["--datasets", "--n_samples", "--temperature", "--final", "--limit"])  # what asking again replaces
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ def _next(phase0: Side, phase1: Side, v: Verdict, findings: Sequence[Finding], o
     if v.word in ("not_shown", "too_small", "not_better"):
         return Next(
             "Ask again with more problems and answers, of the base model alike.",
-            f"python phase1_eval.py --model_path {model} --output_dir outputs/final_k "
-            "--datasets codecontests_valid codecontests_valid_big --n_samples 4 --temperature 0.8",
+            f"python phase1_eval.py --model_path {model} --output_dir outputs/final_k{_settings_of(phase1, SAMPLED)} "
+            f"--datasets {' '.join(_larger(phase1))} --n_samples 4 --temperature 0.8",
         )
     if v.word == "silent":
         return Next(
@@ -144,14 +145,20 @@ def _mend(phase0: Side, phase1: Side, findings: Sequence[Finding]) -> Next:
     )
 
 
-def _settings_of(side: Side) -> str:
-    """The flags that this side was evaluated with, but for those that name its model and its folder."""
+def _larger(side: Side) -> list[str]:
+    """The sets to ask again: the contract's with its larger one, else those that were asked."""
+    sets = [VALID, BIG] if VALID in side.datasets else list(side.datasets)
+    return [shlex.quote(name) for name in sets]
+
+
+def _settings_of(side: Side, others: Collection[str] = ()) -> str:
+    """The flags that this side was evaluated with, but for those that name its model and its folder, and `others`."""
     run = _run(side)
     command = run.stamp.command[1:] if run and run.stamp and run.stamp.command else []
     kept, dropping = [], False
     for word in command:
         if word.startswith("--"):
-            dropping = word.partition("=")[0] in OF_ONE_MODEL
+            dropping = word.partition("=")[0] in {*OF_ONE_MODEL, *others}
         if not dropping:
             kept.append(shlex.quote(word))
     return "".join(f" {word}" for word in kept)

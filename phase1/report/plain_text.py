@@ -23,6 +23,7 @@ from phase1.report.tables import (
 )
 
 COLUMNS = 80  # of a terminal: the rows of summary.txt are no wider
+NAMED = 36  # of them for a row's name
 
 
 def markdown(data: dict[str, Any], rows: Sequence[Row]) -> str:
@@ -100,11 +101,14 @@ def text_summary(data: dict[str, Any], rows: Sequence[Row]) -> str:
         lines += [f"{heading}: {shown(f['text'], 600)}" for f in data["findings"] if f["kind"] == kind]
     lines += [f"GATE CLOSED: {shown(g, 600)}" for g in data["gate_failed"]]
     lines += [f"warning: {shown(w, 600)}" for w in data["warnings"]]
-    lines += ["", f"{'':<36}{'Phase 0':>13}{'Phase 1':>13}{'change':>18}"]
+    lines += ["", f"{'':<{NAMED}}{'Phase 0':>13}{'Phase 1':>13}{'change':>18}"]
     for r in rows:
         if r.phase0 is not None or r.phase1 is not None:
             values = [show_value(v, r.spec.unit) for v in (r.phase0, r.phase1)]
-            lines.append(f"{shown(r.spec.label, 35):<36}{values[0]:>13}{values[1]:>13}{row_change(r):>18}")
+            label = shown(r.spec.label, COLUMNS)
+            if len(label) >= NAMED:  # a line of its own
+                lines, label = [*lines, label], ""
+            lines.append(f"{label:<{NAMED}}{values[0]:>13}{values[1]:>13}{row_change(r):>18}")
             lines += textwrap.wrap(row_answer(r), COLUMNS, initial_indent="    ", subsequent_indent="    ")
     expected = [
         f"{r['metric']} ({r['dataset']}): expected {r['expected']}, seen {r['seen']}: {r['verdict']}"

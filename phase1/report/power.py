@@ -164,15 +164,33 @@ def report(args: argparse.Namespace) -> str:
 
 def parse_args() -> argparse.Namespace:
     p = Parser(__doc__, prog="python -m phase1.report.power")
-    p.add_argument("--gain", type=float, default=0.05, help="true change to find, a share (default: 0.05, 5 points)")
-    p.add_argument("--problems", type=int, default=117, help="of the data set (default: 117, codecontests_valid)")
-    p.add_argument("--samples", type=int, nargs="+", default=SAMPLES, help="answers a problem (default: 1 to 32)")
-    p.add_argument("--rows", type=int, default=1, help="rows asked together under Holm's correction (default: 1)")
-    p.add_argument("--mean", type=float, default=MEAN, help=f"share of right answers (default: {MEAN})")
-    p.add_argument("--rho", type=float, default=RHO, help=f"correlation of answers to a problem (default: {RHO})")
-    p.add_argument("--agreement", type=float, default=AGREEMENT, help=f"of the two models (default: {AGREEMENT})")
-    p.add_argument("--measured_on", type=Path, nargs="+", metavar="F", help="metrics.json of one or two evaluations")
-    p.add_argument("--dataset", default="codecontests_valid", help="of --measured_on (default: codecontests_valid)")
+    asked, known = p.add_argument_group("what is asked"), p.add_argument_group("what is known of the answers")
+    asked.add_argument(
+        "--gain", type=float, default=0.05, help="true change to find, a share (default: 0.05, 5 points)"
+    )
+    asked.add_argument(
+        "--problems", type=int, default=117, help="problems of the data set (default: 117, as codecontests_valid)"
+    )
+    asked.add_argument("--samples", type=int, nargs="+", default=SAMPLES, help="answers a problem (default: 1 to 32)")
+    asked.add_argument("--rows", type=int, default=1, help="rows asked together under Holm's correction (default: 1)")
+    known.add_argument("--mean", type=float, default=MEAN, help=f"share of right answers (default: {MEAN})")
+    known.add_argument("--rho", type=float, default=RHO, help=f"correlation of answers to a problem (default: {RHO})")
+    known.add_argument(
+        "--agreement",
+        type=float,
+        default=AGREEMENT,
+        help=f"correlation of the two models' answers (default: {AGREEMENT})",
+    )
+    known.add_argument(
+        "--measured_on",
+        type=Path,
+        nargs="+",
+        metavar="F",
+        help="take both from these: metrics.json of one or two evaluations",
+    )
+    known.add_argument(
+        "--dataset", default="codecontests_valid", help="data set of --measured_on (default: codecontests_valid)"
+    )
     args = p.parse_args()
     for name, low, high in (("gain", 0, 1), ("mean", 0, 1)):
         if not low < getattr(args, name) < high:

@@ -107,7 +107,8 @@ def report_end(job: Job) -> int:
         return 1
     run.model_copy(update={"status": "complete", "final_step": step, "finished": now()}).write(path)
     print(f"trained: step {step} of {total} is saved in {job.ckpt_dir / f'global_step_{step}'}")
-    command = with_variables({"CKPT_DIR": job.ckpt_dir}, "bash run_eval_checkpoints.sh")
+    where = {"CKPT_DIR": job.ckpt_dir} | {n: job.environ[n] for n in ("OUTPUT_DIR", "MANIFEST_DIR") if n in job.environ}
+    command = with_variables(where, "bash run_eval_checkpoints.sh")
     show_next("evaluate the checkpoints and choose the best", command)
     return 0
 

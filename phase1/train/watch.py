@@ -32,13 +32,16 @@ from phase1.train.verl_version import LOSS, TOKENS
 
 
 def main() -> int:
-    parser = Parser(__doc__)
-    parser.add_argument("--log", type=Path, required=True, help="the console log to write")
-    parser.add_argument(
+    parser = Parser(__doc__, prog="python -m phase1.train.watch")
+    files = parser.add_argument_group("what run_sft.sh gives it")
+    files.add_argument("--log", type=Path, required=True, help="the console log to write")
+    files.add_argument(
         "--run_file", type=Path, required=True, help="train_run.json of the run, written before it started"
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="where metrics, health and plot go")
-    parser.add_argument("--stop_on", choices=("", "nan"), default="", help="nan: end the training when its loss is NaN")
+    files.add_argument("--output_dir", type=Path, required=True, help="where metrics, health and plot go")
+    files.add_argument(
+        "--stop_on", choices=("", "nan"), default="", help="nan: end the training when its loss is NaN (default: never)"
+    )
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -93,6 +94,22 @@ def test_the_rows_of_the_terminal_fit_80_columns(evaluations, tmp_path):
     assert len(table) > 20 and max(map(len, table)) <= 80
 
 
+def test_no_name_of_a_row_is_cut_short(sides, tmp_path):
+    """The pooled rows have the longest names."""
+    done = compare(tmp_path, *(side / "metrics.json" for side in sides))
+    assert "more characters" not in done.stdout
+
+
+@pytest.mark.parametrize("before, blamed", [(1.0, "no more than 0.0 pp were to be had"), (0.9, "poor SFT data")])
+def test_a_small_gain_is_not_blamed_on_the_data_where_there_was_no_room(evaluations, before, blamed):
+    phase0, phase1 = (read_side(n, [evaluations["base"]]) for n in ("Phase 0", "Phase 1"))
+    for side in (phase0, phase1):
+        side.datasets["codecontests_valid"].values["exec_success_rate"] = before
+    evidence = Evidence(phase0, phase1, fill_rows(phase0, phase1, resamples=200))
+    found = next(a for a in check_anomalies(evidence) if a["name"].startswith("exec_success_rate rose by less"))
+    assert found["state"] == "seen" and blamed in found["causes"], found
+
+
 @pytest.mark.parametrize(
     "cut, not_compiling, blamed",
     [
@@ -141,3 +158,14 @@ def test_the_base_model_is_evaluated_again_with_the_flags_of_the_other_side(side
     compare(tmp_path, base, better)
     again = "--model_path model --output_dir outputs/phase0_again --max_new_tokens 96 --datasets 'a b' c"
     assert f"python phase1_eval.py {again}" in first_screen(tmp_path / "out")
+
+
+def test_the_same_is_asked_again_with_more_answers_and_the_flags_of_this_evaluation(evaluations, tmp_path):
+    """Without the manifests' folder the command ended with exit code 2."""
+    equal = Path(shutil.copytree(evaluations["equal"].parent, tmp_path / "equal"))
+    command = ["phase1_eval.py", "--model_path", "m", "--manifest_dir", "my sets", "--datasets", "a", "b", "--final"]
+    change_run(equal, stamp={"command": command})
+    compare(tmp_path, evaluations["base"], equal / "metrics.json")
+    text = first_screen(tmp_path / "out")
+    more = "--datasets codecontests_valid codecontests_valid_big --n_samples 4 --temperature 0.8"
+    assert f"--output_dir outputs/final_k --manifest_dir 'my sets' {more}" in text, text

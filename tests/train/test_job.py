@@ -1,5 +1,6 @@
 """run_sft.sh up to the command: what it builds, what it refuses."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from phase1.files import BadInput
 from phase1.train.hydra_grammar import parse_override
-from tests.train.sft_runs import job_of, pretend_gpus, run_sft, words, write_rows
+from tests.train.sft_runs import job_of, job_variables, pretend_gpus, run_sft, words, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -282,3 +283,19 @@ def test_a_change_of_run_sft_while_it_runs_does_not_disturb_it(env, tmp_path):
     python.chmod(0o755)
     done = subprocess.run(["bash", script], env=env | {"PYTHON": str(python)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", ["full", "missing"])
+def test_a_folder_for_temporary_files_without_room_is_named_and_no_run_is_recorded(tmp_path, patched_verl, room):
+    """Once, train_run.json said that the run had begun, and the message named no file."""
+    env = job_variables(tmp_path, patched_verl) | {"TMPDIR": str(tmp_path / "tmp")}
+    if room == "full":
+        shim = tmp_path / "mktemp"  # what it names is a link to where every write fails for want of room
+        shim.write_text(f"#!/bin/sh\nln -s /dev/full {tmp_path}/argv && echo {tmp_path}/argv\n")
+        shim.chmod(0o755)
+        env["PATH"] = f"{tmp_path}{os.pathsep}{env['PATH']}"
+    done = run_sft(env)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("error: /") and "TMPDIR" in last, done.stderr
+    assert not list(Path(env["CKPT_DIR"]).glob("train_run*"))

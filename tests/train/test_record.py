@@ -66,6 +66,15 @@ def test_an_end_at_the_expected_step_with_a_torn_checkpoint_is_exit_1(env):
     assert report_end(job_of(env)) == 1
 
 
+def test_what_comes_next_writes_where_the_training_did(env, capsys):
+    begin(env)
+    make_checkpoint(env["CKPT_DIR"], 16)
+    tracker(env).write_text("16")
+    assert report_end(job_of(env)) == 0
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command == f"  CKPT_DIR={env['CKPT_DIR']} OUTPUT_DIR={env['OUTPUT_DIR']} bash run_eval_checkpoints.sh"
+
+
 def test_what_a_stopped_run_lost_is_said(env, tmp_path, capsys):
     begin(env)
     make_checkpoint(env["CKPT_DIR"], 4)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from phase1.contract.state.base import Stamp, StateFile, path_from
+from phase1.files import BadInput
 
 NAME = "best_checkpoint.json"
 
@@ -67,6 +69,13 @@ class BestCheckpoint(StateFile):
     runner_up: RunnerUp | None = None
     kept: bool | None = None
     stamp: Stamp | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in `path`. Raises BadInput as StateFile.read, and names the script that writes it."""
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file; run_eval_checkpoints.sh writes it, once a checkpoint is evaluated")
+        return super().read(path)
 
     def model_dir(self, file: Path) -> Path | None:
         """The chosen model's directory, by this record in `file`; None where it names none."""
