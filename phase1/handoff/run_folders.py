@@ -83,13 +83,16 @@ class Comparison(NamedTuple):
     """The report's verdict on Phase 1 against Phase 0.
 
     `phase0`, `phase1`: fingerprints of the models that were compared; None where a report or an evaluation of before
-    does not say.
+    does not say. `mismatches`: how the two sides were measured otherwise, also where --allow_mismatch passed over it.
+    `outdated`: metrics.json files that are no longer those that the report read.
     """
 
     path: str
     verdict: dict[str, JsonValue] | None
     phase0: list[str] | None
     phase1: list[str] | None
+    mismatches: list[str]
+    outdated: list[Path]
 
     @property
     def word(self) -> str | None:
@@ -113,4 +116,13 @@ def comparison_at(path: Path) -> Comparison | None:
         return None
     data = read_json(path)
     models = data.get("models") or {}
-    return Comparison(str(path), data.get("verdict"), models.get("phase0") or None, models.get("phase1") or None)
+    mismatches = [str(f.get("text")) for f in data.get("findings") or [] if f.get("kind") == "mismatch"]
+    read = {path_from(named, path): sha256 for named, sha256 in (data.get("read") or {}).items()}
+    return Comparison(
+        str(path),
+        data.get("verdict"),
+        models.get("phase0") or None,
+        models.get("phase1") or None,
+        mismatches,
+        [file for file, sha256 in read.items() if file.exists() and sha256_file(file) != sha256],
+    )

@@ -101,6 +101,7 @@ def _compare_runs(differences: _Differences, run0: EvaluationRun, run1: Evaluati
     for key in dict.fromkeys([*judge0, *judge1]):
         compare(f"judge.{key}", judge0.get(key), judge1.get(key))
     _compare_rules(differences, run0, run1)
+    _compare_generation(differences, run0, run1)
 
     data0, data1 = (run.datasets.get(dataset, EvaluatedSet()) for run in (run0, run1))
     compare("problems_sha256 (statements and tests)", data0.problems_sha256, data1.problems_sha256)
@@ -108,16 +109,30 @@ def _compare_runs(differences: _Differences, run0: EvaluationRun, run1: Evaluati
     kind = NOTE if same_problems else MISMATCH
     compare("manifest_sha256", data0.manifest_sha256, data1.manifest_sha256, kind)
 
-    versions0, versions1 = run0.stamp.versions, run1.stamp.versions
     if any("vllm" in str(run.sampling.get("backend", "vllm")) for run in (run0, run1)):
         # Scores move between vLLM versions (https://github.com/vllm-project/vllm/issues/42801).
-        compare("vLLM version", versions0.get("vllm"), versions1.get("vllm"))
+        compare("vLLM version", run0.vllm, run1.vllm)
+    versions0, versions1 = run0.stamp.versions, run1.stamp.versions
     for package in NOTED_PACKAGES:
         compare(f"{package} version", versions0.get(package), versions1.get(package), NOTE)
     sandbox0, sandbox1 = run0.sandbox or {}, run1.sandbox or {}
     compare("sandbox mode", sandbox0.get("mode"), sandbox1.get("mode"), NOTE)
     if run0.model.fingerprint and run0.model.fingerprint == run1.model.fingerprint:
         differences.say(NOTE, "both phases evaluate the same model (equal fingerprints)")
+
+
+def _compare_generation(differences: _Differences, run0: EvaluationRun, run1: EvaluationRun) -> None:
+    """What the model was given and by which servers; a side whose answers lay there already does not say."""
+    templates = [(run.generation or {}).get("chat_template_sha256") for run in (run0, run1)]
+    if None not in templates:
+        differences.compare("chat template (the text that it renders)", templates[0], templates[1])
+    args = [str(run.stamp.arguments.get("vllm_args") or "") for run in (run0, run1)]
+    if args[0] != args[1]:
+        differences.say(
+            UNCHECKED,
+            f"--vllm_args differs: {args[0]!r} in Phase 0, {args[1]!r} in Phase 1; whether that moves answers is not "
+            "known, as quantisation and a cache of another dtype do",
+        )
 
 
 def _compare_rules(differences: _Differences, run0: EvaluationRun, run1: EvaluationRun) -> None:
