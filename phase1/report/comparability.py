@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 
 from phase1.contract.state.evaluation_run import EvaluatedSet, EvaluationRun
-from phase1.evaluate.metrics import dataset_summary
 from phase1.report.inputs import DatasetResult, Side
+from phase1.report.own_records import contradictions
 
 MISMATCH, UNCHECKED, NOTE = "mismatch", "unchecked", "note"  # in the order in which they are shown
 NOTED_PACKAGES = ("torch", "transformers", "python")
@@ -20,7 +19,6 @@ RULES = {
     "programs": "what is made of a program before it is run",
     "judge_code": "the judge's sources; --rejudge judges again by those of now",
 }
-COUNTED_AGAIN = ("total_problems", "accepted_at_1", "exec_success_rate", "pass_ratio_mean")
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,10 @@ def _of_dataset(phase0: Side, phase1: Side, dataset: str) -> list[Finding]:
             )
         elif not result.run.complete:
             differences.say(MISMATCH, f"{side.label}: the evaluation is {result.run.status}, not complete; finish it")
-        if stale := _stale(result):
-            differences.say(MISMATCH, f"{side.label}: {stale}")
+        if result.run and result.run.complete and not result.records:
+            differences.say(UNCHECKED, f"{side.label} has no results/{dataset}.jsonl, from which its figures derive")
+        for text in contradictions(result):
+            differences.say(MISMATCH, f"{side.label}: {text}")
     if a.n and b.n and a.n != b.n:
         differences.say(MISMATCH, f"number of problems differs: {a.n} in Phase 0, {b.n} in Phase 1")
     _compare_records(differences, a, b)
@@ -169,21 +169,6 @@ def _compare_records(differences: _Differences, a: DatasetResult, b: DatasetResu
         differences.say(
             MISMATCH, f"{otherwise} of {len(common)} problems were asked in other words (prompt_sha256 differs)"
         )
-
-
-def _stale(result: DatasetResult) -> str:
-    """Where the files of metrics contradict the records beside them; "" where they do not."""
-    if not result.records:
-        return ""
-    counted = dataset_summary(list(result.records.values()))
-    for key in COUNTED_AGAIN:
-        said, again = result.values.get(key), counted[key]
-        if said is not None and isinstance(again, int | float) and not math.isclose(said, again, abs_tol=1e-6):
-            return (
-                f"{result.source} says {key} {said:g}, the records beside it {again:g}; evaluate again to derive it "
-                "anew"
-            )
-    return ""
 
 
 def _short(value: object) -> str:
