@@ -9,10 +9,11 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from phase1.checkpoints.keep import KeptModel
-from phase1.contract.state import train_run
+from phase1.contract.state import sft_report, train_run
 from phase1.contract.state.base import path_from
+from phase1.contract.state.sft_report import SftReport
 from phase1.contract.state.train_run import TrainRun
-from phase1.files import read_json, sha256_file
+from phase1.files import BadInput, read_json, sha256_file
 from phase1.handoff.handoff import Handoff
 
 
@@ -77,6 +78,21 @@ def trained_on(run: TrainRun, homes: list[Path]) -> Path:
         if file.exists() and isinstance(hashes, list) and f"sha256 {sha256_file(file)}" in hashes:
             return file.parent
     return run.train_files[0].parent if run.train_files else homes[-1]
+
+
+def training_report(folders: RunFolders) -> SftReport:
+    """prepare_sft_data.py's report of the rows that the run was trained on.
+
+    Raises:
+        BadInput: there is none, it is damaged, or it is of other rows: the data were prepared again.
+    """
+    path, record = folders.data / sft_report.NAME, folders.checkpoints / train_run.NAME
+    report: SftReport = SftReport.read(path)
+    trained = TrainRun.read(record).shape.get("data.train_files") if record.exists() else None
+    made = [f"sha256 {sha256}" for sha256 in report.outputs_sha256.values()]
+    if made and isinstance(trained, list) and not set(made) & set(map(str, trained)):
+        raise BadInput(f"{path}: is of other rows than {record} was trained on; copy that run's back")
+    return report
 
 
 class Comparison(NamedTuple):
