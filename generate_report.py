@@ -21,9 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from phase1.arguments import Parser, output_folder, show_next
+from phase1.contract.state.base import path_beside
 from phase1.evaluate.finished import finished_evaluations
 from phase1.evaluate.looks_at_test_sets import looks
-from phase1.files import BadInput, run_script, run_stamp, write_json, write_text
+from phase1.files import BadInput, run_script, run_stamp, sha256_file, write_json, write_text
 from phase1.report import stats
 from phase1.report.comparability import comparability
 from phase1.report.data_file import METHOD, train_data_field, warnings, what_was_seen
@@ -119,6 +120,7 @@ def main() -> int:
     phase0, phase1 = read_side("Phase 0", args.phase0_metrics), read_side("Phase 1", args.phase1_metrics)
     refuse_same_file(phase0, phase1)
     refuse_unknown_sets(args.gate, rules, phase0.datasets | phase1.datasets)
+    files = dict.fromkeys(d.source for side in (phase0, phase1) for d in side.datasets.values())
     folders = [d.source.parent for side in (phase0, phase1) for d in side.datasets.values()]
     final = next(iter(phase1.datasets.values())).source.parent
     checkpoints, damaged = finished_evaluations(args.checkpoints or final.resolve().parent)
@@ -142,6 +144,7 @@ def main() -> int:
     data = {
         "verdict": asdict(v),
         "sources": [*phase0.sources(), *phase1.sources()],
+        "read": {path_beside(file, args.output_dir / "comparison_data.json"): sha256_file(file) for file in files},
         "models": {"phase0": phase0.fingerprints(), "phase1": phase1.fingerprints()},
         "findings": [asdict(f) for f in findings],
         "gate": rules,

@@ -129,7 +129,7 @@ def only_one(lock_path: str | Path, wait: float = 0.0) -> Iterator[bool]:
     Yields False where another process still has it after `wait` seconds.
 
     Raises:
-        BadInput: it is a link, behind which the file of somebody else would be emptied.
+        BadInput: it is a link, soft or hard, behind which the file of somebody else would be emptied.
     """
     Path(lock_path).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -139,6 +139,8 @@ def only_one(lock_path: str | Path, wait: float = 0.0) -> Iterator[bool]:
             raise BadInput(f"{lock_path}: is a link, and a lock must be a file; remove it") from None
         raise
     with open(fd, "a+") as f:
+        if os.fstat(fd).st_nlink > 1:
+            raise BadInput(f"{lock_path}: is a second name of another file, and a lock must be its own; remove it")
         deadline = time.monotonic() + wait
         while True:
             try:

@@ -58,3 +58,5 @@ def test_no_problem_was_generated_or_judged_twice():
 def test_the_handoff_passed():
     checks = read_json(DEMO / "handoff" / "handoff.json")["checks"]
     assert checks and not [c for c in checks if c["status"] == "fail"]
+    [report] = [c for c in checks if c["name"] == "report"]
+    assert report["data"]["verdict"]["word"] == "improved"

@@ -145,10 +145,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_a_lock_does_not_follow_a_link(tmp_path):
+@pytest.mark.parametrize(("link", "words"), [(os.symlink, "is a link"), (os.link, "is a second name of another file")])
+def test_a_lock_does_not_follow_a_link(tmp_path, link, words):
     (tmp_path / "precious").write_text("kept")
-    (tmp_path / "lock").symlink_to("precious")
-    with pytest.raises(BadInput, match="lock: is a link"), only_one(tmp_path / "lock"):
+    link(tmp_path / "precious", tmp_path / "lock")
+    with pytest.raises(BadInput, match=f"lock: {words}"), only_one(tmp_path / "lock"):
         pass
     assert (tmp_path / "precious").read_text() == "kept"
 

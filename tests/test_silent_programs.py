@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from phase1.checkpoints.choose import choose_best, rank
 from phase1.checkpoints.early_warning import against_phase0
-from phase1.evaluate.metrics import dataset_summary
+from phase1.contract.records import read_records
+from phase1.evaluate.finished import finished_evaluations
+from phase1.evaluate.metrics import dataset_summary, write_metrics
 from phase1.files import read_json, write_json
 from phase1.report.inputs import DatasetResult, Side, read_side
 from phase1.report.silent import silent_rises
@@ -63,6 +66,26 @@ def test_unread_is_what_ran_to_its_end_and_read_nothing_on_any_test(answers, cou
 
 
 @pytest.mark.parametrize(
+    ("answers", "count"),
+    [
+        ([("wrong_answer", 3, 0), ("wrong_answer", 0, 3), ("wrong_answer", 3, 3), ("wrong_answer", 2, 2)], 3),
+        ([("success", 0, 3)], 0),  # a constant may be right
+        ([("wrong_answer", 0, None), ("wrong_answer", 3, None)], 1),  # of reading nothing is known
+        ([("wrong_answer", None, 3)], None),
+    ],
+    ids=["either", "right", "reading not known", "older"],
+)
+def test_idle_is_what_was_wrong_and_printed_nothing_or_read_nothing_on_every_test(answers, count):
+    records = [
+        record(i, error_type=kind, tests_silent=silent, tests_unread=unread, tests_run=3)
+        for i, (kind, silent, unread) in enumerate(answers)
+    ]
+    summary = dataset_summary(records)
+    assert summary["idle_count"] == count
+    assert summary["idle_rate"] == (None if count is None else pytest.approx(count / len(answers)))
+
+
+@pytest.mark.parametrize(
     ("before", "now", "silent_before", "silent_now", "seen"),
     [
         (0.5, 0.9, 0.05, 0.9, True),
@@ -83,6 +106,29 @@ def test_a_rise_is_of_silent_programs_where_they_are_more_than_half_of_it(before
         values = {"exec_success_rate": rate, "silent_rate": silent}
         sides.append(Side(label, {"codecontests_valid": DatasetResult("codecontests_valid", Path("m"), values)}))
     assert bool(silent_rises(*sides)) is seen
+
+
+def test_a_rise_of_programs_that_print_a_constant_is_no_improvement(silent, tmp_path):
+    """The silent case, but each of the programs prints a number without reading its input."""
+    folder = tmp_path / "eval_step_44"
+    shutil.copytree(silent["sft"], folder)
+    path = folder / "results/codecontests_valid.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row |= {"tests_silent": 0, "tests_unread": row["tests_run"] if row["error_type"] == "wrong_answer" else 0}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_metrics(folder, {"codecontests_valid": list(read_records(path))})
+    words = "is a rise of programs that print nothing or read nothing of their input, without them 45.0% → 0.0%"
+    found = against_phase0(silent["base"] / "metrics.json", folder)
+    assert any(words in line for line in found.worse)
+    first = compare(tmp_path, silent["base"] / "metrics.json", folder / "metrics.json").stdout.splitlines()[0]
+    assert words in first and "IMPROVED" not in first
+    data = read_json(tmp_path / "out/comparison_data.json")
+    assert data["verdict"]["word"] != "improved"
+    assert [a["state"] for a in data["anomalies"] if "print or read nothing" in a["name"]] == ["seen"]
+    best = choose_best(rank(finished_evaluations(tmp_path).by_step.values()))
+    said = "18 of the 18 programs that count as executed at step 44 print nothing or read nothing of their input"
+    assert best and best.best_step == 44 and said in (best.warning or "")
 
 
 @pytest.fixture
@@ -109,7 +155,9 @@ def test_the_report_says_it_in_its_first_lines_and_calls_nothing_improved(silent
     assert row["silent"] and row["answer"] != "improved"
     [expected] = [r for r in data["expected"] if r["metric"] == "exec_success_rate"]
     assert expected["verdict"] == "a rise of programs that print nothing"
-    [anomaly] = [a for a in data["anomalies"] if a["name"] == "exec_success_rate rose by programs that print nothing"]
+    [anomaly] = [
+        a for a in data["anomalies"] if a["name"] == "exec_success_rate rose by programs that print or read nothing"
+    ]
     assert anomaly["state"] == "seen" and "without them 45.0% → 0.0%" in anomaly["evidence"][0]
     assert "without them 45.0% → 0.0%" in data["warnings"][0] and done.returncode == 0
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, SELECTION_SET, SILENT, paired_test
+from phase1.checkpoints.rates import ACCEPTED, EXEC_SUCCESS_RATE, IDLE, SELECTION_SET, SILENT, paired_test
 from phase1.contract.records import Record, read_records
 from phase1.contract.state.best_checkpoint import BestCheckpoint, Rates, RunnerUp, WithoutSilent
 from phase1.contract.state.evaluation_run import Behaviour, EvaluatedSet, EvaluationRun
 from phase1.evaluate.finished import PREFIX, FinishedEvaluation
+from phase1.report import silent as silence
 from phase1.report import stats
-from phase1.report.silent import MUCH
 
 SELECTION_METRIC = f"summary.datasets.{EXEC_SUCCESS_RATE.dataset}.{EXEC_SUCCESS_RATE.metric}"
 
@@ -48,6 +48,7 @@ class Candidate:
     measured: Measured
     model_path: str | None
     silent_rate: float | None = None  # programs that ran and printed nothing; None where the evaluation does not say
+    idle_rate: float | None = None  # these, and wrong ones that read nothing of their input
 
     @property
     def spoken(self) -> float:
@@ -96,6 +97,7 @@ def _candidate(e: FinishedEvaluation) -> Candidate | None:
         measured=Measured.of(e.run),
         model_path=e.run.model.path,
         silent_rate=e.metric(SILENT.dataset, SILENT.metric),
+        idle_rate=e.metric(IDLE.dataset, IDLE.metric),
     )
 
 
@@ -150,15 +152,16 @@ def _without_silent(ranking: Ranking) -> WithoutSilent | None:
 
 
 def _warning(best: Candidate, without: WithoutSilent | None) -> str:
-    """What to know before the best is believed to be one; "" where few of its programs print nothing."""
+    """What to know before the best is believed to be one; "" where few of its programs print or read nothing."""
     found = []
-    silent = best.silent_rate or 0.0
-    if silent and silent >= MUCH * best.exec_success_rate:
-        ran = round(best.exec_success_rate * best.problems)
-        found.append(
-            f"{round(silent * best.problems)} of the {ran} programs that count as executed at step {best.step} print "
-            f"nothing: without them its exec_success_rate is {best.spoken:.1%}"
-        )
+    for rate, kind in ((best.silent_rate, silence.SILENT), (best.idle_rate, silence.IDLE)):
+        if rate and rate >= silence.MUCH * best.exec_success_rate:
+            ran = round(best.exec_success_rate * best.problems)
+            found.append(
+                f"{round(rate * best.problems)} of the {ran} programs that count as executed at step {best.step} "
+                f"{kind}: without them its exec_success_rate is {best.exec_success_rate - rate:.1%}"
+            )
+            break
     if without and without.best_step != best.step:
         found.append(
             f"without programs that print nothing step {without.best_step} would be chosen, with an exec_success_rate "

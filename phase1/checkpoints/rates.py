@@ -30,6 +30,7 @@ EXEC_SUCCESS_RATE = Rate(SELECTION_SET, "exec_success_rate")
 ACCEPTED = Rate(SELECTION_SET, "accepted_at_1")
 PASS_RATIO = Rate(SELECTION_SET, "pass_ratio_mean")
 SILENT = Rate(SELECTION_SET, "silent_rate")  # of programs that run to their end and print nothing
+IDLE = Rate(SELECTION_SET, "idle_rate")  # of these, and of wrong ones that read nothing of their input
 MBPP_ACCEPTED = Rate(REGRESSION_SET, "accepted_at_1")
 
 

@@ -117,6 +117,23 @@ def reads_nothing(record: Record) -> bool | None:
     return None if record.tests_unread is None else 0 < record.tests_run == record.tests_unread
 
 
+def does_nothing(record: Record) -> bool | None:
+    """Whether the program ran to its end on every test, was wrong, and printed nothing or read nothing of any input.
+
+    None where it is not known which programs print nothing; what is not known of reading counts for nothing.
+    """
+    silent = prints_nothing(record)
+    if silent or silent is None:
+        return silent
+    return record.error_type == "wrong_answer" and bool(reads_nothing(record))
+
+
+def is_final(record: Record) -> bool:
+    """Whether another start leaves this record alone: only failures of the generator or the judge are tried again."""
+    failed = record.error_type == "sandbox_error" or (record.other or {}).get("error_type") == "sandbox_error"
+    return not failed and record.finish_reason != "error"
+
+
 def _contradiction(r: Record) -> str:
     """What a record says that the verdicts of its tests do not; "" where they agree."""
     words = r.test_verdicts
@@ -127,12 +144,18 @@ def _contradiction(r: Record) -> str:
             return ""
         return f"{r.error_type}, accepted {r.accepted}, pass_ratio {r.pass_ratio} without the verdict of any test"
     derived = tested(words)
-    for name in ("error_type", "accepted", "tests_passed"):
+    for name in ("error_type", "accepted", "tests_total", "tests_run", "tests_passed"):
         said, follows = getattr(r, name), getattr(derived, name)
         if type(said) is not type(follows) or said != follows:
             return f"{name} is {said!r}, the verdicts of its {len(words)} tests make it {follows!r}"
     if not isinstance(r.pass_ratio, int | float) or not math.isclose(r.pass_ratio, derived.pass_ratio, abs_tol=1e-9):
         return f"pass_ratio is {r.pass_ratio!r}, the verdicts of its {len(words)} tests make it {derived.pass_ratio!r}"
+    for name in ("tests_silent", "tests_unread"):
+        count = getattr(r, name)
+        if count is not None and (type(count) is not int or not 0 <= count <= derived.tests_run):
+            return f"{name} is {count!r}, and {derived.tests_run} tests ran"
+    if r.accepted and isinstance(r.first_failed_case, dict):
+        return "it is accepted, and first_failed_case names a test that failed"
     if isinstance(r.other, dict) and r.other.get("accepted") != (r.other.get("error_type") == "success"):
         return f"other.accepted is {r.other.get('accepted')!r}, other.error_type {r.other.get('error_type')!r}"
     return ""
@@ -163,15 +186,23 @@ def read_records(path: str | Path) -> Iterator[Record]:
     """The records of a file, without a torn last line; nothing when it does not exist.
 
     Raises:
-        BadInput: a whole line is no record, or says of its tests together what they do not say one by one.
+        BadInput: a whole line is no record, says of its tests together what they do not say one by one, or judges an
+            answer again that has its verdict.
     """
+    final: dict[tuple[str, int], int] = {}  # the line by problem and sample
     for line in _read(Path(path), Record):
-        if wrong := _contradiction(line.kept):
+        r = line.kept
+        wrong, key = _contradiction(r), (r.problem_id, r.sample)
+        if key in final:
+            wrong = f"has its verdict in line {final[key]} already"
+        if wrong:
             raise BadInput(
-                f"{path}:{line.number}: {line.kept.problem_id}: {wrong}; delete this line and evaluate again, which "
-                "judges the stored answer anew"
+                f"{path}:{line.number}: {r.problem_id}: {wrong}; delete this line and evaluate again, which judges the "
+                "stored answer anew"
             )
-        yield line.kept
+        if is_final(r):
+            final[key] = line.number
+        yield r
 
 
 def read_completions(path: str | Path) -> Iterator[Completion]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from phase1.contract.records import read_records
 from phase1.contract.state import evaluation_run
 from phase1.contract.state.base import StateFile
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.contract.state.tracker import step_folders
+from phase1.evaluate.recount import first_difference
 from phase1.files import BadInput
 
 PREFIX = "eval_step_"
@@ -69,10 +72,26 @@ def finished_evaluations(output_dir: Path) -> FinishedEvaluations:
             if run.complete:
                 summary = Summary.read(folder / "summary.json")
                 datasets = {name: entry for name, entry in summary.datasets.items() if isinstance(entry, dict)}
+                _refuse_other_figures(folder, datasets)
                 found[step] = FinishedEvaluation(step, folder, run, datasets)
         except BadInput as e:
             damaged.append(str(e))
     return FinishedEvaluations(found, damaged)
+
+
+def _refuse_other_figures(folder: Path, datasets: Mapping[str, Mapping[str, JsonValue]]) -> None:
+    """Refuse a summary.json whose figures do not follow from the records beside it; without records it is believed.
+
+    Raises:
+        BadInput: names the figure.
+    """
+    for name, figures in datasets.items():
+        records = list(read_records(folder / "results" / f"{name}.jsonl"))
+        if records and (difference := first_difference(figures, records)):
+            raise BadInput(
+                f"{folder / 'summary.json'}: {name}: says {difference}; phase1_eval.py --recompute --output_dir "
+                f"{folder} derives it anew"
+            )
 
 
 def number(value: JsonValue) -> float | None:

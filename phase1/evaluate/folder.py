@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from phase1.contract.identity import Identity
 from phase1.contract.problems import Problem, load_problems
 from phase1.contract.prompts import PROMPTS_SHA256
-from phase1.contract.records import Completion, Record, read_completions, read_records
+from phase1.contract.records import Completion, Record, is_final, read_completions, read_records
 from phase1.contract.state import evaluation_run
 from phase1.contract.state.base import Stamp
 from phase1.contract.state.evaluation_run import Behaviour, EvaluatedSet, EvaluationRun, Session
@@ -161,12 +161,6 @@ def write_run(output_dir: Path, run: EvaluationRun) -> EvaluationRun:
 
 
 # -------------------------------------------------------------------------------------------------- what is finished
-def is_final(record: Record) -> bool:
-    """Whether another start leaves this record alone: only failures of the generator or the judge are tried again."""
-    failed = record.error_type == "sandbox_error" or (record.other or {}).get("error_type") == "sandbox_error"
-    return not failed and record.finish_reason != "error"
-
-
 def read_results(output_dir: Path, datasets: Iterable[str]) -> dict[str, list[Record]]:
     """The last record of each answer, by data set, in file order."""
     results = {}

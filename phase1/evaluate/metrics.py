@@ -19,7 +19,15 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from phase1.contract.records import EXEC_SUCCESS, MODEL_ERRORS, OTHER_ERRORS, Record, prints_nothing, reads_nothing
+from phase1.contract.records import (
+    EXEC_SUCCESS,
+    MODEL_ERRORS,
+    OTHER_ERRORS,
+    Record,
+    does_nothing,
+    prints_nothing,
+    reads_nothing,
+)
 from phase1.evaluate.answer_forms import extraction_summary
 from phase1.evaluate.comparisons import comparison_summary
 from phase1.files import finite, write_json
@@ -213,6 +221,19 @@ def _unread_rate(records: Sequence[Record]) -> float | None:
     return None if count is None else ratio(count, len(records))
 
 
+def _idle_count(records: Sequence[Record]) -> float | None:
+    """As `_silent_count`, of programs that were wrong and printed nothing or read nothing."""
+    idle = [does_nothing(r) for r in records]
+    if None in idle or all(r.tests_silent is None for r in records):
+        return None
+    return sum(map(bool, idle))
+
+
+def _idle_rate(records: Sequence[Record]) -> float | None:
+    count = _idle_count(records)
+    return None if count is None else ratio(count, len(records))
+
+
 def _throughput(records: Sequence[Record]) -> float | None:
     return ratio(len(records), wall_clock(records))
 
@@ -267,6 +288,9 @@ METRICS = (
     Metric("silent_rate", OfTheRun(_silent_rate), RATE, -1, "prints nothing"),
     Metric("unread_count", OfTheRun(_unread_count), COUNT, -1, None),
     Metric("unread_rate", OfTheRun(_unread_rate), RATE, -1, "reads nothing"),
+    # Those of the silent that are known, and wrong ones that read nothing of their input: a constant solves nothing.
+    Metric("idle_count", OfTheRun(_idle_count), COUNT, -1, None),
+    Metric("idle_rate", OfTheRun(_idle_rate), RATE, -1, "does nothing"),
 )
 
 # The order of summary.json begins as contract 7 lists it; other metrics follow in the order of METRICS.

@@ -76,7 +76,15 @@ def find_target(choice: TargetChoice, outputs: Path) -> Target:
     if not model.parent.is_dir():
         raise BadInput(f"{choice.checkpoint_dir}: no step {step}; {steps_told(choice.checkpoint_dir)}")
     output_dir = choice.output_dir or outputs / f"eval_step_{step}"
-    return Target(_model_dir(model), step, best_model is not None, output_dir)
+    found = _model_dir(model)
+    if best and best_model and best.fingerprint not in (None, fingerprint(found)):
+        if choice.step == "best":
+            raise BadInput(
+                f"{found}: is not the model that {choice.best_checkpoint} chose as step {step} (fingerprint differs: "
+                "trained again, or one of the two was changed); run run_eval_checkpoints.sh, which chooses anew"
+            )
+        best_model = None
+    return Target(found, step, best_model is not None, output_dir)
 
 
 def _step_number(choice: TargetChoice, best: BestCheckpoint | None) -> int:
@@ -194,8 +202,9 @@ def guard_test_sets(
     best = BestCheckpoint.read(best_checkpoint)
     if best.best_step == target.step:
         raise BadInput(
-            f"{refused}, and {best_checkpoint} chose step {target.step} of another run ({best.model_path}); name this "
-            "run's file with --best_checkpoint"
+            f"{refused}, and {best_checkpoint} chose step {target.step} of another run, or as it was before "
+            f"({best.model_path}); name this run's file with --best_checkpoint, or choose anew with "
+            "run_eval_checkpoints.sh"
         )
     raise BadInput(
         f"{refused}, and {best_checkpoint} chose step {best.best_step}, not {target.step}; evaluate --step best, or "

@@ -13,7 +13,8 @@ CURE = 'mend it, or say --accept "reason"'
 
 
 def check_report(h: Handoff) -> CheckResult:
-    """The report compares this very model with this very base, and does not call it worse.
+    """The report compares this very model with this very base by the evaluations of now, alike measured, and does not
+    call it worse.
 
     With `--accept` a failure becomes a warning, and the reason stands beside it.
     """
@@ -35,12 +36,19 @@ def faults(h: Handoff, comparison: Comparison | None) -> tuple[list[str], list[s
     failures, warnings = [], []
     if comparison.word in CONDEMNED or comparison.word is None:
         failures.append(f"the report says: {comparison.line}; {CURE}")
+    elif comparison.mismatches:
+        found = comparison.mismatches
+        failures.append(f"the report passes over {len(found)} mismatches (--allow_mismatch), first {found[0]}; {CURE}")
     elif comparison.word not in PRAISED:
         warnings.append(f"the report says: {comparison.line}")
+    if comparison.outdated:
+        failures.append(f"{comparison.outdated[0]}: is not what the report read; write the report again, or {CURE}")
     if comparison.phase1 is None:
         warnings.append("the report does not say which files it is of")
     elif comparison.phase1 != [fingerprint(h.model)]:
         failures.append(f"the report is of other files than this model's; write it again, or {CURE}")
-    if h.base and comparison.phase0 is not None and comparison.phase0 != [fingerprint(h.base)]:
+    if h.base and comparison.phase0 is None:
+        warnings.append("the report does not say which base model it compares with")
+    elif h.base and comparison.phase0 != [fingerprint(h.base)]:
         failures.append(f"the report compares with another base model than {h.base}; write it again, or {CURE}")
     return failures, warnings

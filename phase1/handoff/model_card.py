@@ -12,12 +12,11 @@ from typing import Any, cast
 from phase1.contract.state import evaluation_run, sft_report, train_run
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.contract.state.handoff import CheckResult
-from phase1.contract.state.sft_report import SftReport
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput, fingerprint, read_json
 from phase1.generate.sampling import Sampling
 from phase1.handoff.handoff import Handoff
-from phase1.handoff.run_folders import RunFolders
+from phase1.handoff.run_folders import RunFolders, training_report
 
 METRICS_HEAD = [
     "| set | problems | exec_success_rate (95% interval) | accepted@1 (95% interval) | pass_ratio |",
@@ -110,11 +109,10 @@ def protocol(evaluation: Path | None) -> list[str]:
 
 def training_data(folders: RunFolders) -> str:
     """Rows and what was dropped, by prepare_sft_data.py's report beside the file that the run was trained on."""
-    path = folders.data / sft_report.NAME
-    if not path.exists():
+    if not (folders.data / sft_report.NAME).exists():
         return "not recorded beside this run"
     try:
-        report = SftReport.read(path)
+        report = training_report(folders)
     except BadInput as e:
         return f"not known: {e}"
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items()))

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from phase1.checkpoints.keep import KeptModel
-from phase1.contract.state import train_run
+from phase1.contract.state import sft_report, train_run
 from phase1.contract.state.base import path_from
+from phase1.contract.state.sft_report import SftReport
 from phase1.contract.state.train_run import TrainRun
-from phase1.files import read_json, sha256_file
+from phase1.files import BadInput, read_json, sha256_file
 from phase1.handoff.handoff import Handoff
 
 
@@ -79,17 +80,35 @@ def trained_on(run: TrainRun, homes: list[Path]) -> Path:
     return run.train_files[0].parent if run.train_files else homes[-1]
 
 
+def training_report(folders: RunFolders) -> SftReport:
+    """prepare_sft_data.py's report of the rows that the run was trained on.
+
+    Raises:
+        BadInput: there is none, it is damaged, or it is of other rows: the data were prepared again.
+    """
+    path, record = folders.data / sft_report.NAME, folders.checkpoints / train_run.NAME
+    report: SftReport = SftReport.read(path)
+    trained = TrainRun.read(record).shape.get("data.train_files") if record.exists() else None
+    made = [f"sha256 {sha256}" for sha256 in report.outputs_sha256.values()]
+    if made and isinstance(trained, list) and not set(made) & set(map(str, trained)):
+        raise BadInput(f"{path}: is of other rows than {record} was trained on; copy that run's back")
+    return report
+
+
 class Comparison(NamedTuple):
     """The report's verdict on Phase 1 against Phase 0.
 
     `phase0`, `phase1`: fingerprints of the models that were compared; None where a report or an evaluation of before
-    does not say.
+    does not say. `mismatches`: how the two sides were measured otherwise, also where --allow_mismatch passed over it.
+    `outdated`: metrics.json files that are no longer those that the report read.
     """
 
     path: str
     verdict: dict[str, JsonValue] | None
     phase0: list[str] | None
     phase1: list[str] | None
+    mismatches: list[str]
+    outdated: list[Path]
 
     @property
     def word(self) -> str | None:
@@ -113,4 +132,13 @@ def comparison_at(path: Path) -> Comparison | None:
         return None
     data = read_json(path)
     models = data.get("models") or {}
-    return Comparison(str(path), data.get("verdict"), models.get("phase0") or None, models.get("phase1") or None)
+    mismatches = [str(f.get("text")) for f in data.get("findings") or [] if f.get("kind") == "mismatch"]
+    read = {path_from(named, path): sha256 for named, sha256 in (data.get("read") or {}).items()}
+    return Comparison(
+        str(path),
+        data.get("verdict"),
+        models.get("phase0") or None,
+        models.get("phase1") or None,
+        mismatches,
+        [file for file, sha256 in read.items() if file.exists() and sha256_file(file) != sha256],
+    )

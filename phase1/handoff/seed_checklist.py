@@ -15,12 +15,11 @@ from phase1.contract.problems import EVAL_SETS
 from phase1.contract.state import best_checkpoint, evaluation_run, sft_report, train_run
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.contract.state.handoff import CheckResult
-from phase1.contract.state.sft_report import SftReport
 from phase1.contract.state.tracker import step_folders
 from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput, read_json
 from phase1.handoff.handoff import Handoff
-from phase1.handoff.run_folders import RunFolders
+from phase1.handoff.run_folders import RunFolders, training_report
 
 Holds = Callable[[Path], bool | None]  # given what an item is read from; None: it does not apply to this run
 Status = Literal["pass", "fail", "not applicable", "not measured"]
@@ -72,7 +71,9 @@ def plan(folders: RunFolders, h: Handoff, results: Sequence[CheckResult]) -> lis
     return [
         Item("6.1 sft_train.parquet loads", train, has_rows),
         Item("6.1 messages are system, user, assistant", train, has_three_turns),
-        Item("6.1 evaluation problems kept out of training", folders.data / sft_report.NAME, kept_out),
+        Item(
+            "6.1 evaluation problems kept out of training", folders.data / sft_report.NAME, lambda _: kept_out(folders)
+        ),
         Item("6.1 ten random rows: prompt and response apart", train, prompt_and_response_apart),
         Item("6.2 smoke test of ten steps", smoke, training_complete),
         Item("6.2 the checkpoint holds huggingface/", model, lambda path: path.name == "huggingface"),
@@ -151,9 +152,9 @@ def has_three_turns(path: Path) -> bool:
     )
 
 
-def kept_out(path: Path) -> bool:
+def kept_out(folders: RunFolders) -> bool:
     """Whether the records were compared with the problems of every evaluation set, with that filter on."""
-    report = SftReport.read(path)
+    report = training_report(folders)
     compared = all(isinstance(report.evaluation_sets.get(name), int) for name in EVAL_SETS)
     skipped = report.stamp.arguments["skip"]
     return compared and isinstance(skipped, list) and "contamination" not in skipped

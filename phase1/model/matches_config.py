@@ -22,6 +22,8 @@ from phase1.model.values import BadValues, find_bad_values
 from phase1.model.weight_files import Stored, same_bytes, stored_tensors
 
 if TYPE_CHECKING:  # torch takes a second, and the preflight does without
+    import torch
+
     from phase1.model.tensors import Source
 
 OTHER_MODEL = "its weights are another model's, or damaged; copy, download or convert the model again"
@@ -204,26 +206,31 @@ def check_model(model: Path, *, compare_head: bool = True, read_values: bool = T
     path = model / "config.json"
     config = read_object(path)
     stored = stored_tensors(model)
-    tensors: list[Named] = [*stored.values()] or _pickled(model)
+    pickled = [] if stored else _pickled(model)
+    tensors: list[Named] = [*stored.values(), *pickled]
     if not tensors:
         raise BadInput(f"{model}: no weights (*.safetensors) beside config.json; download or convert the model again")
     want = expected_tensors(config, path)
     check_shapes(tensors, want, path)
     if not want.unknown:
-        _check_weights_are_floating(stored)
-    copied = has_tied_copy(stored, config)
-    if copied and compare_head and not same_bytes(stored[HEAD], stored[EMBEDDING]):
+        _check_weights_are_floating(stored, pickled)
+    copied = has_tied_copy((t.name for t in tensors), config)
+    if copied and compare_head and not _same_head(stored, pickled):
         raise BadInput(_trained_apart(path, "their bytes differ"))
-    values = find_bad_values(stored.values()) if read_values else BadValues()
+    values = BadValues()
+    if read_values:
+        values = find_bad_values(stored.values()) if stored else _bad_pickled(pickled)
     if values.not_finite:
         raise BadInput(f"{model}: {not_finite_text(values)}; take an earlier step, or copy or convert the model again")
     floating = [FLOATING[t.dtype] for t in stored.values() if t.dtype in FLOATING]
+    floating += [str(t.tensor.dtype).removeprefix("torch.") for t in pickled if t.tensor.is_floating_point()]
+    size = sum(t.stop - t.start for t in stored.values()) + sum(t.tensor.nbytes for t in pickled)
     return Fit(
         parameters=sum(math.prod(t.shape) for t in tensors if not (copied and t.name == HEAD)),
         has_tied_copy=copied,
         not_compared=want.unknown,
         zero=values.zero,
-        dtypes=dtype_findings(floating, sum(t.stop - t.start for t in stored.values()), config),
+        dtypes=dtype_findings(floating, size, config),
     )
 
 
@@ -237,29 +244,68 @@ def zero_text(names: Sequence[str]) -> str:
     return f"{len(names)} tensors hold only zeros, first {names[0]}"
 
 
-def _check_weights_are_floating(stored: Mapping[str, Stored]) -> None:
+def _check_weights_are_floating(stored: Mapping[str, Stored], pickled: Sequence[_Pickled]) -> None:
     """Refuse weights of integers or of 8 bits where config.json says nothing of quantisation."""
-    for t in stored.values():
-        if t.name.endswith(".weight") and t.dtype not in FLOATING:
+    odd: list[tuple[Named, str]] = [(t, t.dtype) for t in stored.values() if t.dtype not in FLOATING]
+    odd += [(t, str(t.tensor.dtype)) for t in pickled if not t.tensor.is_floating_point()]
+    for t, dtype in odd:
+        if t.name.endswith(".weight"):
             raise BadInput(
-                f"{t.where}: {t.name} has dtype {t.dtype}, and config.json names no quantisation; {OTHER_MODEL}"
+                f"{t.where}: {t.name} has dtype {dtype}, and config.json names no quantisation; {OTHER_MODEL}"
             )
 
 
 @dataclass(frozen=True)
 class _Pickled:
-    """A tensor of a pytorch_model.bin."""
+    """A tensor of a pytorch_model.bin; `tensor` is mapped, and read when it is looked at."""
 
     name: str
-    shape: tuple[int, ...]
+    tensor: torch.Tensor
     where: str
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
 
-def _pickled(model: Path) -> list[Named]:
-    """The tensors of a directory's pytorch_model*.bin, which are mapped and not read; this takes torch."""
+
+def _pickled(model: Path) -> list[_Pickled]:
+    """The tensors of a directory's pytorch_model*.bin, which are mapped and not read; this takes torch.
+
+    Raises:
+        BadInput: a file is torn, or two hold one tensor.
+    """
     files = sorted(model.glob("pytorch_model*.bin"))
     if not files:
         return []
     from phase1.model.shards import load_shard
 
-    return [_Pickled(name, tuple(t.shape), str(path)) for path in files for name, t in load_shard(path).items()]
+    found: dict[str, _Pickled] = {}
+    for path in files:
+        for name, tensor in load_shard(path).items():
+            if name in found:
+                raise BadInput(f"{path}: holds {name}, as {found[name].where} does; convert the model again")
+            found[name] = _Pickled(name, tensor, str(path))
+    return list(found.values())
+
+
+def _same_head(stored: Mapping[str, Stored], pickled: Sequence[_Pickled]) -> bool:
+    """Whether the second copy of the embedding is one, bit for bit."""
+    if stored:
+        return same_bytes(stored[HEAD], stored[EMBEDDING])
+    import torch
+
+    by_name = {t.name: t.tensor for t in pickled}
+    return bool(torch.equal(by_name[HEAD], by_name[EMBEDDING]))
+
+
+def _bad_pickled(pickled: Sequence[_Pickled]) -> BadValues:
+    """As `find_bad_values`, of a pytorch_model.bin."""
+    found = BadValues()
+    for t in pickled:
+        if not t.tensor.is_floating_point() or not t.tensor.numel():
+            continue
+        if not bool(t.tensor.isfinite().all()):
+            found.not_finite.append(t.name)
+        elif not bool(t.tensor.any()) and not t.name.endswith("bias"):
+            found.zero.append(t.name)
+    return found

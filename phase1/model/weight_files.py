@@ -73,7 +73,8 @@ def stored_tensors(directory: Path) -> dict[str, Stored]:
     """Every tensor of a directory's safetensors files by name; empty where there are none.
 
     Raises:
-        BadInput: a file is torn or missing, two hold one tensor, or index and files disagree.
+        BadInput: a file is torn or missing, two hold one tensor, index and files disagree, or without an index there
+            is more than one.
     """
     found: dict[str, Stored] = {}
     for path in weight_files(directory):
@@ -83,6 +84,12 @@ def stored_tensors(directory: Path) -> dict[str, Stored]:
             found[name] = Stored(name, e.shape, e.dtype, path, e.start, e.stop)
     index = directory / INDEX
     if not index.exists():
+        held_files = {t.path for t in found.values()}
+        if held_files and (stale := sorted(set(directory.glob("*.safetensors")) - held_files)):
+            raise BadInput(
+                f"{stale[0]}: beside model.safetensors and in no index: vLLM loads both, other readers one; remove the "
+                "stale one"
+            )
         return found
     mapped = read_json(index)["weight_map"]
     held = {name: t.path.name for name, t in found.items()}

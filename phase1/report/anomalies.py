@@ -221,9 +221,9 @@ ANOMALIES = (
         _template,
     ),
     Anomaly(
-        "exec_success_rate rose by programs that print nothing",
+        "exec_success_rate rose by programs that print or read nothing",
         _silent,
-        "the model learned to write programs that do nothing, such as functions that nobody calls",
+        "the model learned to write programs that do nothing, such as functions that nobody calls, or print a constant",
         "train on solutions that pass tests (prepare_sft_data.py --verify_solutions), choose by pass_ratio",
         lambda e: [f"{rise.dataset}: {rise.words()}" for rise in e.silent_rises],
     ),

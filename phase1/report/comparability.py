@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 
 from phase1.contract.state.evaluation_run import EvaluatedSet, EvaluationRun
-from phase1.evaluate.metrics import dataset_summary
 from phase1.report.inputs import DatasetResult, Side
+from phase1.report.own_records import contradictions
 
 MISMATCH, UNCHECKED, NOTE = "mismatch", "unchecked", "note"  # in the order in which they are shown
 NOTED_PACKAGES = ("torch", "transformers", "python")
@@ -20,7 +19,6 @@ RULES = {
     "programs": "what is made of a program before it is run",
     "judge_code": "the judge's sources; --rejudge judges again by those of now",
 }
-COUNTED_AGAIN = ("total_problems", "accepted_at_1", "exec_success_rate", "pass_ratio_mean")
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,10 @@ def _of_dataset(phase0: Side, phase1: Side, dataset: str) -> list[Finding]:
             )
         elif not result.run.complete:
             differences.say(MISMATCH, f"{side.label}: the evaluation is {result.run.status}, not complete; finish it")
-        if stale := _stale(result):
-            differences.say(MISMATCH, f"{side.label}: {stale}")
+        if result.run and result.run.complete and not result.records:
+            differences.say(UNCHECKED, f"{side.label} has no results/{dataset}.jsonl, from which its figures derive")
+        for text in contradictions(result):
+            differences.say(MISMATCH, f"{side.label}: {text}")
     if a.n and b.n and a.n != b.n:
         differences.say(MISMATCH, f"number of problems differs: {a.n} in Phase 0, {b.n} in Phase 1")
     _compare_records(differences, a, b)
@@ -101,6 +101,7 @@ def _compare_runs(differences: _Differences, run0: EvaluationRun, run1: Evaluati
     for key in dict.fromkeys([*judge0, *judge1]):
         compare(f"judge.{key}", judge0.get(key), judge1.get(key))
     _compare_rules(differences, run0, run1)
+    _compare_generation(differences, run0, run1)
 
     data0, data1 = (run.datasets.get(dataset, EvaluatedSet()) for run in (run0, run1))
     compare("problems_sha256 (statements and tests)", data0.problems_sha256, data1.problems_sha256)
@@ -108,16 +109,30 @@ def _compare_runs(differences: _Differences, run0: EvaluationRun, run1: Evaluati
     kind = NOTE if same_problems else MISMATCH
     compare("manifest_sha256", data0.manifest_sha256, data1.manifest_sha256, kind)
 
-    versions0, versions1 = run0.stamp.versions, run1.stamp.versions
     if any("vllm" in str(run.sampling.get("backend", "vllm")) for run in (run0, run1)):
         # Scores move between vLLM versions (https://github.com/vllm-project/vllm/issues/42801).
-        compare("vLLM version", versions0.get("vllm"), versions1.get("vllm"))
+        compare("vLLM version", run0.vllm, run1.vllm)
+    versions0, versions1 = run0.stamp.versions, run1.stamp.versions
     for package in NOTED_PACKAGES:
         compare(f"{package} version", versions0.get(package), versions1.get(package), NOTE)
     sandbox0, sandbox1 = run0.sandbox or {}, run1.sandbox or {}
     compare("sandbox mode", sandbox0.get("mode"), sandbox1.get("mode"), NOTE)
     if run0.model.fingerprint and run0.model.fingerprint == run1.model.fingerprint:
         differences.say(NOTE, "both phases evaluate the same model (equal fingerprints)")
+
+
+def _compare_generation(differences: _Differences, run0: EvaluationRun, run1: EvaluationRun) -> None:
+    """What the model was given and by which servers; a side whose answers lay there already does not say."""
+    templates = [(run.generation or {}).get("chat_template_sha256") for run in (run0, run1)]
+    if None not in templates:
+        differences.compare("chat template (the text that it renders)", templates[0], templates[1])
+    args = [str(run.stamp.arguments.get("vllm_args") or "") for run in (run0, run1)]
+    if args[0] != args[1]:
+        differences.say(
+            UNCHECKED,
+            f"--vllm_args differs: {args[0]!r} in Phase 0, {args[1]!r} in Phase 1; whether that moves answers is not "
+            "known, as quantisation and a cache of another dtype do",
+        )
 
 
 def _compare_rules(differences: _Differences, run0: EvaluationRun, run1: EvaluationRun) -> None:
@@ -154,21 +169,6 @@ def _compare_records(differences: _Differences, a: DatasetResult, b: DatasetResu
         differences.say(
             MISMATCH, f"{otherwise} of {len(common)} problems were asked in other words (prompt_sha256 differs)"
         )
-
-
-def _stale(result: DatasetResult) -> str:
-    """Where the files of metrics contradict the records beside them; "" where they do not."""
-    if not result.records:
-        return ""
-    counted = dataset_summary(list(result.records.values()))
-    for key in COUNTED_AGAIN:
-        said, again = result.values.get(key), counted[key]
-        if said is not None and isinstance(again, int | float) and not math.isclose(said, again, abs_tol=1e-6):
-            return (
-                f"{result.source} says {key} {said:g}, the records beside it {again:g}; evaluate again to derive it "
-                "anew"
-            )
-    return ""
 
 
 def _short(value: object) -> str:

@@ -30,8 +30,8 @@ def check_expected(e: Evidence) -> list[dict[str, str]]:
 def _place(rule: Expected, seen: float | None, e: Evidence) -> str:
     if seen is None:
         return "no data" if e.change(rule.dataset, rule.metric) is None else "no relative change from 0"
-    if rule.metric == "exec_success_rate" and of_dataset(e.silent_rises, rule.dataset):
-        return "a rise of programs that print nothing"
+    if rule.metric == "exec_success_rate" and (rise := of_dataset(e.silent_rises, rule.dataset)):
+        return f"a rise of programs that {rise.kind}"
     if rule.low - 1e-9 <= seen <= rule.high + 1e-9:
         return "as expected"
     if rule.low < 0 < rule.high:

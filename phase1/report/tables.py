@@ -337,7 +337,7 @@ def row_answer(row: Row) -> str:
     if not c.paired:
         parts.append("unpaired")
     if row.silent:
-        parts.append("by programs that print nothing")
+        parts.append("by programs that print or read nothing")
     return f"{row.answer} ({'; '.join(parts)})"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from phase1.report import stats
 from phase1.report.comparability import MISMATCH, Finding
-from phase1.report.silent import SilentRise, of_dataset
+from phase1.report.silent import SILENT, SilentRise, of_dataset
 from phase1.report.tables import NONE, VALID, Row, row_interval, show_change, show_value
 
 MOST, LINE = 3, 240  # rows with figures in the verdict, and its characters: more is not read at a glance
@@ -49,7 +49,7 @@ def verdict(
     more_rows: Sequence[Row] = (),
 ) -> Verdict:
     """The report's one line; the tables hold the rows that it only counts. Claims of improvement stand under Holm's
-    correction; warnings of harm do not wait for it. A rise by programs that print nothing is never an improvement.
+    correction; warnings of harm do not wait for it. A rise by programs that print or read nothing is none.
     `more_rows` (more problems, more answers a problem) decide where the seed's do not and warn where these praise."""
     head = [r for r in rows if r.spec.headline and r.change is not None]
     better = [r for r in head if r.answer == stats.IMPROVED]
@@ -132,10 +132,12 @@ def verdict(
         elif more_better and not better:
             found = Verdict("improved", GOOD, line("IMPROVED - ", more_better, end=end))
 
-    if silent := _silent_figures(head, silent_rises):
+    if rise := _silent_rise(head, silent_rises):
+        silent = _silent_figures(head, rise)
         if found.word in ("improved", *UNDECIDED):
             also = f"; improved: {_figures(better, 1)}" if better else ""
-            found = Verdict("silent", BAD, f"PRINTS NOTHING - {silent}{also}")
+            heading = "PRINTS NOTHING" if rise.kind == SILENT else "DOES NOTHING"
+            found = Verdict("silent", BAD, f"{heading} - {silent}{also}")
         else:
             found = Verdict(found.word, found.level, f"{found.line}; {silent}")
 
@@ -152,12 +154,15 @@ def verdict(
     return found
 
 
-def _silent_figures(head: Sequence[Row], rises: Sequence[SilentRise]) -> str:
-    """The first headline row whose rise programs that print nothing make up, with what is left of it; "" without."""
+def _silent_rise(head: Sequence[Row], rises: Sequence[SilentRise]) -> SilentRise | None:
+    """The rise of the first headline row that programs which print or read nothing make up."""
     rows = [r for r in head if r.silent]
-    rise = of_dataset(rises, rows[0].spec.dataset) if rows else None
-    if rise is None:
-        return ""
+    return of_dataset(rises, rows[0].spec.dataset) if rows else None
+
+
+def _silent_figures(head: Sequence[Row], rise: SilentRise) -> str:
+    """The first of these rows, with what is left of its `rise`."""
+    rows = [r for r in head if r.silent]
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
     return rise.words(rows[0].spec.label) + more
 

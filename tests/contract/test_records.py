@@ -40,8 +40,8 @@ def record(i: int, **more) -> Record:
 def test_what_is_appended_is_read_back(tmp_path):
     log = RecordLog(tmp_path / "r.jsonl")
     records = [
-        record(1, **PASSED, first_failed_case={"input": "\ud800 é \u2028"}),
-        record(2, **FAILED),
+        record(1, **PASSED),
+        record(2, **FAILED, first_failed_case={"input": "\ud800 é \u2028"}),
     ]
     for r in records:
         log.append(r)
@@ -85,6 +85,11 @@ def test_damage_in_the_middle_is_named(tmp_path):
         (FAILED, {"error_type": None}, "error_type is None"),
         (FAILED, {"error_type": "wrong_answer"}, "error_type is 'wrong_answer'"),
         (FAILED, {"tests_passed": 2}, "tests_passed is 2"),
+        (FAILED, {"tests_total": 2}, "tests_total is 2"),
+        (FAILED, {"tests_run": 3}, "tests_run is 3"),
+        (FAILED, {"tests_silent": 3}, "tests_silent is 3, and 2 tests ran"),
+        (PASSED, {"tests_unread": True}, "tests_unread is True, and 1 tests ran"),
+        (PASSED, {"first_failed_case": {"index": 0}}, "it is accepted, and first_failed_case names a test that failed"),
         (
             FAILED,
             {"test_verdicts": ["success"] * 3},
@@ -107,6 +112,17 @@ def test_a_verdict_that_its_tests_do_not_make_is_refused_by_line_and_problem(tmp
     with pytest.raises(BadInput) as refused:
         list(read_records(path))
     assert str(refused.value).startswith(f"{path}:2: p2: {named}") and "\n" not in str(refused.value)
+
+
+def test_a_second_verdict_on_an_answer_is_refused_unless_the_first_was_none(tmp_path):
+    failed, judged = record(1, error_type="sandbox_error"), record(1, **PASSED)
+    for name, rows in (("retried", [failed, judged]), ("doubled", [failed, judged, judged])):
+        log = RecordLog(tmp_path / f"{name}.jsonl")
+        for r in rows:
+            log.append(r)
+    assert len(list(read_records(tmp_path / "retried.jsonl"))) == 2
+    with pytest.raises(BadInput, match="doubled.jsonl:3: p1: has its verdict in line 2 already"):
+        list(read_records(tmp_path / "doubled.jsonl"))
 
 
 @pytest.mark.parametrize("error_type", ["syntax_error", "empty_output", "api_error", "sandbox_error"])

@@ -12,14 +12,14 @@ from phase1.contract.extraction import RULES
 from phase1.contract.identity import Identity
 from phase1.contract.problems import Problem
 from phase1.contract.prompts import END_TAG, answer
-from phase1.contract.records import Completion, RecordLog, read_records
+from phase1.contract.records import Completion, RecordLog, is_final, read_records
 from phase1.contract.state.evaluation_run import EvaluatedModel
 from phase1.evaluate.answer_forms import extraction_summary
-from phase1.evaluate.folder import is_final, open_run
+from phase1.evaluate.folder import open_run
 from phase1.evaluate.loop import judge_completion
 from phase1.evaluate.metrics import write_metrics
 from phase1.evaluate.qa import write_qa_logs
-from phase1.files import BadInput, read_json, write_json
+from phase1.files import BadInput, read_json, sha256_text, write_json
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import open_judge
 from phase1.reward import compute_score
@@ -47,7 +47,9 @@ def judged(extraction, answers):
         async with open_judge(JudgeConfig(workers=2, extraction=extraction)) as judge:
             problem = Problem("codecontests_valid", "p", "Square.", stdin(("5\n", "25"), ("6\n", "36")))
             asked = [
-                Completion("codecontests_valid", f"p{i}", "Square.", "h", text, "stop", 9, 9, 0.1, 1.0, 0)
+                Completion(
+                    "codecontests_valid", f"p{i}", "Square.", sha256_text("Square."), text, "stop", 9, 9, 0.1, 1.0, 0
+                )
                 for i, text in enumerate(answers)
             ]
             return [await judge_completion(judge, problem, c) for c in asked]
@@ -166,7 +168,7 @@ def evaluation(folder, rows, extraction="contract"):
         folder, Fake({"codecontests_valid": PHASE0["codecontests_valid"]}, sizes={"codecontests_valid": len(rows)})
     )
     run = read_json(folder / "run.json")
-    write_json(folder / "run.json", run | {"judge": run["judge"] | {"extraction": extraction}})
+    write_json(folder / "run.json", run | {"sessions": [], "judge": run["judge"] | {"extraction": extraction}})
     (folder / "results" / "codecontests_valid.jsonl").unlink()
     log = RecordLog(folder / "results" / "codecontests_valid.jsonl")
     for r in rows:

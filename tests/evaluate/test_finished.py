@@ -63,6 +63,17 @@ def test_a_damaged_folder_is_named_and_hides_no_other(outputs, name, content):
     assert len(damaged) == 1 and str(path) in damaged[0]
 
 
+def test_an_evaluation_whose_figures_do_not_follow_from_its_records_is_named(outputs):
+    path = outputs / "eval_step_4" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["datasets"][VALID]["exec_success_rate"] = 1.0
+    path.write_text(json.dumps(summary))
+    found, damaged = finished_evaluations(outputs)
+    assert list(found) == [30]
+    assert f"{path}: {VALID}: says exec_success_rate 1, the records beside it 0" in damaged[0]
+    assert "--recompute" in damaged[0]
+
+
 def test_a_metric_that_is_no_finite_number_is_none(outputs):
     path = outputs / "eval_step_4" / "summary.json"
     summary = json.loads(path.read_text())

@@ -12,7 +12,7 @@ import pytest
 
 from phase1.contract.identity import Identity
 from phase1.contract.state.base import Stamp
-from phase1.contract.state.evaluation_run import EvaluationRun
+from phase1.contract.state.evaluation_run import EvaluatedModel, EvaluationRun
 from phase1.evaluate.folder import begin_session, note_vllm, open_run
 from phase1.files import BadInput, write_json
 from phase1.report.comparability import comparability
@@ -92,43 +92,66 @@ def fields(run: EvaluationRun) -> dict:
     return {name: run.model_dump(mode="json")[name] for name in Identity.of(run).fields()}
 
 
-@pytest.mark.parametrize(
-    ("path", "old", "new", "named"),
-    [
-        ("phase1/contract/prompts.py", 'return f"{TAG}\\n{code', 'return f"{TAG}{code', "behaviour.answer_form"),
-        ("phase1/contract/extraction.py", EXTRACT, EXTRACT + '    return "print(0)"\n', "behaviour.extraction"),
-        ("phase1/judge/compare.py", "if expected == actual:", "if expected[:1] == actual[:1]:", "behaviour.comparison"),
-        ("phase1/judge/compare.py", "TOLERANCE = 1e-6", "TOLERANCE = 2e-6", "behaviour.comparison"),
-        ("phase1/judge/compare.py", "if rule.any_case:", "if not rule.any_case:", "behaviour.comparison"),
-        ("phase1/contract/problems.py", "return self.prompt + code", "return code", "behaviour.programs"),
-        ("phase1/judge/inside/fork_server.py", "import", "import  # nothing else\nimport", "behaviour.judge_code"),
-        (
-            "phase1/contract/records.py",
-            '"syntax_error", "runtime_error"',
-            '"runtime_error", "syntax_error"',
-            "judge_code",
-        ),
-        ("phase1/contract/prompts.py", "You are an expert", "You are a", "prompts_sha256"),
-        ("phase1/contract/prompts.py", "Solve this problem.", "Solve it.", "prompts_sha256"),
-        (f"data/manifests/{SET}_manifest.jsonl", "}", ', "note": 1}', "manifest_sha256"),
-        (f"data/raw/{SET}_raw.jsonl", '"input": "', '"input": "1', "problems_sha256"),
-    ],
-    ids=[
-        "answer form",
-        "extraction",
-        "comparison",
-        "tolerance",
-        "a problem's rule",
-        "program",
-        "judge source",
-        "order of errors",
-        "system prompt",
-        "template",
-        "manifest",
-        "tests",
-    ],
-)
-def test_a_change_of_the_tree_is_named_by_the_report_and_by_a_resume(tree, before, tmp_path, path, old, new, named):
+# What is changed: a file, what of it, into what, and the field by which it is named.
+TREE = {
+    "answer form": (
+        "phase1/contract/prompts.py",
+        'return f"{TAG}\\n{code',
+        'return f"{TAG}{code',
+        "behaviour.answer_form",
+    ),
+    "extraction": (
+        "phase1/contract/extraction.py",
+        EXTRACT,
+        EXTRACT + '    return "print(0)"\n',
+        "behaviour.extraction",
+    ),
+    "comparison": (
+        "phase1/judge/compare.py",
+        "if expected == actual:",
+        "if expected[:1] == actual[:1]:",
+        "behaviour.comparison",
+    ),
+    "tolerance": ("phase1/judge/compare.py", "TOLERANCE = 1e-6", "TOLERANCE = 2e-6", "behaviour.comparison"),
+    "a problem's rule": (
+        "phase1/judge/compare.py",
+        "if rule.any_case:",
+        "if not rule.any_case:",
+        "behaviour.comparison",
+    ),
+    "what is made of a program": (
+        "phase1/contract/problems.py",
+        "return self.prompt + code",
+        "return code",
+        "behaviour.programs",
+    ),
+    "judge source": (
+        "phase1/judge/inside/fork_server.py",
+        "import",
+        "import  # nothing else\nimport",
+        "behaviour.judge_code",
+    ),
+    "order of errors": (
+        "phase1/contract/records.py",
+        '"syntax_error", "runtime_error"',
+        '"runtime_error", "syntax_error"',
+        "behaviour.judge_code",
+    ),
+    "system prompt": ("phase1/contract/prompts.py", "You are an expert", "You are a", "prompts_sha256"),
+    "user template": ("phase1/contract/prompts.py", "Solve this problem.", "Solve it.", "prompts_sha256"),
+    "manifest": (f"data/manifests/{SET}_manifest.jsonl", "}", ', "note": 1}', "manifest_sha256"),
+    "tests": (f"data/raw/{SET}_raw.jsonl", '"input": "', '"input": "1', "problems_sha256"),
+}
+NOT_OF_THE_TREE = {  # by the report, by a start that would go on
+    "sampling": ("`sampling.temperature`", "`sampling.temperature`"),
+    "chat template": ("`chat template`", "`model.fingerprint`"),
+    "vLLM version": ("`vLLM version`", "`vLLM version`"),
+}
+
+
+@pytest.mark.parametrize("changed", TREE)
+def test_a_change_of_the_tree_is_named_by_the_report_and_by_a_resume(tree, before, tmp_path, changed):
+    path, old, new, named = TREE[changed]
     tree.change(path, old, new)
     now = tree.identity()
     if named == "manifest_sha256":  # the same problems in another manifest are noted, and refused in one folder
@@ -152,6 +175,47 @@ def test_another_sampling_is_named_by_the_report_and_by_a_resume(before, tmp_pat
     begun_with_an_answer(tmp_path / "begun", before)
     with pytest.raises(BadInput, match="sampling.temperature"):
         open_run(tmp_path / "begun", Identity.of(now))
+
+
+def test_another_chat_template_is_named_by_the_report_and_its_model_by_a_resume(before, tmp_path):
+    """It lies in the model's folder, so the fingerprint is another."""
+    was, is_now = ({**fields(before), "generation": {"chat_template_sha256": sha}} for sha in ("a" * 64, "b" * 64))
+    assert "chat template (the text that it renders) differs" in named_by_the_report(tmp_path, was, is_now)[0]
+    begun_with_an_answer(tmp_path / "begun", before)
+    other = before.model_copy(update={"model": EvaluatedModel(fingerprint="other")})
+    with pytest.raises(BadInput, match=r"model\.fingerprint"):
+        open_run(tmp_path / "begun", Identity.of(other))
+
+
+def test_other_arguments_of_vllm_are_said_to_be_unchecked(before, tmp_path):
+    sides = []
+    for label, args in (("Phase 0", ""), ("Phase 1", "--quantization fp8")):
+        run = {**fields(before), "status": "complete", "stamp": {"arguments": {"vllm_args": args}}}
+        write_evaluation(tmp_path / label, Fake(PHASE0, {SET: 3}, run=run))
+        sides.append(read_side(label, [tmp_path / label / "metrics.json"]))
+    assert any(f.kind == "unchecked" and "--quantization fp8" in f.text for f in comparability(*sides))
+
+
+def test_a_later_session_that_only_judged_does_not_hide_which_vllm_generated(before, tmp_path):
+    sessions = [{"started": "1970-01-01T00:16:00+00:00", "vllm": "0.12.0"}, {"started": "1970-01-01T00:17:00+00:00"}]
+    was = {**fields(before), "stamp": {"versions": {"vllm": "0.13.0"}}}
+    is_now = {**fields(before), "stamp": {"versions": {}}, "sessions": sessions}
+    [text] = named_by_the_report(tmp_path, was, is_now)
+    assert "vLLM version differs: '0.13.0' in Phase 0, '0.12.0' in Phase 1" in text
+
+
+def table() -> str:
+    """The table of docs/04."""
+    lines = ["| changed | the report | a start that would go on |", "|---|---|---|"]
+    for changed, (*_, named) in TREE.items():
+        said = "a note" if named == "manifest_sha256" else "NOT COMPARABLE"
+        lines.append(f"| {changed} | {said}: `{named}` | refused: `{named}` |")
+    lines += [f"| {c} | NOT COMPARABLE: {said} | refused: {named} |" for c, (said, named) in NOT_OF_THE_TREE.items()]
+    return "\n".join(lines)
+
+
+def test_the_table_of_the_evaluations_page_is_this_one():
+    assert table() in (ROOT / "docs/04_checkpoint_eval_pipeline.md").read_text()
 
 
 def test_another_vllm_is_named_by_the_report_and_by_a_resume(before, tmp_path):

@@ -131,11 +131,28 @@ def test_an_absolute_path_of_before_does_not_hide_the_very_model(tmp_path, weigh
     assert chosen_in(moved).is_best is (weights == "trained")
 
 
+@pytest.mark.parametrize("change", ["trained again", "another step named"])
+def test_a_step_whose_model_is_not_the_chosen_one_is_not_the_best(tmp_path, change):
+    folder = project(tmp_path / "a")
+    file = folder / "outputs/best_checkpoint.json"
+    if change == "trained again":
+        (folder / "checkpoints/global_step_7/huggingface/config.json").write_text('{"weights": "others"}')
+        step = 7
+    else:
+        model_dir(folder / "checkpoints/global_step_5/huggingface")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"best_step": 5}))
+        step = 5
+    with pytest.raises(BadInput, match=f"is not the model that .*best_checkpoint.json chose as step {step}"):
+        find_target(TargetChoice(None, folder / "checkpoints", "best", file, folder / "o"), folder / "outputs")
+    target = find_target(TargetChoice(None, folder / "checkpoints", str(step), file, None), folder / "outputs")
+    assert not target.is_best  # so the test-only sets stay closed
+
+
 @pytest.mark.parametrize(
     ("best", "words"),
     [
         (None, "no checkpoint is chosen yet"),
-        ({"best_step": 7, "model_path": "/elsewhere"}, "chose step 7 of another run (/elsewhere)"),
+        ({"best_step": 7, "model_path": "/elsewhere"}, "chose step 7 of another run, or as it was before (/elsewhere)"),
         ({"best_step": 6, "model_path": "x"}, "chose step 6, not 7; evaluate --step best, or say --final"),
     ],
     ids=["none", "another run", "another step"],

@@ -75,6 +75,14 @@ def missing_part(m: Path, base: Path) -> None:
     (m / "model-00002-of-00002.safetensors").unlink()
 
 
+def tensor_in_two_parts(m: Path, base: Path) -> None:
+    split_in_two(m, base)
+    second = m / "model-00002-of-00002.safetensors"
+    first = load_file(m / "model-00001-of-00002.safetensors")
+    name = min(first)
+    save_file(load_file(second) | {name: first[name] * 2}, second, metadata={"format": "pt"})
+
+
 def other_template(m: Path, base: Path) -> None:
     path = m / "chat_template.jinja"
     path.write_text(path.read_text().replace("<|im_start|>system", "<|im_start|>System"))
@@ -168,6 +176,12 @@ DAMAGE = {
     ),
     "index lacks a tensor": (wrong_index, check_weights.check_weights_index, "disagree on"),
     "a part is missing": (missing_part, check_weights.check_weights_index, "model-00002-of-00002.safetensors: missing"),
+    "a tensor in two parts": (tensor_in_two_parts, check_weights.check_weights_index, "as "),
+    "a second file without an index": (
+        lambda m, b: save_file({NORM: torch.ones(1)}, m / "old.safetensors"),
+        check_weights.check_weights_index,
+        "vLLM loads both",
+    ),
     "fp16 under a bf16 label": (
         tensors(lambda s: s.update({k: v.half() for k, v in s.items()})),
         check_weights.check_dtype,
@@ -185,6 +199,16 @@ DAMAGE = {
         tensors(lambda s: s.update({UP: s[UP][:-1].clone()})),
         check_weights.check_parameters,
         "config.json says",
+    ),
+    "a transposed tensor": (
+        tensors(lambda s: s.update({UP: s[UP].T.contiguous()})),
+        check_weights.check_parameters,
+        "config.json says",
+    ),
+    "weights of whole numbers": (
+        tensors(lambda s: s.update({UP: s[UP].to(torch.int8)})),
+        check_weights.check_parameters,
+        "has dtype I8, and config.json names no quantisation",
     ),
     "an untied second head": (second_head, check_weights.check_parameters, "were trained apart"),
     "saved while compiled": (

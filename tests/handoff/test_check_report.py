@@ -1,13 +1,17 @@
 """The check of the report: no model is handed over that the report condemns."""
 
 import json
+import shutil
 
 import pytest
 
+from phase1.files import fingerprint, read_json, write_json
 from phase1.handoff.check_report import check_report
 from phase1.handoff.handoff import Handoff, Settings
 from phase1.report.verdict import WORDS
 from tests.handoff.conftest import report
+from tests.report.fake_evaluations import IMPROVED, PHASE0, Fake, write_evaluation
+from tests.report.running import compare
 
 # What must become of a hand-off, by the report's word; a new word has to be added here by hand.
 STATUS = {
@@ -76,3 +80,40 @@ def test_a_report_of_before_does_not_say_whose_it_is(models):
     path = report(models)
     result = check_report(Handoff(models / "model", models / "base", report=path))
     assert result.status == "warn" and "does not say which files" in result.evidence
+
+
+def test_a_report_that_does_not_name_its_base_is_a_warning(models):
+    path = report(models, models / "model")
+    result = check_report(Handoff(models / "model", models / "base", report=path))
+    assert result.status == "warn" and "does not say which base model" in result.evidence
+
+
+def written_report(folder, change=lambda run: None, *more):
+    """What generate_report.py writes of two evaluations that lie in `folder`, of the models there."""
+    for name, model, rates in (("phase0", "base", PHASE0), ("eval_final", "model", IMPROVED)):
+        run = {"model": {"path": model, "fingerprint": fingerprint(folder / model)}}
+        write_evaluation(folder / name, Fake(rates, run=run))
+    run = read_json(folder / "eval_final/run.json")
+    change(run)
+    write_json(folder / "eval_final/run.json", run)
+    compare(folder, folder / "phase0/metrics.json", folder / "eval_final/metrics.json", *more)
+    return Handoff(folder / "model", folder / "base", report=folder / "out/comparison_data.json")
+
+
+def test_mismatches_that_the_report_was_told_to_pass_over_are_not_handed_over(models):
+    handoff = written_report(models, lambda run: run.update(prompts_sha256="e" * 64), "--allow_mismatch")
+    result = check_report(handoff)
+    assert result.status == "fail" and "prompts_sha256" in result.evidence and "--allow_mismatch" in result.evidence
+    handoff.settings = Settings(accept="the prompt was mended")
+    assert check_report(handoff).status == "warn"
+
+
+def test_an_evaluation_that_changed_after_the_report_makes_it_an_old_one(models, tmp_path_factory):
+    handoff = written_report(models)
+    assert check_report(handoff).status == "pass"
+    moved = tmp_path_factory.mktemp("moved") / "project"
+    shutil.copytree(models, moved)
+    path = moved / "eval_final/metrics.json"
+    write_json(path, read_json(path) | {"again": None})
+    result = check_report(Handoff(moved / "model", moved / "base", report=moved / "out/comparison_data.json"))
+    assert result.status == "fail" and f"{path}: is not what the report read" in result.evidence

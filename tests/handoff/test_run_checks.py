@@ -65,7 +65,7 @@ def test_a_sound_model_in_another_form_passes_too(run, base, tmp_path, change):
             "pytorch_model.bin beside the safetensors",
         ),
         (
-            lambda m, b: save_file({"x": torch.ones(1)}, m / "left_over.safetensors"),
+            lambda m, b: [split_in_two(m, b), save_file({"x": torch.ones(1)}, m / "left_over.safetensors")],
             check_weights.check_weights_index,
             "left_over.safetensors is named by no index",
         ),

@@ -12,7 +12,7 @@ from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult
 from phase1.handoff.check_report import check_report
 from phase1.handoff.handoff import Handoff
-from phase1.handoff.model_card import model_card
+from phase1.handoff.model_card import model_card, training_data
 from phase1.handoff.run_folders import comparison_at, run_folders
 from phase1.handoff.seed_checklist import checklist
 
@@ -163,6 +163,15 @@ def test_the_model_card_names_data_hyperparameters_metrics_with_intervals_and_th
         and "license: apache-2.0" in card
     )
     assert "IMPROVED" in card and comparison_at(folders.comparison).word == "improved"
+
+
+def test_data_that_were_prepared_again_are_not_named_as_those_of_the_run(left):
+    """In the card and in the list: the report beside the rows is of others than train_run.json names."""
+    folders = run_folders(left, ROOT)
+    assert "1,772 training" in training_data(folders)
+    edit(folders.data / "sft_report.json", lambda d: d.update(outputs_sha256={"sft_train.parquet": "e" * 64}))
+    assert training_data(folders).startswith("not known: ") and "is of other rows than" in training_data(folders)
+    assert items(left)["6.1 evaluation problems kept out of training"] == "fail"
 
 
 def test_the_demo_is_handed_over_for_its_report_and_with_its_phases_swapped_it_is_not(tmp_path):

@@ -129,6 +129,13 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "an index that names too many": (lambda m: in_parts(m, lambda h: h.update({"x": h[DOWN]})), "disagree on x"),
     "an index and a stale single file": (stale_single_file, "not named by model.safetensors.index.json"),
     "a pickle that lacks a tensor": (pickled(lambda s: s.pop(DOWN)), f"lacks {DOWN}"),
+    "a pickle with NaN": (pickled(lambda s: s[DOWN].view(-1)[3:4].fill_(float("nan"))), f"first {DOWN}"),
+    "a pickle of integers": (pickled(lambda s: s.update({DOWN: s[DOWN].to(torch.int8)})), f"{DOWN} has dtype torch.i"),
+    "a pickle, a head trained apart": (pickled(lambda s: s.update({HEAD: s[EMBEDDING] * 2})), "were trained apart"),
+    "a pickle and another with a tensor of it": (
+        both(pickled(lambda s: None), lambda m: torch.save({DOWN: torch.ones(2)}, m / "pytorch_model-2.bin")),
+        f"holds {DOWN}, as ",
+    ),
     "a pickle of another class": (pickled(lambda s: s.update({"x": Path("y")})), "pytorch_model.bin: holds "),
     "another family, a tensor lost": (both(llama(tied=True), edited(lambda s: s.pop(DOWN))), f"lacks {DOWN}"),
     "another family, no head": (llama(tied=False), f"lacks {HEAD}"),

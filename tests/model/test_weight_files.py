@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from phase1.files import BadInput
 from phase1.model.loadable import model_problem
-from phase1.model.weight_files import count_parameters, read_header, weight_files
+from phase1.model.weight_files import count_parameters, read_header, stored_tensors, weight_files
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}'])
@@ -83,3 +83,11 @@ def test_what_keeps_a_model_from_being_loaded_is_told(base_model, tmp_path, harm
     model = shutil.copytree(base_model, tmp_path / "huggingface")
     harm(model)
     assert model_problem(model).startswith(problem)
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "old.safetensors"])
+def test_a_second_file_without_an_index_which_vllm_alone_would_load_is_refused(base_model, tmp_path, name):
+    for file in ("model.safetensors", name):
+        shutil.copy(base_model / "model.safetensors", tmp_path / file)
+    with pytest.raises(BadInput, match=f"{name}: beside model.safetensors and in no index"):
+        stored_tensors(tmp_path)

@@ -118,8 +118,8 @@ def write_records(directory: Path, fake: Fake, records: dict[str, list[Record]])
         },
         "behaviour": dict.fromkeys(Behaviour.model_fields, "d" * 64),
         "stamp": {"versions": {"vllm": "0.12.0", "torch": "2.9.0", "python": "3.11.9"}},
-        "sessions": [{"started": "2026-01-01T00:00:00+00:00"}],
-        "finished": "2026-01-01T01:00:00+00:00",
+        "sessions": [{"started": "1970-01-01T00:16:00+00:00"}],
+        "finished": "1970-01-01T01:16:00+00:00",
     }
     write_json(directory / "run.json", run | fake.run)
 

@@ -47,7 +47,7 @@ def test_the_first_screen_says_whether_it_helped_what_was_compared_and_what_next
     compare(tmp_path, evaluations["base"], evaluations[name])
     text = first_screen(tmp_path / "out")
     assert did in text and then in text and "Can I trust it?" in text
-    for fact in ("Model : model", "Base : model", "Evaluated : 2026-01-01", "valid 40", "1 answer a problem, greedy"):
+    for fact in ("Model : model", "Base : model", "Evaluated : 1970-01-01", "valid 40", "1 answer a problem, greedy"):
         assert fact.replace(" :", "") in text.replace(" :", ""), (fact, text)
 
 

@@ -13,7 +13,7 @@ from phase1.contract.records import Completion, RecordLog, read_records
 from phase1.evaluate.comparisons import comparison_summary
 from phase1.evaluate.loop import judge_completion
 from phase1.evaluate.metrics import write_metrics
-from phase1.files import read_json
+from phase1.files import read_json, sha256_text
 from phase1.judge.config import JudgeConfig
 from phase1.judge.judge import open_judge
 from tests.judge.running_judge import stdin
@@ -45,7 +45,9 @@ def records():
                 await judge_completion(
                     judge,
                     Problem(SET, name, name, cases),
-                    Completion(SET, name, name, "x", f"<code>{program}</code>", "stop", 1, 1, 0.1, 0.0, 0),
+                    Completion(
+                        SET, name, name, sha256_text(name), f"<code>{program}</code>", "stop", 1, 1, 0.1, 0.0, 0
+                    ),
                 )
                 for name, (cases, program, *_) in PROBLEMS.items()
             ]
@@ -55,7 +57,7 @@ def records():
 
 def evaluation(folder, rows):
     """The metrics.json of an evaluation with these records."""
-    write_evaluation(folder, Fake({SET: PHASE0[SET]}, sizes={SET: len(rows)}))
+    write_evaluation(folder, Fake({SET: PHASE0[SET]}, sizes={SET: len(rows)}, run={"sessions": []}))
     (folder / "results" / f"{SET}.jsonl").unlink()
     log = RecordLog(folder / "results" / f"{SET}.jsonl")
     for row in rows:

@@ -117,8 +117,15 @@ def test_an_earlier_evaluation_that_was_changed_is_named_and_stops_no_report(tmp
     write_both(tmp_path)
     path = tmp_path / "eval_step_500" / "results" / f"{VALID}.jsonl"
     path.write_text(path.read_text().replace('"accepted": false', '"accepted": true', 1))
+    assert found_in(tmp_path).rows == []
+    assert "accepted is True" in finished_evaluations(tmp_path).damaged[0]
+
+
+def test_an_earlier_evaluation_whose_figures_are_torn_is_named_and_stops_no_report(tmp_path):
+    write_both(tmp_path)
+    (tmp_path / "eval_step_500" / "metrics.json").write_text("{")
     found = found_in(tmp_path)
-    assert found.rows == [] and "cannot be read: " in found.left_out[0] and "accepted is True" in found.left_out[0]
+    assert found.rows == [] and "cannot be read: " in found.left_out[0] and "metrics.json:1" in found.left_out[0]
 
 
 def test_an_evaluation_is_not_compared_with_itself(tmp_path):

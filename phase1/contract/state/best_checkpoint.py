@@ -49,7 +49,7 @@ class BestCheckpoint(StateFile):
     `interval`: 95%, of the best rate. `not_judged`: failures that are not the model's, counted against it in the rate.
     `not_comparable`: steps left out because they were measured otherwise. `kept`: the model is held in outputs/kept/.
     `model_path`: relative to this file where it can be (`model_dir`). `fingerprint`: of the model that was evaluated.
-    `warning`: where the choice rests on programs that print nothing, in words; missing where it does not.
+    `warning`: where the choice rests on programs that print or read nothing, in words; missing where it does not.
     `without_silent`: None where an evaluation does not say which programs print nothing.
     """
 

@@ -105,6 +105,12 @@ class EvaluationRun(StateFile):
         return value if isinstance(value, int) else 1
 
     @property
+    def vllm(self) -> str | None:
+        """The vLLM version that generated; a later session that only judged may have had none, or another."""
+        generated = [session.vllm for session in self.sessions if session.vllm]
+        return generated[-1] if generated else self.stamp.versions.get("vllm")
+
+    @property
     def judge_settings(self) -> dict[str, JsonValue]:
         """The judge's settings, with what an older file leaves out."""
         return {**UNRECORDED, **self.judge}
