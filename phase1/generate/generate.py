@@ -23,6 +23,7 @@ from phase1.model.tokenizer import (
     load_chat_tokenizer,
     lost_in_round_trip,
     template_sha256,
+    without_torch,
 )
 
 
@@ -81,7 +82,8 @@ async def open_generation(
 
 def _load_checked_tokenizer(answering: Answering) -> Tokenizer:
     """The checkpoint's tokenizer, once it and its chat template have been compared with training's."""
-    tokenizer = load_chat_tokenizer(answering.model_path)
+    with contextlib.nullcontext() if answering.generator.needs_torch else without_torch():
+        tokenizer = load_chat_tokenizer(answering.model_path)
     check_template(tokenizer, answering.model_path)
     for line in lost_in_round_trip(tokenizer):
         print(f"warning: {answering.model_path}: the tokenizer loses text: {line}", file=sys.stderr)
