@@ -20,6 +20,7 @@ from phase1.contract.records import NO_ANSWER, Completion, Record, RecordLog
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.evaluate.display import Display
 from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, note_vllm, stored_completions
+from phase1.evaluate.gpu_idle import watch_gpus
 from phase1.evaluate.slow_problems import SlowProblem, slow_problems
 from phase1.evaluate.timing import timing_lines
 from phase1.generate.generate import Answering, open_generation
@@ -153,7 +154,7 @@ async def evaluate(
         completions = {d: files.enter_context(_open_log(output_dir / "completions" / f"{d}.jsonl")) for d in problems}
         try:
             judging = open_judge(_leave_cores(judge_config, answering))
-            async with judging as judge, display.ticking(), asyncio.TaskGroup() as tasks:
+            async with judging as judge, display.ticking(), watch_gpus() as idle, asyncio.TaskGroup() as tasks:
                 display.programs = judge.backend.running
 
                 async def judge_and_record(problem: Problem, completion: Completion) -> None:
@@ -182,8 +183,10 @@ async def evaluate(
                         display.say(f"error: {stopped}; judging what is there")
         except BaseExceptionGroup as group:  # the task group's wrapping would hide a one-line error behind a traceback
             raise group.exceptions[0] from None
-    ready = generation.seconds if generation else {}
-    return Worked(judge.info, generation, {**display.seconds(began), **ready})
+    took = {**display.seconds(began), **(generation.seconds if generation else {})}
+    if generation and idle.seconds is not None:
+        took["gpu_idle"] = idle.seconds
+    return Worked(judge.info, generation, took)
 
 
 def _open_log(path: Path) -> contextlib.closing[RecordLog]:

@@ -12,6 +12,7 @@ MEANING = {
     "generation": "first request to last answer",
     "judging": "first program to last verdict",
     "tail": "last answer to last verdict",
+    "gpu_idle": "of the session: the GPUs ran nothing, by NVML, the mean of those that are visible",
 }
 
 
