@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,8 @@ class WrongFlagsError(BadInput):
     """The script does not know a flag that was passed on to it, or its value."""
 
 
-def run_child(script: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> str:
-    """Run a script and wait for it; returns what went wrong, empty for exit code 0.
+async def run_child(script: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> str:
+    """Run a script and wait for it; returns what went wrong, empty for exit code 0. Cancelled, it ends the script.
 
     Args:
         script: its name in the toolkit's root.
@@ -36,19 +37,20 @@ def run_child(script: str, arguments: Sequence[str], log: Path, environment: Map
     if shutil.which("setpriv"):
         command = ["setpriv", "--pdeathsig", "TERM", *command]
     with open(log, "ab") as f:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=f,
             stderr=f,
             env={**os.environ, **environment},
             pass_fds=inherited(environment),
         )
         try:
-            code = child.wait()
+            code = await child.wait()
         except BaseException:  # Ctrl-C, SIGTERM: the child closes its servers and sandboxes first
-            child.terminate()
-            child.wait()
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            await child.wait()
             raise
     if code == 0:
         return ""

@@ -27,7 +27,7 @@ class GoneError(Exception):
     """Rotation deleted the checkpoint while it was looked at: no fault of the checkpoint."""
 
 
-def evaluate_one(c: Checkpoint, settings: Settings, attempts: Attempts, environment: Mapping[str, str]) -> bool:
+async def evaluate_one(c: Checkpoint, settings: Settings, attempts: Attempts, environment: Mapping[str, str]) -> bool:
     """Convert and evaluate one checkpoint; False when that failed. One that vanished or grows is left for later.
 
     Args:
@@ -44,7 +44,7 @@ def evaluate_one(c: Checkpoint, settings: Settings, attempts: Attempts, environm
     row, started = attempts.begin(c), time.monotonic()
     log = settings.output_dir / row.log
     try:
-        error = c.problem or convert_and_evaluate(c, settings, log, environment)
+        error = c.problem or await convert_and_evaluate(c, settings, log, environment)
         if error and rotation_began(c) and not kept_folder(settings.output_dir, c.step).is_dir():
             raise GoneError
     except WrongFlagsError as e:  # no fault of this checkpoint
@@ -68,7 +68,7 @@ def evaluate_one(c: Checkpoint, settings: Settings, attempts: Attempts, environm
     return True
 
 
-def convert_and_evaluate(c: Checkpoint, settings: Settings, log: Path, environment: Mapping[str, str]) -> str:
+async def convert_and_evaluate(c: Checkpoint, settings: Settings, log: Path, environment: Mapping[str, str]) -> str:
     """Run the two scripts, their output into `log`; returns the error, empty when the evaluation is complete.
 
     Raises:
@@ -79,13 +79,13 @@ def convert_and_evaluate(c: Checkpoint, settings: Settings, log: Path, environme
     if c.convert:
         print(f"step {c.step}: converting ({shown})", flush=True)
         clear_half_conversions(c)
-        if error := run_child("convert_fsdp_to_hf.py", conversion_arguments(c, settings), log, environment):
+        if error := await run_child("convert_fsdp_to_hf.py", conversion_arguments(c, settings), log, environment):
             clear_half_conversions(c)
             return f"conversion: {error}"
     print(f"step {c.step}: evaluating {' '.join(settings.sets_of(c.step))} ({shown})", flush=True)
     held = hold(c, settings.output_dir) if settings.keep_best else None
     home = held.parent.parent if held else c.path.parent
-    return run_child("phase1_eval.py", evaluation_arguments(c.step, home, settings), log, environment)
+    return await run_child("phase1_eval.py", evaluation_arguments(c.step, home, settings), log, environment)
 
 
 def begin_log(log: Path) -> None:

@@ -5,19 +5,15 @@ Whatever fails is said on stderr, so that cron mails it, and stops nothing but i
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from phase1.arguments import show_next, words_of_command
 from phase1.checkpoints.attempts import Attempts, print_error
 from phase1.checkpoints.choose import Ranking, rank
 from phase1.checkpoints.early_warning import warn_early
-from phase1.checkpoints.evaluate_one import evaluate_one
+from phase1.checkpoints.evaluate_all import evaluate_all
 from phase1.checkpoints.evaluations import covers, warn_of_damaged
-from phase1.checkpoints.find import Checkpoint, find_checkpoints, look_at, settled
-from phase1.checkpoints.gpus import choose_gpus
+from phase1.checkpoints.find import Checkpoint, find_checkpoints, look_at
 from phase1.checkpoints.prune import prune
 from phase1.checkpoints.publish import best_kept, publish_best, release_others
 from phase1.checkpoints.settings import Settings
@@ -28,9 +24,6 @@ from phase1.contract.problems import read_manifest
 from phase1.contract.state.tracker import step_folders
 from phase1.evaluate.finished import FinishedEvaluation, finished_evaluations
 from phase1.files import BadInput, fingerprint
-from phase1.generate.kept_servers import held_servers
-
-SPACE_CHECK = 30  # seconds between two looks at a disk that is too full
 
 
 def one_pass(settings: Settings) -> int:
@@ -124,55 +117,6 @@ def show_plan(todo: Sequence[Checkpoint], settings: Settings) -> None:
     if settings.prune:
         evaluated = finished_evaluations(settings.output_dir).by_step
         prune_evaluated(evaluated, rank(evaluated.values()), settings)
-
-
-# -------------------------------------------------------------------------------------------------------- evaluating
-@dataclass(frozen=True)
-class Evaluated:
-    """How the evaluations of a pass went: whether one failed, and what ended them before the last one."""
-
-    failed: bool
-    stopped: BadInput | None
-
-
-def evaluate_all(todo: Sequence[Checkpoint], settings: Settings, attempts: Attempts) -> Evaluated:
-    """Evaluate one checkpoint after the other, once they have settled."""
-    failed = False
-    if not todo:
-        return Evaluated(failed=False, stopped=None)
-    try:
-        environment = {}
-        if any(not c.damaged for c in todo):  # recording damage needs no GPU
-            environment = choose_gpus(settings.gpus, settings.max_gpu_mem_used, settings.force, settings.passed_on)
-        with held_servers(settings.output_dir / "servers") as kept:
-            # Those that a kill cut short come last: one that takes the machine down must not keep the others waiting.
-            for c in sorted(settled(todo, settings.settle), key=lambda c: (attempts.cut_short(c.step), c.step)):
-                wait_for_space(settings)
-                if not evaluate_one(c, settings, attempts, {**environment, **kept}):
-                    failed = True
-    except BadInput as e:
-        return Evaluated(failed, stopped=e)
-    return Evaluated(failed, stopped=None)
-
-
-def wait_for_space(settings: Settings) -> None:
-    """Wait until the output directory's disk has --min_free_gb.
-
-    Raises:
-        BadInput: it has not after --max_wait seconds.
-    """
-    deadline = time.monotonic() + settings.max_wait
-    while (free := shutil.disk_usage(settings.output_dir).free / 1e9) < settings.min_free_gb:
-        if time.monotonic() >= deadline:
-            raise BadInput(
-                f"{settings.output_dir}: {free:.2f} GB free after waiting {settings.max_wait:g} s, --min_free_gb asks "
-                f"for {settings.min_free_gb:g}; free some space (--prune)"
-            )
-        print(
-            f"waiting for disk space: {free:.2f} of {settings.min_free_gb:g} GB free in {settings.output_dir}",
-            flush=True,
-        )
-        time.sleep(min(SPACE_CHECK, max(0.1, deadline - time.monotonic())))
 
 
 # --------------------------------------------------------------------------------------------------------- afterwards

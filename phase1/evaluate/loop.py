@@ -20,9 +20,10 @@ from phase1.contract.records import NO_ANSWER, Completion, Record, RecordLog
 from phase1.contract.state.evaluation_run import EvaluationRun
 from phase1.evaluate.display import Display
 from phase1.evaluate.folder import AnswerKey, close_run, finished_answers, note_vllm, stored_completions
+from phase1.evaluate.gpu_idle import watch_gpus
 from phase1.evaluate.slow_problems import SlowProblem, slow_problems
 from phase1.evaluate.timing import timing_lines
-from phase1.generate.generate import Answering, open_generation
+from phase1.generate.generate import Answering, load_checked_tokenizer, open_generation
 from phase1.generate.make_requests import Wanted
 from phase1.generate.protocol import BackendRecord, GenerationStopped
 from phase1.judge.config import JudgeConfig
@@ -151,9 +152,14 @@ async def evaluate(
     with contextlib.ExitStack() as files, Display(total, len(done) + len(stored), len(done)) as display:
         results = {d: files.enter_context(_open_log(output_dir / "results" / f"{d}.jsonl")) for d in problems}
         completions = {d: files.enter_context(_open_log(output_dir / "completions" / f"{d}.jsonl")) for d in problems}
+        loading = None
+        if wanted and answering:  # seconds of import, while the judge tries its sandbox
+            loading = asyncio.create_task(asyncio.to_thread(load_checked_tokenizer, answering))
+            loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # the judge may fail first
+            files.callback(loading.cancel)
         try:
             judging = open_judge(_leave_cores(judge_config, answering))
-            async with judging as judge, display.ticking(), asyncio.TaskGroup() as tasks:
+            async with judging as judge, display.ticking(), watch_gpus() as idle, asyncio.TaskGroup() as tasks:
                 display.programs = judge.backend.running
 
                 async def judge_and_record(problem: Problem, completion: Completion) -> None:
@@ -168,9 +174,10 @@ async def evaluate(
 
                 for key, c in stored.items():  # judged in this session, so its wall clock starts in this one
                     start_judging(key, dataclasses.replace(c, session=session, started=time.time()))
-                if wanted and answering:
+                if loading and answering:
                     try:
-                        async with open_generation(wanted, answering, session, display) as begun:
+                        tokenizer = await loading
+                        async with open_generation(wanted, answering, tokenizer, session, display) as begun:
                             generation = begun.record
                             on_begun(generation)
                             async with contextlib.aclosing(begun.completions) as stream:
@@ -182,8 +189,10 @@ async def evaluate(
                         display.say(f"error: {stopped}; judging what is there")
         except BaseExceptionGroup as group:  # the task group's wrapping would hide a one-line error behind a traceback
             raise group.exceptions[0] from None
-    ready = generation.seconds if generation else {}
-    return Worked(judge.info, generation, {**display.seconds(began), **ready})
+    took = {**display.seconds(began), **(generation.seconds if generation else {})}
+    if generation and idle.seconds is not None:
+        took["gpu_idle"] = idle.seconds
+    return Worked(judge.info, generation, took)
 
 
 def _open_log(path: Path) -> contextlib.closing[RecordLog]:

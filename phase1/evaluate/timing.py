@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 MEANING = {
     "first_answer": "from the start of this session to its first answer",
+    "wait": "of that: waited for servers that still answered the checkpoint before",
     "start": "of that: servers started until they answered",
     "swap": "of that: running servers took this checkpoint's weights, and were seen to answer with them",
     "generation": "first request to last answer",
     "judging": "first program to last verdict",
     "tail": "last answer to last verdict",
+    "gpu_idle": "of the session: the GPUs ran nothing, by NVML, the mean of those that are visible",
 }
 
 

@@ -23,6 +23,7 @@ from phase1.model.tokenizer import (
     load_chat_tokenizer,
     lost_in_round_trip,
     template_sha256,
+    without_torch,
 )
 
 
@@ -38,20 +39,20 @@ class Answering:
 
 @contextlib.asynccontextmanager
 async def open_generation(
-    todo: list[Wanted], answering: Answering, session: int, progress: Progress
+    todo: list[Wanted], answering: Answering, tokenizer: Tokenizer, session: int, progress: Progress
 ) -> AsyncIterator[Generation]:
     """Begin to generate every answer of `todo`.
 
     A problem whose prompt alone fills the context gives a completion with finish_reason `too_long`.
 
     Args:
+        tokenizer: from `load_checked_tokenizer`.
         session: number of the evaluation's start, from 0.
 
     Raises:
-        BadInput: the tokenizer or its chat template cannot be used, or the backend cannot be started.
+        BadInput: the backend cannot be started.
     """
     model_path, sampling = answering.model_path, answering.sampling
-    tokenizer = await asyncio.to_thread(_load_checked_tokenizer, answering)
     setup = Setup(
         model_path=model_path,
         tokenizer=tokenizer,
@@ -79,9 +80,14 @@ async def open_generation(
         yield Generation(replace(record, facts={**facts, **record.facts}), _one_after_another(too_long, answered))
 
 
-def _load_checked_tokenizer(answering: Answering) -> Tokenizer:
-    """The checkpoint's tokenizer, once it and its chat template have been compared with training's."""
-    tokenizer = load_chat_tokenizer(answering.model_path)
+def load_checked_tokenizer(answering: Answering) -> Tokenizer:
+    """The checkpoint's tokenizer, once it and its chat template have been compared with training's.
+
+    Raises:
+        BadInput: it or its chat template cannot be used.
+    """
+    with contextlib.nullcontext() if answering.generator.needs_torch else without_torch():
+        tokenizer = load_chat_tokenizer(answering.model_path)
     check_template(tokenizer, answering.model_path)
     for line in lost_in_round_trip(tokenizer):
         print(f"warning: {answering.model_path}: the tokenizer loses text: {line}", file=sys.stderr)

@@ -6,13 +6,18 @@ weights into the running engine (its `reload_weights`), drop what it remembers o
 weights answer: the workers compare every one with the checkpoint's files (inside/phase1_weights.py), and the
 log-probabilities of one fixed answer must have moved. What fails, or differs in more than weights, starts anew.
 
+Two evaluations of a pass overlap: while one judges, or still generates, the next prepares, then waits for its turn at
+the servers. A turn is a lock of the kernel, so it ends with whoever has it.
+
     servers/model           a link to the model that is served: one path for all, so that vLLM's compile cache knows it
     servers/servers.json    which servers there are, how they were started, what they serve
+    servers/turn            the lock of the evaluation that uses them, with its process
     servers/vllm_N.log      what each said
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -20,7 +25,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +33,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from phase1.contract.state.base import StateFile
-from phase1.files import BadInput, fingerprint, read_json, sha256_file, sha256_json
+from phase1.files import BadInput, fingerprint, only_one, read_json, sha256_file, sha256_json
 from phase1.generate.vllm_servers import (
     GRACE,
     Server,
@@ -41,7 +46,9 @@ from phase1.generate.vllm_servers import (
 )
 
 HELD = "PHASE1_KEPT_SERVERS"  # what a pass tells its children: the pipe's file descriptor, a space, the folder
+TURN = "PHASE1_TURN"  # and each child: the file descriptor by which it says that its turn at them has begun
 STATE = "servers.json"
+LOOK = 0.1  # seconds between two looks whether the turn is ours
 INCIDENTAL = ("_name_or_path", "transformers_version")  # of config.json: they change no answer
 AT_WORK = ("vllm:num_requests_running", "vllm:num_requests_waiting{")  # lines of /metrics
 IDLE_WAIT = 15.0  # seconds until a server has dropped the requests of an evaluation that ended early
@@ -151,14 +158,38 @@ def held_servers(folder: Path) -> Iterator[dict[str, str]]:
         for server in _known(folder).servers if (folder / STATE).exists() else []:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 Keeper(server.pid, server.born).wait(GRACE + 15)
-        for left in (folder / STATE, folder / "model"):
+        for left in (folder / STATE, folder / "model", folder / "turn"):
             left.unlink(missing_ok=True)
+
+
+class Turn:
+    """How a pass hears that the turn of one child at the servers has begun: the next child may prepare then."""
+
+    def __init__(self) -> None:
+        self._ours, self._childs = os.pipe()
+        self.environment = {TURN: str(self._childs)}
+
+    async def begun(self, child: asyncio.Task[bool]) -> None:
+        """Wait until it has begun, or the child has ended without one."""
+        loop, heard = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._ours, heard.set)
+        hearing = asyncio.create_task(heard.wait())
+        try:
+            await asyncio.wait({hearing, child}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(self._ours)
+            hearing.cancel()
+
+    def close(self) -> None:
+        """Hear no more."""
+        os.close(self._ours)
+        os.close(self._childs)
 
 
 def inherited(environment: Mapping[str, str]) -> tuple[int, ...]:
     """The file descriptors that a child with this environment must inherit."""
-    pipe = environment.get(HELD, "").partition(" ")[0]
-    return (int(pipe),) if pipe.isdecimal() else ()
+    pipes = (environment.get(HELD, "").partition(" ")[0], environment.get(TURN, ""))
+    return tuple(int(pipe) for pipe in pipes if pipe.isdecimal())
 
 
 def _known(folder: Path) -> KeptServers:
@@ -168,16 +199,35 @@ def _known(folder: Path) -> KeptServers:
 # -------------------------------------------------------------------------------------------------- of an evaluation
 @dataclass(frozen=True)
 class Kept:
-    """The folder of kept servers, and the pipe that their keepers listen on."""
+    """The folder of kept servers, the pipe that their keepers listen on, and the one that tells of our turn."""
 
     folder: Path
     pipe: int
+    turn_pipe: int | None = None
 
     @classmethod
     def from_environment(cls) -> Kept | None:
         """What the pass that runs this evaluation holds; None where none does."""
         pipe, _, folder = os.environ.get(HELD, "").partition(" ")
-        return cls(Path(folder), int(pipe)) if pipe.isdecimal() and folder else None
+        turn = os.environ.get(TURN, "")
+        return cls(Path(folder), int(pipe), int(turn) if turn else None) if pipe.isdecimal() and folder else None
+
+    @contextlib.asynccontextmanager
+    async def turn(self, say: Callable[[str], None] = print) -> AsyncIterator[float]:
+        """Have the servers to oneself, once the evaluation before has its answers; yields the seconds of waiting."""
+        began, told = time.monotonic(), False
+        while True:
+            with only_one(self.folder / "turn") as mine:
+                if mine:
+                    if self.turn_pipe is not None:
+                        with contextlib.suppress(OSError):  # the pass is gone, and its word with it
+                            os.write(self.turn_pipe, b"1")
+                    yield time.monotonic() - began
+                    return
+            if not told:
+                say("vLLM: ready, waiting until the evaluation before has its answers")
+            told = True
+            await asyncio.sleep(LOOK)
 
     def serve(self, config: ServerConfig, say: Callable[[str], None] = print) -> Served:
         """Servers that answer with the weights of `config.model_path`: those that run, or new ones.

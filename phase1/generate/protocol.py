@@ -86,6 +86,10 @@ class Generator(Protocol):
         """Its name in --backend and in run.json's `sampling`."""
 
     @property
+    def needs_torch(self) -> bool:
+        """Whether it generates in this process, with torch."""
+
+    @property
     def busy_cores(self) -> int:
         """Cores of this machine that it keeps busy while it generates, and that the judge should leave to it."""
 

@@ -43,6 +43,10 @@ class TransformersGenerator:
         return "transformers"
 
     @property
+    def needs_torch(self) -> bool:
+        return True
+
+    @property
     def busy_cores(self) -> int:
         return 0
 

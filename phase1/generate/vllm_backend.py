@@ -109,8 +109,9 @@ class _Reached:
     seconds: dict[str, float]
 
 
-def _reached(served: Served) -> _Reached:
-    took = {"swap" if served.swapped else "start": served.seconds}
+def _reached(served: Served, waited: float | None = None) -> _Reached:
+    took = {} if waited is None else {"wait": waited}
+    took["swap" if served.swapped else "start"] = served.seconds
     return _Reached([Endpoint(server.url, server) for server in served.servers], took)
 
 
@@ -125,6 +126,10 @@ class VllmGenerator:
     @property
     def name(self) -> str:
         return "vllm"
+
+    @property
+    def needs_torch(self) -> bool:
+        return False
 
     @property
     def busy_cores(self) -> int:
@@ -154,8 +159,14 @@ class VllmGenerator:
             yield _Reached([Endpoint(url.rstrip("/").removesuffix("/v1")) for url in self.urls], {})
             return
         if kept := Kept.from_environment():
-            served = await asyncio.to_thread(kept.serve, self.servers, progress.say)
-            yield _reached(served)
+            async with kept.turn(progress.say) as waited:
+                serving = asyncio.create_task(asyncio.to_thread(kept.serve, self.servers, progress.say))
+                try:
+                    served = await asyncio.shield(serving)
+                except asyncio.CancelledError:  # the thread goes on, and the turn is ours as long as it does
+                    await asyncio.wait([serving])
+                    raise
+                yield _reached(served, waited)
             return
         owned: list[Server] = []
         began = time.monotonic()

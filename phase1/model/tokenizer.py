@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, cast, overload
 
@@ -13,6 +16,7 @@ from phase1.files import BadInput, read_json, sha256_text
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")  # a directory needs any one of them
 COPY_FROM_BASE = "copy the base model's tokenizer files there"
 
+NO_ADVICE = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 ROUND_TRIP = (
     "class Node:\n    N = 10**9 + 7\n",
     "def f(x):\n    return x + 1\n",
@@ -93,6 +97,26 @@ def refuse_newer_tokenizer(folder: Path) -> None:
             f"{path}: has {' and '.join(new)}, the form of transformers 5, which {version} here cannot read; "
             f"{COPY_FROM_BASE}, or use the environment of requirements-latest.txt"
         )
+
+
+@contextlib.contextmanager
+def without_torch() -> Iterator[None]:
+    """Let transformers find no torch when it is first imported in here: three quarters of that import are torch, which
+    a tokenizer does not need. This process then loads no model by transformers any more."""
+    if {"torch", "transformers"} & set(sys.modules):  # it is paid for already
+        yield
+        return
+    said = os.environ.get(NO_ADVICE)
+    os.environ[NO_ADVICE] = "1"  # that models cannot be loaded now
+    sys.modules["torch"] = None  # type: ignore[assignment]  # what Python itself takes for "not there"
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+        if said is None:
+            del os.environ[NO_ADVICE]
+        else:
+            os.environ[NO_ADVICE] = said
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from phase1.contract.problems import EVAL_SETS, Problem, load_problems
 from phase1.evaluate.display import Display
 from phase1.evaluate.loop import evaluate
-from phase1.generate.generate import Answering, open_generation
+from phase1.generate.generate import Answering, load_checked_tokenizer, open_generation
 from phase1.generate.make_requests import Wanted
 from phase1.generate.sampling import Sampling
 from phase1.generate.vllm_backend import VllmGenerator
@@ -119,7 +119,8 @@ def timed(work: Coroutine[object, object, object]) -> float:
 
 async def generate_only(problems: list[Problem], answering: Answering) -> None:
     todo = [Wanted(problem, 0) for problem in problems]
-    async with open_generation(todo, answering, 0, Display(len(problems), 0, 0)) as begun:
+    tokenizer = load_checked_tokenizer(answering)
+    async with open_generation(todo, answering, tokenizer, 0, Display(len(problems), 0, 0)) as begun:
         async for _ in begun.completions:
             pass
 

@@ -1,5 +1,7 @@
 """phase1.checkpoints.child: how a script ended is told from its exit code and its last words."""
 
+import asyncio
+
 import pytest
 
 from phase1.checkpoints import child
@@ -14,7 +16,8 @@ def run(tmp_path, monkeypatch):
 
     def start(program: str, *arguments: str) -> str:
         (tmp_path / "script.py").write_text(program)
-        return run_child("script.py", list(arguments), tmp_path / "log", {"SAID": "from the environment"})
+        environment = {"SAID": "from the environment"}
+        return asyncio.run(run_child("script.py", list(arguments), tmp_path / "log", environment))
 
     return start
 

@@ -1,5 +1,6 @@
 """phase1.checkpoints.evaluate_one: whose fault a failed attempt is, and what it leaves behind."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,17 @@ class OneTry:
         model = make_checkpoint(folder, 5)
         if convert:
             leave_shards_alone(model)
-        monkeypatch.setattr(module, "run_child", lambda script, *_: child(script))
+
+        async def run_child(script, *_):
+            return child(script)
+
+        monkeypatch.setattr(module, "run_child", run_child)
         self.path, self.attempts = model.parent, Attempts(folder / "out")
         self.settings = Settings(folder, folder / "out", MANIFESTS, keep_best=0)
 
     def __call__(self) -> bool:
         [c] = settled(find_checkpoints(self.path.parent), 0)
-        return evaluate_one(c, self.settings, self.attempts, {})
+        return asyncio.run(evaluate_one(c, self.settings, self.attempts, {}))
 
 
 def test_killed_conversions_are_counted_and_leave_nothing_behind(tmp_path, monkeypatch):

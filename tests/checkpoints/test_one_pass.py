@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from phase1.checkpoints import child, one_pass
+from phase1.checkpoints import child, evaluate_all
 from phase1.checkpoints.attempts import Attempts
 from phase1.checkpoints.find import find_checkpoints
 from phase1.files import read_json
@@ -77,8 +77,12 @@ def test_weights_that_are_not_the_configs_are_named_and_neither_evaluated_nor_ch
 def test_it_waits_for_disk_space_and_says_so_when_there_is_none(place, monkeypatch):
     make_checkpoint(place.checkpoints, 100)
     clock = [0.0]
-    sleeps = SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: clock.append(clock.pop() + seconds))
-    monkeypatch.setattr(one_pass, "time", sleeps)
+
+    async def sleep(seconds):
+        clock[0] += seconds
+
+    monkeypatch.setattr(evaluate_all, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(evaluate_all.asyncio, "sleep", sleep)
     run = place.evaluate("--min_free_gb", 10**9, "--max_wait", 70)
     assert run.returncode == 2 and run.stdout.count("waiting for disk space") == 3  # at 0, 30 and 60 s
     assert "--min_free_gb asks for 1e+09" in run.stderr and run.stderr.count("\n") == 1

@@ -36,6 +36,8 @@ class Done:
 
 def run_eval(*args: object) -> Done:
     """Run phase1_eval.py with these arguments, and the embedded data sets unless they name others."""
+    import transformers  # noqa: F401  # with torch, which the tests after this one need (phase1.model.tokenizer)
+
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, eval_command(*args)[1:]
     code: object = 0

@@ -89,6 +89,7 @@ class Parrot:
     """A backend that answers with the problem's name."""
 
     name: str = "parrot"
+    needs_torch: bool = False
     busy_cores: int = 0
 
     @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """One start a pass: a real vLLM server takes the weights of one checkpoint after the other, and ends with the pass."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -64,7 +65,8 @@ def kept(models, tmp_path_factory):
     with held_servers(home / "servers") as environment:
         for n, model in enumerate(models):
             arguments = [*command(model, home / f"eval_step_{n}", *FLAGS)[2:]]
-            error = run_child("phase1_eval.py", arguments, home / f"log_{n}", {**environment, "OMP_NUM_THREADS": "1"})
+            of_one = {**environment, "OMP_NUM_THREADS": "1"}
+            error = asyncio.run(run_child("phase1_eval.py", arguments, home / f"log_{n}", of_one))
             assert not error, (home / f"log_{n}").read_text()
         # Of a session of its own: this process is the pass, and takes the servers over as an evaluation does.
         pipe = int(environment[HELD].partition(" ")[0])

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -15,9 +17,11 @@ from phase1.model.tokenizer import (
     load_chat_tokenizer,
     load_fast_tokenizer,
     load_tokenizer,
+    lost_in_round_trip,
     refuse_newer_tokenizer,
     template_sha256,
 )
+from tests.conftest import ROOT
 
 CODE = "n = int(input())\nprint(n)"
 
@@ -46,6 +50,20 @@ def test_text_and_ids_are_what_transformers_renders(base_model, tokenizer):
 def test_the_fast_tokenizer_gives_the_same_ids(base_model, tokenizer):
     fast = load_fast_tokenizer(base_model).encode_batch_fast([CODE], add_special_tokens=False)[0]
     assert fast.ids == tokenizer(CODE, add_special_tokens=False).input_ids
+
+
+def test_without_torch_the_ids_are_the_same_and_torch_is_not_imported(base_model, tokenizer):
+    program = (
+        "import json, sys; from pathlib import Path; from phase1.model import tokenizer as t\n"
+        "with t.without_torch(): tokenizer = t.load_chat_tokenizer(Path(sys.argv[1]))\n"
+        "ids = t.chat_ids(tokenizer, sys.argv[2], sys.argv[3])\n"
+        "print(json.dumps([ids, tokenizer.decode(ids), t.lost_in_round_trip(tokenizer), 'torch' in sys.modules]))"
+    )
+    command = [sys.executable, "-c", program, str(base_model), "Zähle 数\n", CODE]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    ids = chat_ids(tokenizer, "Zähle 数\n", CODE)
+    assert json.loads(run.stdout) == [ids, tokenizer.decode(ids), lost_in_round_trip(tokenizer), False]
 
 
 @pytest.mark.parametrize("load", [load_tokenizer, load_chat_tokenizer, load_fast_tokenizer])
