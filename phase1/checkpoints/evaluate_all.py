@@ -65,6 +65,7 @@ async def _overlapping(
             return _ends(await asyncio.gather(*begun, return_exceptions=True), e)
         with contextlib.closing(Turn()) as turn:
             task = asyncio.create_task(evaluate_one(c, settings, attempts, {**environment, **turn.environment}))
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # said, whatever ends us first
             begun.append(task)
             await turn.begun(task)
     return _ends(await asyncio.gather(*begun, return_exceptions=True))

@@ -24,10 +24,11 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -38,6 +39,7 @@ from phase1.generate.vllm_servers import (
     GRACE,
     Server,
     ServerConfig,
+    ServerFailed,
     ask,
     read_metrics,
     start_servers,
@@ -204,6 +206,8 @@ class Kept:
     folder: Path
     pipe: int
     turn_pipe: int | None = None
+    given_up: threading.Event = field(default_factory=threading.Event, compare=False)
+    starting: list[Server] = field(default_factory=list, compare=False)
 
     @classmethod
     def from_environment(cls) -> Kept | None:
@@ -229,6 +233,11 @@ class Kept:
             told = True
             await asyncio.sleep(LOOK)
 
+    def give_up(self) -> None:
+        """Let a `serve` that runs in another thread end at once rather than wait for the servers that it starts."""
+        self.given_up.set()
+        stop_servers([*self.starting])
+
     def serve(self, config: ServerConfig, say: Callable[[str], None] = print) -> Served:
         """Servers that answer with the weights of `config.model_path`: those that run, or new ones.
 
@@ -253,6 +262,9 @@ class Kept:
         self._link(config.model_path)
         servers = self._start(config, say)
         try:
+            self.starting.extend(servers)
+            if self.given_up.is_set():
+                raise ServerFailed("given up before the servers answered")
             ready = wait_ready(servers, config.start_timeout, say)
             try:
                 answers = [ask_question(s.url, self.model) for s in ready]
@@ -261,6 +273,7 @@ class Kept:
         except BaseException:
             stop_servers(servers)
             raise
+        self.starting.clear()
         stop_servers([s for s in servers if s not in ready])
         self._remember(how, config.model_path, ready, answers)
         return Served(ready, swapped=False, seconds=time.monotonic() - began)

@@ -164,7 +164,9 @@ class VllmGenerator:
                 try:
                     served = await asyncio.shield(serving)
                 except asyncio.CancelledError:  # the thread goes on, and the turn is ours as long as it does
+                    await asyncio.to_thread(kept.give_up)
                     await asyncio.wait([serving])
+                    serving.exception()  # that it was given up is no news
                     raise
                 yield _reached(served, waited)
             return

@@ -16,8 +16,18 @@ from phase1.checkpoints.child import run_child
 from phase1.files import read_json
 from phase1.generate import kept_servers
 from phase1.generate.inside import phase1_weights
-from phase1.generate.kept_servers import HELD, STATE, Kept, KeptServers, NotProved, description, held_servers
+from phase1.generate.kept_servers import (
+    HELD,
+    STATE,
+    Kept,
+    KeptServers,
+    NotProved,
+    description,
+    held_servers,
+    inherited,
+)
 from phase1.generate.vllm_servers import ServerConfig
+from tests.generate.stub_servers import stub_interpreter
 from tests.generate.test_vllm_real import EAGER, PYTHON, command, completions, processes
 from tests.generate.test_vllm_real import pytestmark as needs_vllm
 
@@ -286,3 +296,26 @@ def test_a_process_of_the_same_number_is_not_taken_for_a_keeper():
     stranger = kept_servers.Keeper(os.getpid(), born - 1)
     assert stranger.poll() is not None
     stranger.terminate()  # reaches nobody: this test goes on
+
+
+@pytest.mark.slow
+def test_a_signal_ends_an_evaluation_whose_servers_are_still_starting(base_model, tmp_path):
+    """They may take 15 minutes to fail; here they never answer."""
+    python = stub_interpreter(tmp_path, answers=False)
+    arguments = [str(python), "--datasets", "mbpp_reg", "--limit", "1", "--num_servers", "1"]
+    with held_servers(tmp_path / "servers") as environment, open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(
+            command(base_model, tmp_path / "out", "--vllm_python", *arguments),
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            pass_fds=inherited(environment),
+        )
+        deadline = time.monotonic() + 60
+        while b"starting 1 servers" not in (tmp_path / "log").read_bytes() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.terminate()
+        said = (tmp_path / "log").read_text
+        assert process.wait(40) == 1 and "stopped by SIGTERM" in said() and "Traceback" not in said(), said()
+        state = KeptServers.read(tmp_path / "servers" / STATE)
+        assert all(kept_servers.Keeper(s.pid, s.born).poll() is not None for s in state.servers), "a server is left"
