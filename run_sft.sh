@@ -11,7 +11,8 @@
 #                                       verl 0.9.1's engine trainer, without padding; ended at the first loss that is NaN
 #
 # Run it again after an interruption: it resumes at the last whole checkpoint. A finished job trains nothing.
-# Exit code: 0 the last step is saved (or was already), 2 refused before anything was started, others: training ended early.
+# Exit code: 0 the last step is saved (or was already), 2 refused before anything was started, 130 Ctrl-C, others: training
+# ended early.
 set -euo pipefail
 {  # bash reads a block whole before it runs it: a change of this file cannot disturb a training that is under way
 
@@ -138,16 +139,20 @@ watch=$!
 "${command[@]}" >&"$console" 2>&1 &
 torchrun=$!
 asked=""
-trap 'asked="was stopped"; log "stopping"; kill -TERM "$torchrun" 2>/dev/null || true' INT TERM HUP
+for signal in INT TERM HUP; do
+  # shellcheck disable=SC2064  # the signal's name of now
+  trap "asked=$signal"'; log "stopping"; kill -TERM "$torchrun" 2>/dev/null || true' "$signal"
+done
 status=0
 wait "$torchrun" || status=$?
 while kill -0 "$torchrun" 2>/dev/null; do status=0; wait "$torchrun" || status=$?; done
 trap - INT TERM HUP
 exec {console}>&-
 if [[ $status -ne 0 ]]; then
-  log "training ${asked:-failed with status $status}; see $log_file"
+  log "training $([[ -n "$asked" ]] && echo "was stopped" || echo "failed with status $status"); see $log_file"
   wait "$watch" || true
   "$PYTHON" -m phase1.train --stopped "$OUTPUT_DIR/train_metrics.jsonl" --log "$log_file" -- "${overrides[@]}" || true
+  [[ "$asked" != INT ]] || exit 130
   exit "$status"
 fi
 wait "$watch" || true  # the last lines are on the screen and in the file

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -299,3 +300,30 @@ def test_a_folder_for_temporary_files_without_room_is_named_and_no_run_is_record
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and last.startswith("error: /") and "TMPDIR" in last, done.stderr
     assert not list(Path(env["CKPT_DIR"]).glob("train_run*"))
+
+
+STUB = """#!/bin/sh
+case "$*" in
+  *watch*) exec cat ;;
+  *--argv_file*) printf 'sh\\0-c\\0echo ready; exec sleep 60\\0' >"$4" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=lambda x: str(int(x))
+)
+def test_a_run_that_was_asked_to_stop_is_not_said_to_have_failed(tmp_path, asked, code):
+    """The shell alone: a stub stands for the interpreter, and for torchrun a process that waits."""
+    python = tmp_path / "python"
+    python.write_text(STUB)
+    python.chmod(0o755)
+    folders = {name: str(tmp_path / name) for name in ("CKPT_DIR", "OUTPUT_DIR")}
+    env = {"PATH": os.environ["PATH"], "PYTHON": str(python), **folders}
+    command = ["bash", ROOT / "run_sft.sh", "1"]
+    run = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines = iter(run.stdout.readline, "")
+    next(line for line in lines if line == "ready\n")
+    run.send_signal(asked)
+    rest = run.communicate(timeout=60)[0]
+    assert run.returncode == code and "training was stopped; see" in rest and "failed" not in rest, rest
