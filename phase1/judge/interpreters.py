@@ -39,7 +39,8 @@ flags = __future__.annotations.compiler_flag
 sources = json.load(sys.stdin)
 def compiled(group):
     return marshal.dumps([(name, compile(source, name, "exec", flags)) for name, source in group])
-code = marshal.dumps([compiled(group) for group in sources])
+first, rest = map(compiled, sources)
+code = len(first).to_bytes(4, "little") + first + rest
 executable = os.path.realpath(sys.executable)
 print(json.dumps({"version": sys.version.split()[0], "executable": executable, "prefix": sys.base_prefix,
                   "path": [p for p in sys.path if p], "site": site.getsitepackages(), "code": code.hex()}))

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import fcntl
 import gc
 import json
@@ -30,7 +29,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from phase1.judge import cgroup, seccomp
+from phase1.judge import cgroup, mounts, seccomp
+from phase1.judge.mounts import MS_BIND_ALL, MS_PRIVATE_ALL, libc_call
 
 NOBODY = 65534
 ENVIRONMENT = {
@@ -45,8 +45,9 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-# What the interpreter in the sandbox runs: the modules of phase1/judge/inside/, compiled, from file descriptor 5. Those
-# of assert tasks are loaded by the fork-server where there is one: what is in memory costs every fork.
+# What the interpreter in the sandbox runs: the modules of phase1/judge/inside/, compiled, from file descriptor 5: u32
+# length of the first part, little-endian, that part, and the modules of assert tasks, which the fork-server loads where
+# there is one: what is in memory costs every fork.
 BOOT = """
 import builtins, marshal, os, sys
 def load(modules):
@@ -55,24 +56,15 @@ def load(modules):
         module.__dict__["__builtins__"] = dict(vars(builtins))  # of its own: a program may patch the real ones
         sys.modules[name] = module
         if name == "__main__":
-            module.load_assert_tasks = lambda: load(of_assert_tasks)
+            module.load_assert_tasks = lambda: load(os.pread(5, 1 << 20, 4 + size))
         exec(code, module.__dict__)
-at_once, of_assert_tasks = marshal.loads(os.pread(5, 1 << 20, 0))
-os.close(5)
-load(at_once)
+size = int.from_bytes(os.pread(5, 4, 0), "little")
+load(os.pread(5, size, 4))
 """
 TMP_BYTES, SHM_BYTES = 64 << 20, 16 << 20
 IDLE_CGROUPS = 64
-# Each mount costs every sandbox 0.15 ms, so there is none that programs do not need.
-USR_FOLDERS = ("bin", "lib", "lib32", "lib64")
-SHARED = ("zoneinfo",)  # below /usr/share: data of the standard library
-# Of /proc, what tells of this machine: its start, disks and devices. What a program may want (cpuinfo, meminfo, stat,
-# loadavg) stays, and so does what uname tells as well.
-HOST_FILES = ("cmdline", "partitions", "diskstats")
-HOST_FOLDERS = ("bus", "driver", "fs")
 MOUNT_ROOTS = ("/mnt", "/media", "/srv", "/opt")
 CLONE_NEWNS = 0x00020000  # linux/sched.h
-MS_BIND, MS_PRIVATE_ALL = 0x1000, 0x4000 | 0x40000  # linux/mount.h: MS_BIND, and MS_REC | MS_PRIVATE
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -105,15 +97,6 @@ class _Request(NamedTuple):
 
 
 # ------------------------------------------------------------------------------------------------ calls of the system
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def libc_call(name: str, *args: object) -> None:
-    """Call a function of the C library that returns 0 on success. Raises OSError otherwise."""
-    if getattr(LIBC, name)(*args) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
-
-
 def sealed(name: str, data: bytes) -> int:
     """A file in memory with `data` that can no longer be changed, so that all sandboxes may share it."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -127,40 +110,16 @@ def reopened(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-# ------------------------------------------------------------------------------------------------------ what to mount
-def usr_folders() -> list[str]:
-    """What of /usr programs see: where a distribution and a Python installation put what runs. Container images keep
-    checkouts and data elsewhere below it (/usr/src/app)."""
-    names = [*USR_FOLDERS, *(f"local/{name}" for name in USR_FOLDERS), *(f"share/{name}" for name in SHARED)]
-    return [f"/usr/{name}" for name in names if os.path.exists(f"/usr/{name}")]
+def sandbox_argv(plan: Plan, headers: bool = False, root: str | None = None) -> list[str]:
+    """The command line of one sandbox.
 
+    Args:
+        headers: it sees what a compiler reads.
+        root: a folder of a mount namespace of the launcher's own, to put together there what all sandboxes see.
 
-def covered(hidden: list[str], shown: list[str]) -> list[str]:
-    """Of the folders that programs must not see, those that lie within one that they see."""
-    return [path for path in hidden if any(path.startswith(f"{folder}/") for folder in shown)]
-
-
-def system_mounts() -> list[str]:
-    """bwrap arguments that show the system's programs and libraries, nothing of /etc, /home, /var or the project."""
-    args = []
-    for folder in usr_folders():
-        if os.path.islink(folder):
-            args += ["--symlink", os.readlink(folder), folder]
-        else:
-            args += ["--ro-bind", folder, folder]
-    for name in ("/bin", "/lib", "/lib64", "/lib32", "/sbin"):
-        if os.path.islink(name):
-            args += ["--symlink", os.readlink(name), name]
-        elif os.path.isdir(name):
-            args += ["--ro-bind", name, name]
-    for name in ("/etc/ld.so.cache", "/etc/alternatives", "/nix/store"):
-        if os.path.exists(name):
-            args += ["--ro-bind", name, name]
-    return args
-
-
-def sandbox_argv(plan: Plan, headers: bool = False) -> list[str]:
-    """The command line of one sandbox. `headers`: it sees what a compiler reads."""
+    Raises:
+        OSError: that cannot be done there.
+    """
     boot = [*plan.python, "-c", BOOT]
     if not plan.bwrap:
         return boot
@@ -169,27 +128,15 @@ def sandbox_argv(plan: Plan, headers: bool = False) -> list[str]:
     args += [option for option in wanted if option in plan.features]
     if "--hostname" in plan.features:
         args += ["--hostname", "sandbox"]
-    args += system_mounts()
-    for folder in ("/usr/include", "/usr/local/include", "/usr/libexec") if headers else ():
-        if os.path.isdir(folder):
-            args += ["--ro-bind", folder, folder]
-    for source, target in plan.mounts:
-        args += ["--ro-bind", source, target]
-    for path in covered(plan.hidden, [*usr_folders(), *(target for _, target in plan.mounts)]):
-        args += ["--tmpfs", path, "--remount-ro", path]
-    args += ["--dir", "/dev"]
-    for name in ("null", "zero", "full", "random", "urandom"):
-        args += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    shown = mounts.of_every_sandbox(plan.mounts, plan.hidden, plan.proc, headers)
+    empty = None
+    if root is not None:
+        empty = f"{root}/{mounts.EMPTY}"
+        os.mkdir(empty, 0o755)
+        shown = mounts.put_together(shown, f"{root}/tree")
+    args += shown
     if plan.proc:
-        args += ["--proc", "/proc", "--symlink", "/proc/self/fd", "/dev/fd"]
-        for name in HOST_FILES:
-            if os.path.exists(f"/proc/{name}"):
-                args += ["--ro-bind", "/dev/null", f"/proc/{name}"]
-        for name in HOST_FOLDERS:
-            if os.path.isdir(f"/proc/{name}"):
-                args += ["--tmpfs", f"/proc/{name}", "--remount-ro", f"/proc/{name}"]
-        for number, name in enumerate(("stdin", "stdout", "stderr")):
-            args += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{name}"]
+        args += mounts.of_proc(empty)
     if "--size" in plan.features:  # without a size a program could fill the machine's memory with files
         args += ["--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"]
     else:
@@ -216,29 +163,29 @@ class Launcher:
         self.filter: int | None = None
         self.cgroups: cgroup.Parent | None = None
 
-    def reach(self, mounts: list[list[str]]) -> list[list[str]]:
-        """The same mounts with sources that uid 65534 can reach: as root, each source is bound into a tmpfs in a mount
-        namespace of the launcher's own."""
-        if not self.drop or not mounts:
-            return mounts
-        sources = [source for source, _ in mounts]
+    def own_folder(self, sources: list[str]) -> str | None:
+        """As root, an empty folder in a mount namespace of the launcher's own, in the place of one that holds none of
+        `sources`."""
         free = [r for r in MOUNT_ROOTS if os.path.isdir(r) and not any(s.startswith(r + "/") for s in sources)]
-        if not free:
-            return mounts
-        root = free[0]
+        if not self.drop or not free:
+            return None
         try:
             libc_call("unshare", CLONE_NEWNS)
             libc_call("mount", b"none", b"/", None, MS_PRIVATE_ALL, None)
-            libc_call("mount", b"tmpfs", root.encode(), b"tmpfs", 0, b"mode=755,size=64k")
-            reached = []
-            for number, (source, target) in enumerate(mounts):
-                point = f"{root}/{number}"
-                os.mkdir(point, 0o755)
-                libc_call("mount", os.fsencode(source), point.encode(), None, MS_BIND, None)
-                reached.append([point, target])
-            return reached
+            libc_call("mount", b"tmpfs", free[0].encode(), b"tmpfs", 0, b"mode=755,size=64k")
+            return free[0]
         except OSError:  # no CAP_SYS_ADMIN: whether the interpreter can be reached without shows when it is tried
-            return mounts
+            return None
+
+    def reach(self, sources: list[list[str]], root: str) -> list[list[str]]:
+        """The same mounts with sources that uid 65534 can reach, for each is bound into a folder of `own_folder`."""
+        reached = []
+        for number, (source, target) in enumerate(sources):
+            point = f"{root}/{number}"
+            os.mkdir(point, 0o755)
+            libc_call("mount", os.fsencode(source), point.encode(), None, MS_BIND_ALL, None)
+            reached.append([point, target])
+        return reached
 
     def serve(self) -> None:
         """Obey requests until the judge is gone; then end every sandbox and remove the cgroups."""
@@ -314,8 +261,16 @@ class Launcher:
         self.filter = sealed("seccomp", program) if program else None
         self.cgroups = cgroup.find_parent() if plan.cgroup else None
         self.isolated = plan.bwrap is not None
-        reached = plan._replace(mounts=self.reach(plan.mounts))
-        self.argv = {headers: sandbox_argv(reached, headers) for headers in (False, True)}
+        os.umask(0o022)
+        root = self.own_folder([source for source, _ in plan.mounts]) if plan.bwrap else None
+        quick = None
+        if root is not None:
+            with contextlib.suppress(OSError):  # an older kernel: then each sandbox mounts everything itself
+                quick = sandbox_argv(plan, root=root)
+            with contextlib.suppress(OSError):
+                reached = [[f"{root}/tree{t}", t] for _, t in plan.mounts] if quick else self.reach(plan.mounts, root)
+                plan = plan._replace(mounts=reached)
+        self.argv = {False: quick or sandbox_argv(plan), True: sandbox_argv(plan, headers=True)}
 
     def start(self, number: int, memory: int, headers: bool, channel: int) -> None:
         """Start a sandbox.

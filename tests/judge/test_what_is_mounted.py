@@ -12,7 +12,8 @@ import pytest
 
 from phase1.judge.config import JudgeConfig
 from phase1.judge.interpreters import PROJECT
-from phase1.judge.launcher import covered
+from phase1.judge.mounts import DEVICES, covered
+from phase1.judge.outcomes import Task
 from phase1.judge.probes import probe
 from tests.judge.running_judge import RunningJudge, stdin
 
@@ -118,3 +119,41 @@ def test_what_programs_want_of_proc_is_there(judge):
     program = "import os\nfor name in 'cpuinfo', 'meminfo', 'stat', 'loadavg', 'self/stat':\n"
     program += "    assert open(f'/proc/{name}').read()\nprint(True)"
     assert judge(program, stdin(("", "True"))).accepted
+
+
+SHOWS = """
+import os
+for line in open("/proc/self/mountinfo"):
+    options = line.split()
+    ro = "ro" in options[5].split(",") or options[4] in {devices}  # which are written to in either case
+    print(options[4], ro, "nosuid" in options[5], "nodev" in options[5])
+for folder, names, _ in os.walk("/"):
+    if folder.count("/") > 2 or folder.startswith("/proc"):
+        names[:] = []
+    elif not folder.startswith("/tmp"):
+        print(folder, *sorted(os.listdir(folder)))
+for folder in "/", "/dev", "/usr", "/usr/lib", "/etc", "/proc/bus", "/proc/fs":
+    try:
+        os.mkdir(folder + "/new")
+        print("wrote in", folder)
+    except OSError:
+        pass
+"""
+OF_A_COMPILER = ("/usr/include", "/usr/local/include", "/usr/libexec")
+
+
+def test_what_is_mounted_once_for_all_is_what_each_sandbox_would_mount(judge):
+    """As root a tree is put together once; a sandbox with headers mounts everything itself."""
+
+    program = SHOWS.format(devices={f"/dev/{name}" for name in DEVICES})
+
+    async def shown(headers):
+        task = Task(program, kind="stdin", count=1, limit=10.0, memory=512 << 20, inputs=[""], headers=headers)
+        [run] = [run async for run in judge.judge.backend.run(task)]
+        lines = run.output.decode().replace(" include", "").replace(" libexec", "").splitlines()
+        return sorted(line for line in lines if not line.startswith((*OF_A_COMPILER, "/ "))), lines
+
+    once, lines = judge.runner.run(shown(False))
+    assert once == judge.runner.run(shown(True))[0]
+    assert "/ True True" in "\n".join(lines)  # read-only, nosuid
+    assert not any(line.startswith("wrote") for line in lines)

@@ -5,7 +5,8 @@ was detached. What a test costs beyond its own work is the fork: page tables are
 or the fork-server writes to. So this file imports little, calls little between two forks, and rehearses a test first.
 
 File descriptors that it is started with: 0, 1 and 2, files in memory that serve every test as stdin, stdout and stderr;
-3, the socket to the judge (protocol.py); 4, a file in memory for the reports of assert tasks. Nothing it knows is
+3, the socket to the judge (protocol.py); 4, a file in memory for the reports of assert tasks; 5, until it knows its
+task, these modules (launcher.BOOT). Nothing it knows is
 secret: the expected outputs of a stdin task stay outside, and the tests of an assert task are read from the socket by
 their own process alone. Nor can a program read the memory of that one: no process is dumpable, so /proc/PID/mem, maps
 and fd are closed to others.
@@ -23,8 +24,18 @@ from _thread import allocate_lock
 
 from phase1.judge.inside.asserts import REPORT, compile_quietly, new_main
 from phase1.judge.inside.ending import end
-from phase1.judge.inside.processes import ALONE, SIGKILL, Account, become_supervisor, bury, wait_for
+from phase1.judge.inside.processes import (
+    ALONE,
+    SIGKILL,
+    Account,
+    become_supervisor,
+    bury,
+    kind_of_end,
+    short_end,
+    wait_for,
+)
 from phase1.judge.inside.protocol import (
+    CODE,
     COMPILED,
     CPU,
     DIRTY,
@@ -110,6 +121,7 @@ def serve() -> None:
     job: Job = marshal.loads(stream.read_exactly(int.from_bytes(stream.read_exactly(4), "little")))
     if job["kind"] == "assert":
         load_assert_tasks()
+        os.close(CODE)
         from phase1.judge.inside.program_process import run_program
         from phase1.judge.inside.tests_process import be_tests
     for name in [name for name in sys.modules if name.startswith("phase1.")]:  # a program has no business to see them
@@ -123,6 +135,7 @@ def serve() -> None:
         stream.send(DONE if complete else DIRTY)
     else:
         os.close(REPORT)
+        os.close(CODE)
         rehearse()  # before anything is imported that its end of a process would leave its mark on
         set_the_stage(job["program"])
         preload(code)
@@ -167,6 +180,11 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
     by_path = "/dev/" in job["program"] or "/proc/" in job["program"]
     account = Account()
     traces = Traces((0, 1, 2))
+    undone, sockets = traces.undone, traces.sockets
+    # Loaded once more, one behind the other, the code that every test runs lies on few pages.
+    for function in (take, short_end, Stream.read, Stream.read_to_stdin, Stream.send, Stream.flush, run_stdin, end):
+        function.__code__ = marshal.loads(marshal.dumps(function.__code__))
+    most_cpu, most_output, seconds = job["cpu"], job["output_cap"], int(2 * job["cpu"]) + 2
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", PROGRAM_FILE)
     count_recursion_from(frames_below() + 1)  # and run_stdin's
     gc.freeze()
@@ -179,13 +197,12 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
             write_file(PROGRAM_FILE, own_file)
         if _monotonic() - stream.sent > 0.02:
             stream.flush()
-        seconds = int(2 * job["cpu"]) + 2
         started = _monotonic()
         pid = _fork()
         if pid == 0:
             _close(SOCKET)
-            if traces.sockets >= 0:
-                _close(traces.sockets)
+            if sockets >= 0:
+                _close(sockets)
             if not ALONE:
                 os.setsid()
             if blind:
@@ -195,30 +212,38 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
             if not resident:
                 _setrlimit(resource.RLIMIT_AS, limit)
             run_stdin(code, main, frozen)
-        kind, status, cpu, usage = wait_for(pid, job, account, stream.beat)
+        # Behind either way no process of the test is left: none may still write to the files, or use what is counted.
+        at_once = short_end(pid, account)
+        if at_once is None:
+            kind, status, cpu, usage = wait_for(pid, job, account, stream.beat, first_look=0.0)
+            bury()
+            cpu, peak = max(cpu, account.closed()), usage.ru_maxrss * 1024
+        else:
+            status, cpu, peak = at_once
+            kind = EXITED
+            if status:
+                kind, status = kind_of_end(status, cpu, job)
         wall = _monotonic() - started
         # A program may open its input again by its path; then the position that we share does not say.
         read = _lseek(0, 0, 1) > 0 or by_path
-        bury()  # before counting what all of them used, and reading the files: nothing may still write to them
-        cpu = max(cpu, account.closed())
-        if kind in (EXITED, SIGNALLED) and cpu > job["cpu"]:
+        if kind in (EXITED, SIGNALLED) and cpu > most_cpu:
             kind = CPU
-        elif resident and kind in (EXITED, SIGNALLED) and usage.ru_maxrss * 1024 > job["memory"]:
+        elif resident and kind in (EXITED, SIGNALLED) and peak > job["memory"]:
             kind = MEMORY
         big = _lseek(1, 0, 2)
-        if not BIG < big <= job["output_cap"]:
+        if not BIG < big <= most_output:
             big = 0
-        total, out = (big, b"") if big else take(1, job["output_cap"])
+        total, out = (big, b"") if big else take(1, most_output)
         err = take(2, ERR_TAIL, last=True)[1]
         report = READ if read else b""
-        stream.send(kind, status, cpu, wall, usage.ru_maxrss * 1024, total, out, err, report, big)
+        stream.send(kind, status, cpu, wall, peak, total, out, err, report, big)
         if big:
             take(1, 0)
         number += 1
         late = late + 1 if kind in (CPU, IDLE, WALL) else 0
         if late >= job["max_timeouts"]:
             break
-        if number < count and not traces.undone():
+        if number < count and not undone():
             stream.send(DIRTY)
             break
 

@@ -27,6 +27,8 @@ ALONE = os.getpid() == 1
 _monotonic, _sigtimedwait = time.monotonic, _signal.sigtimedwait
 _getrusage, _random = resource.getrusage, os.urandom
 _wait4, _waitpid, WNOHANG, CHILD_ENDED = os.wait4, os.waitpid, os.WNOHANG, (SIGCHLD,)
+P_ALL, LEAVE = os.P_ALL, os.WEXITED | os.WNOHANG | os.WNOWAIT  # of waitid: any child, and to be waited for again
+FIRST_LOOK = 0.02  # s
 
 
 def libc_function(name: str) -> "Callable[..., int] | None":
@@ -40,6 +42,43 @@ def libc_function(name: str) -> "Callable[..., int] | None":
         return None
 
 
+def first_wait() -> "Callable[[int], tuple[int, int, float, int]]":
+    """A function that waits FIRST_LOOK for a child: (its process id, or 0 where it has not ended; status as of wait4;
+    CPU seconds; peak RSS in bytes). It calls C where `_ctypes` was built: Python's wait4 imports a module at each call
+    and makes an object of each figure, which touches twelve pages more."""
+
+    def by_python(pid: int) -> tuple[int, int, float, int]:
+        _sigtimedwait(CHILD_ENDED, FIRST_LOOK)
+        ended, status, usage = _wait4(pid, WNOHANG)
+        return ended, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+    try:
+        import _ctypes
+
+        class Long(_ctypes._SimpleCData):  # type: ignore[type-arg]
+            _type_ = "l"
+
+        class Longs(_ctypes.Array):  # type: ignore[type-arg]
+            _type_, _length_ = Long, 36  # more than any of the four has
+
+        library, call = _ctypes.dlopen(None, 0), _ctypes.call_function  # type: ignore[arg-type]
+        wait4, sigtimedwait = _ctypes.dlsym(library, "wait4"), _ctypes.dlsym(library, "sigtimedwait")
+        signals, time_limit, code, used = Longs(), Longs(), Longs(), Longs()
+    except (ImportError, OSError, AttributeError):
+        return by_python
+    if _ctypes.sizeof(Long) != 8:  # elsewhere times are not longs
+        return by_python
+    signals[0], time_limit[1] = 1 << (SIGCHLD - 1), int(FIRST_LOOK * 1e9)
+    moment = (signals, 0, time_limit)
+
+    def by_c(pid: int) -> tuple[int, int, float, int]:
+        call(sigtimedwait, moment)
+        ended = call(wait4, (pid, code, WNOHANG, used))
+        return ended, code[0], used[0] + used[2] + (used[1] + used[3]) / 1e6, used[4] * 1024
+
+    return by_c
+
+
 def waitpid_quietly(pid: int, _: int, options: int) -> int:
     """waitpid as in C: 0 while all children run, -1 where there is none."""
     try:
@@ -48,14 +87,27 @@ def waitpid_quietly(pid: int, _: int, options: int) -> int:
         return -1
 
 
-any_child: "Callable[[int, int, int], int]" = waitpid_quietly  # `become_supervisor` takes that of C if it can
+def waitid_quietly(kind: int, number: int, _: int, options: int) -> int:
+    """waitid as in C: -1 where there is no child."""
+    try:
+        os.waitid(kind, number, options)
+        return 0
+    except ChildProcessError:
+        return -1
+
+
+# `become_supervisor` takes those of C if it can.
+any_child: "Callable[[int, int, int], int]" = waitpid_quietly
+look_for_child: "Callable[[int, int, int, int], int]" = waitid_quietly
+ended_soon = first_wait()
 
 
 def become_supervisor() -> None:
     """Be out of reach for the tests, and the parent of every orphan of theirs."""
-    global any_child
-    # That of C, since the exception by which Python says "no child" costs more than the call.
+    global any_child, look_for_child
+    # Those of C, since the exception by which Python says "no child" costs more than the call.
     any_child = libc_function("waitpid") or waitpid_quietly
+    look_for_child = libc_function("waitid") or waitid_quietly
     prctl = libc_function("prctl")
     if prctl:
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # no ptrace, no /proc/1/mem, for the tests share our uid
@@ -229,8 +281,38 @@ def over_limit(job: "Job", cpu: float, idle: float, resident: int, wall: float) 
     return WALL if wall > job["wall"] else None
 
 
+def short_end(pid: int, account: Account) -> "tuple[int, float, int] | None":
+    """Wait a moment for a test's process. Most end in it and leave no other, and cost no more than this: all that this
+    process touches between two forks has its page copied.
+
+    Args:
+        account: of this test, which is closed where the process has ended, and right where it has not.
+
+    Returns:
+        (status as of wait4, CPU seconds of the test, peak RSS of its process in bytes); nothing of the test is left.
+        None where the process has not ended, and `wait_for` goes on.
+    """
+    ended, status, cpu, peak = ended_soon(pid)
+    if not ended:
+        account.before = children_cpu()
+        return None
+    if look_for_child(P_ALL, 0, 0, LEAVE) != -1:
+        account.before = children_cpu() - cpu
+        bury()
+        cpu = max(cpu, account.closed())
+    return status, cpu, peak
+
+
+def kind_of_end(status: int, cpu: float, job: "Job") -> tuple[int, int]:
+    """How a process ended that nobody killed here: the kind, and its exit status or signal. `status`: as of wait4."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return CPU if number == SIGKILL and cpu > job["cpu"] else SIGNALLED, number
+    return EXITED, os.WEXITSTATUS(status)
+
+
 def wait_for(
-    pid: int, job: "Job", account: Account, beat: "Callable[[], None]"
+    pid: int, job: "Job", account: Account, beat: "Callable[[], None]", first_look: float = FIRST_LOOK
 ) -> tuple[int, int, float, resource.struct_rusage]:
     """Wait for a program's process, and kill it when it, with its children, goes beyond a limit.
 
@@ -243,13 +325,14 @@ def wait_for(
     Args:
         account: of this test; the caller closes it. With a tests' process in it, the end of that one is waited for.
         beat: called now and then.
+        first_look: s until the first look at the processes.
 
     Returns:
         (kind of end, exit status or signal, CPU seconds, what the kernel says that it used), all of the program.
     """
     started = seen = _monotonic()
     idle = base = delay = 0.0
-    reported, pause, verdict, next_look = 0, 0.02, None, 0.02
+    reported, pause, verdict, next_look = 0, FIRST_LOOK, None, first_look
     main, ended = account.tests or pid, {}
     while True:
         _sigtimedwait(CHILD_ENDED, next_look)
@@ -300,10 +383,7 @@ def wait_for(
         return TESTS, ended[main][1], cpu, usage
     if killed:  # all tests are done, or it closed its pipes
         return EXITED, 0, cpu, usage
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return CPU if number == SIGKILL and cpu > job["cpu"] else SIGNALLED, number, cpu, usage
-    return EXITED, os.WEXITSTATUS(status), cpu, usage
+    return *kind_of_end(status, cpu, job), cpu, usage
 
 
 def ended_by_itself(pid: int, ended: "dict[int, tuple[int, int, resource.struct_rusage]]", grace: bool) -> bool:

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-SOCKET = 3  # file descriptor
+SOCKET, CODE = 3, 5  # file descriptors
 # kind, code, CPU time in us, wall time in us, peak RSS in bytes, bytes of stdout in all, lengths of the byte strings
 RESULT = "<BIQQQQIII"
 # Kinds of frames. A test's process: EXITED (code: its status), SIGNALLED (code: the signal), or the limit that it was
