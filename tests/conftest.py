@@ -1,9 +1,12 @@
 """What several test files need: where things lie, the small model of the demo, built once a test session."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,13 +22,14 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "WANDB_MODE": "offline",
     "OMP_NUM_THREADS": "1",
+    # A vLLM server's model in its engine's process, as on one GPU; on a CPU it would have a third, with imports of 9 s.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 sys.path.insert(0, str(ROOT))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, the most first, so that neither of two test processes has a long one left at the
-    end."""
+    """Files with slow tests first, the most first, so that no test process has a long one left at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
@@ -35,12 +39,35 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str) and (len(val) > 24 or not val.isprintable()) else None
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object], copy: Path) -> Path:
+    """A folder that `make` fills once a session, by whichever test process needs it first.
+
+    Each process has a copy of its own: tests look for processes by the paths in their command lines.
+
+    Args:
+        name: of the folder, one for each thing that is made.
+        make: called with a folder that is not there yet. Where it fails, the next that needs it tries again.
+        copy: where this process's copy goes.
+    """
+    base = factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(common / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made := common / f"{name} made once").exists():
+            shutil.rmtree(half := common / f"{name} half made", ignore_errors=True)
+            make(half)
+            half.rename(made)
+    return shutil.copytree(made, copy)
+
+
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory) -> Path:
     """The demo's base model: a Qwen2 of a few layers with random weights, and its ChatML tokenizer."""
-    path = tmp_path_factory.mktemp("base") / "model"
-    subprocess.run([sys.executable, SAMPLES / "build_model.py", "--output_dir", path], check=True, cwd=ROOT)
-    return path
+
+    def build(path: Path) -> None:
+        subprocess.run([sys.executable, SAMPLES / "build_model.py", "--output_dir", path], check=True, cwd=ROOT)
+
+    return made_once(tmp_path_factory, "base_model", build, tmp_path_factory.mktemp("base") / "model")
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,6 @@ def run(text: str, cwd: Path, seconds: int) -> tuple[int, str]:
         **os.environ,
         "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
         "VIRTUAL_ENV": sys.prefix,
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", text],

@@ -29,6 +29,8 @@ from rich.text import Text
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from phase1.files import BadInput, replacing, run_script
 from tests import chromium
+from tests.evaluate.running import run_eval
+from tests.report.running import generate
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = 140  # of the terminal
@@ -66,22 +68,14 @@ def verdicts(demo: Path) -> Iterator[tuple[str, str]]:
 
         def evaluated(name: str, model: Path, *flags: str) -> Path:
             out = Path(temp) / name
-            command = ["phase1_eval.py", "--model_path", str(model), "--datasets", "codecontests_valid"]
-            command += [
-                "--manifest_dir",
-                "data/samples/manifests",
-                "--output_dir",
-                str(out),
-                "--dtype",
-                "float32",
-                *flags,
-            ]
-            subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, check=True)
+            done = run_eval("--model_path", model, "--datasets", "codecontests_valid", "--output_dir", out, *flags)
+            if done.returncode:
+                raise BadInput(f"{model}: cannot be evaluated: {done.said}")
             return out
 
-        few = ("--max_new_tokens", "96", "--limit", "12")
+        few = ("--dtype", "float32", "--max_new_tokens", "96", "--limit", "12")
         early, late = (checkpoint / f"global_step_{step}" / "huggingface" for step in (330, 440))
-        cut = evaluated("cut", demo / "base_model", "--max_new_tokens", "64")
+        cut = evaluated("cut", demo / "base_model", "--dtype", "float32", "--max_new_tokens", "64")
         base, best = demo / "phase0", demo / "eval_final"
         for name, sides in {
             "improved": (base, best),
@@ -89,10 +83,12 @@ def verdicts(demo: Path) -> Iterator[tuple[str, str]]:
             "not_comparable": (cut, best),
             "too_small": (evaluated("early", early, *few), evaluated("late", late, *few)),
         }.items():
-            command = ["generate_report.py", "--output_dir", f"{temp}/{name}"]
-            for phase, side in zip(("--phase0_metrics", "--phase1_metrics"), sides, strict=True):
-                command += [phase, str(side / "metrics.json")]
-            subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, check=name != "not_comparable")
+            phase0, phase1 = (side / "metrics.json" for side in sides)
+            done = generate(
+                "--output_dir", f"{temp}/{name}", "--phase0_metrics", phase0, "--phase1_metrics", phase1, plots=True
+            )
+            if done.returncode and name != "not_comparable":
+                raise BadInput(f"{name}: no report: {done.stderr}")
             yield name, (Path(temp) / name / "report.html").read_text(encoding="utf-8").replace(temp, "outputs")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from phase1.checkpoints.child import run_child
 from phase1.files import read_json
 from phase1.generate import kept_servers
+from phase1.generate.decoding import decode
 from phase1.generate.inside import phase1_weights
 from phase1.generate.kept_servers import (
     HELD,
@@ -26,7 +28,10 @@ from phase1.generate.kept_servers import (
     held_servers,
     inherited,
 )
-from phase1.generate.vllm_servers import ServerConfig
+from phase1.generate.model_config import stop_ids
+from phase1.generate.vllm_servers import ServerConfig, environment
+from phase1.model.tokenizer import chat_ids, load_chat_tokenizer
+from tests.evaluate import running
 from tests.generate.stub_servers import stub_interpreter
 from tests.generate.test_vllm_real import EAGER, PYTHON, command, completions, processes
 from tests.generate.test_vllm_real import pytestmark as needs_vllm
@@ -53,22 +58,6 @@ def models(base_model, tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def own_start(models, tmp_path_factory) -> list[Path]:
-    """The evaluations of the second and third by servers of their own, both at once; the pass itself starts with the
-    first. As many threads as in the pass: the order of a sum depends on them."""
-    outs = [tmp_path_factory.mktemp("own") / "out" for _ in models[1:]]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(command(model, out, *FLAGS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
-        for model, out in zip(models[1:], outs, strict=True)
-    ]
-    for process in started:
-        _, said = process.communicate(timeout=400)
-        assert process.returncode == 0, said.decode()
-    return outs
-
-
-@pytest.fixture(scope="module")
 def kept(models, tmp_path_factory):
     """The three evaluations of a pass, whose server still runs; their folders and what each said."""
     home = tmp_path_factory.mktemp("pass")
@@ -86,6 +75,38 @@ def kept(models, tmp_path_factory):
         time.sleep(0.1)
     assert not left, "a server outlived its pass"
     assert not (home / "servers" / STATE).exists() and not (home / "servers" / "model").is_symlink()
+
+
+@pytest.fixture(scope="module")
+def own_start(models, kept, tmp_path_factory) -> list[Path]:
+    """The answers of the second and third, each loaded by itself in a fresh process, to what the pass asked; in the
+    form of an evaluation's. One request at a time and one thread as in the pass: the order of a sum depends on both."""
+    asked = running.rows(kept[0] / "eval_step_0", "completions")
+    tokenizer = load_chat_tokenizer(models[0])
+    stops = stop_ids(models[0], tokenizer)
+    prompts = [chat_ids(tokenizer, row["prompt"]) for row in asked]
+    home = tmp_path_factory.mktemp("own")
+    wanted = {"models": [*map(str, models[1:])], "prompts": prompts, "stop": stops, "max_tokens": 96}
+    config = ServerConfig(models[0], home, python=str(PYTHON.absolute()))
+    done = subprocess.run(
+        [PYTHON, Path(__file__).with_name("own_answers.py"), home / "answers.json"],
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+        env={**environment(config, "the CPU", 1), "OMP_NUM_THREADS": "1"},
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    outs = []
+    for n, answers in enumerate(read_json(home / "answers.json")):
+        outs.append(home / f"model_{n}")
+        (outs[-1] / "completions").mkdir(parents=True)
+        with open(outs[-1] / "completions" / "mbpp_reg.jsonl", "w", encoding="utf-8") as lines:
+            for row, prompt, ids in zip(asked, prompts, answers, strict=True):
+                answer = decode(tokenizer, ids, stops)
+                own = {"completion": answer.text, "finish_reason": answer.reason, "gen_tokens": answer.tokens}
+                lines.write(json.dumps({**row, **own, "prompt_tokens": len(prompt)}) + "\n")
+    return outs
 
 
 @needs_vllm[0]

@@ -85,7 +85,7 @@ def test_an_evaluation_over_two_servers_says_what_it_verified(undisturbed):
 def test_killed_at_random_moments_nothing_finished_is_asked_or_judged_again(
     base_model, answers, prompts, undisturbed, stub, tmp_path
 ):
-    server = stub("--answers", answers, "--seconds", 0.5, "--places", 2)
+    server = stub("--answers", answers, "--seconds", 0.3, "--places", 2)
     out, moments = tmp_path / "out", random.Random(20)
     had = []  # (time of the kill, prompts whose completion was on disk then)
     for _ in range(3):

@@ -77,7 +77,9 @@ def model(base_model) -> Path:
     return trained if trained.is_dir() else base_model
 
 
-def test_a_server_answers_what_transformers_answers_and_leaves_no_process(model, tmp_path):
+def test_a_server_answers_what_transformers_answers_and_leaves_no_process(model, tmp_path, monkeypatch):
+    """As vLLM arranges its processes on a CPU; the other tests, as on one GPU (tests/conftest.py)."""
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING")
     sets = ["--datasets", "codecontests_valid", "mbpp_reg", "humaneval", "--limit", 16]
     served = run(
         model,

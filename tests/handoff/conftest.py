@@ -7,6 +7,7 @@ import pytest
 from phase1.contract.prompts import PROMPTS_SHA256, answer
 from phase1.files import fingerprint
 from phase1.handoff.ask_model import PROMPTS
+from tests.conftest import made_once
 from tests.handoff.handoff_damage import write
 
 
@@ -20,9 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def base(base_model, tmp_path_factory) -> Path:
     """A base model that answers with Python: trained from the demo's random weights on one answer."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    train(base_model, folder, lr=3e-3, steps=400, until=0.02)
-    return folder
+
+    def fit(folder: Path) -> None:
+        train(base_model, folder, lr=3e-3, steps=400, until=0.02)
+
+    return made_once(tmp_path_factory, "answering", fit, tmp_path_factory.mktemp("base") / "model")
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +33,11 @@ def run(base, tmp_path_factory) -> Path:
     """outputs/ of a small real run: a fine-tune of `base`, its evaluation, its choice."""
     outputs = tmp_path_factory.mktemp("run") / "outputs"
     folder = outputs.parent / "checkpoints/global_step_5/huggingface"
-    train(base, folder, lr=2e-4, steps=6, until=0.0)
-    evaluate(outputs, folder)
+
+    def fit(folder: Path) -> None:
+        train(base, folder, lr=2e-4, steps=6, until=0.0)
+
+    evaluate(outputs, made_once(tmp_path_factory, "tuned", fit, folder))
     return outputs
 
 

@@ -1,17 +1,14 @@
-"""verl itself starts from what verify_handoff.py exports: its SFT trainer trains a step, its PPO configuration resolves
-and loads."""
+"""verl itself starts from what verify_handoff.py exports: its PPO configuration resolves and loads. That its SFT
+trainer trains from it: tests/train/test_training_fsdp.py."""
 
 import os
-import random
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from phase1.contract.prompts import answer, chat
 from phase1.handoff.ask_model import TOOLKIT
 from phase1.handoff.check_grpo import check_grpo, judge_start
 from phase1.handoff.export import export_model
@@ -112,42 +109,3 @@ def test_the_command_of_the_page_is_one_that_verl_takes_and_validates(handoff, p
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == "8 /toolkit/data/grpo_train.parquet"
-
-
-def test_verls_sft_trainer_trains_a_step_from_the_exported_path(handoff, tmp_path):
-    """verl 0.7.0's fsdp_sft_trainer as run_sft.sh starts it, with model.partial_pretrain of grpo_model.yaml."""
-    import yaml
-
-    rng = random.Random(0)
-    for name, rows in (("train", 8), ("val", 8)):
-        messages = [
-            chat(f"Print {rng.randrange(10**6)}.", answer(f"print({rng.randrange(10**6)})")) for _ in range(rows)
-        ]
-        pd.DataFrame({"messages": messages}).to_parquet(tmp_path / f"{name}.parquet")
-    model = yaml.safe_load(grpo_yaml(handoff.model, ROOT))["model"]["partial_pretrain"]
-    values = {
-        "PYTHON": sys.executable,
-        "MODEL_PATH": model,
-        "TRAIN_FILE": tmp_path / "train.parquet",
-        "VAL_FILE": tmp_path / "val.parquet",
-        "CKPT_DIR": tmp_path / "ckpt",
-        "OUTPUT_DIR": tmp_path / "outputs",
-        "MAX_LENGTH": 256,
-        "TRAIN_BATCH_SIZE": 8,
-        "MICRO_BATCH_SIZE": 8,
-        "EPOCHS": 1,
-        "SAVE_FREQ": 1,
-        "TEST_FREQ": 1,
-        "LOGGER": "console",
-        "DEVICE": "cpu",
-    }
-    done = subprocess.run(
-        ["bash", ROOT / "run_sft.sh", "1"],
-        env=os.environ | {k: str(v) for k, v in values.items()},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "step:1 - train/loss" in done.stdout
-    assert (tmp_path / "ckpt/global_step_1/huggingface/config.json").exists()

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from phase1.judge import sandbox
 from phase1.judge.config import JudgeConfig
 from tests.judge.running_judge import RunningJudge, asserts
 
@@ -590,7 +591,10 @@ def test_the_classes_of_a_prompt_are_known_to_both(judge):
 
 
 @pytest.mark.slow
-def test_the_wall_limit_is_a_tests_own(judge):
-    cases = {**asserts(*["assert f(1) == 1"] * 40), "time_limit": 0.5}
+def test_the_wall_limit_is_a_tests_own(judge, monkeypatch):
+    monkeypatch.setattr(sandbox, "WALL_MORE", 1.0)
+    cases = {**asserts(*["assert f(1) == 1"] * 20), "time_limit": 0.5}
     program = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x"
-    assert judge(program, cases).accepted  # 16 s in all, more than the wall limit of 15
+    assert judge(program, cases).accepted  # 8 s in all, more than the wall limit of 6
+    asleep = {**asserts("assert f(1) == 1"), "time_limit": 0.1}
+    assert judge("import time\ndef f(x):\n    time.sleep(9)\n    return x", asleep).error_type == "timeout"

@@ -17,7 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from phase1.handoff.export import export_model
+from phase1.handoff.grpo import grpo_yaml
 from tests.train.sft_runs import Run, addition, interrupted_after, members
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,11 +36,7 @@ def env(tmp_path_factory, base_model) -> dict[str, str]:
     if spec is None:
         pytest.skip("verl is not installed")
     folder = tmp_path_factory.mktemp("phase_1_ SFT")  # the original project's folder has a space
-    shutil.copytree(
-        next(iter(spec.submodule_search_locations)),
-        folder / "site" / "verl",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    shutil.copytree(next(iter(spec.submodule_search_locations)), folder / "site" / "verl")  # with its compiled modules
     subprocess.run(
         [sys.executable, ROOT / "patches/apply_verl_patch.py", "--verl_dir", folder / "site" / "verl"], check=True
     )
@@ -225,9 +224,27 @@ for number, _ in enumerate(ResumableDataLoader(list(range(1000)), batch_size=2, 
     assert "".join(lines) + rest == "begin 0\nend 0\nbegin 1\nend 1\n" and process.returncode == 128 + asked
 
 
-def test_the_smoke_test_takes_ten_steps_and_saves_twice(env, tmp_path):
+@pytest.fixture(scope="module")
+def smoke(env, base_model, tmp_path_factory) -> Run:
+    """--smoke, from an exported model as the hand-off's configuration names it, in a path with a space."""
     asked = {"TRAIN_BATCH_SIZE", "SAVE_FREQ", "TEST_FREQ", "NPROC", "LOGGER"}  # what --smoke sets unless told otherwise
-    smoke = Run({k: v for k, v in env.items() if k not in asked} | {"LR": "1e-3"}, tmp_path / "ckpt", "--smoke").wait()
+    folder = tmp_path_factory.mktemp("phase 1")
+    exported = export_model(base_model, folder / "model")
+    model = yaml.safe_load(grpo_yaml(exported, ROOT))["model"]["partial_pretrain"]
+    assert model == str(exported)
+    kept = {k: v for k, v in env.items() if k not in asked}
+    return Run(kept | {"LR": "1e-3", "MODEL_PATH": model}, folder / "ckpt", "--smoke").wait()
+
+
+def test_the_smoke_test_takes_ten_steps_and_saves_twice(smoke):
     assert smoke.process.returncode == 0, smoke.output
     assert {p.name for p in smoke.ckpt_dir.glob("global_step_*")} == {"global_step_5", "global_step_10"}
     assert "step 10 of 10 is saved" in smoke.output
+
+
+def test_verls_sft_trainer_trains_a_step_from_the_exported_path(smoke):
+    assert smoke.process.returncode == 0, smoke.output
+    assert "step:1 - train/loss" in smoke.output
+    named = json.loads((smoke.ckpt_dir / "train_run.json").read_text())["stamp"]["arguments"]["model.partial_pretrain"]
+    assert named == smoke.env["MODEL_PATH"]
+    assert (smoke.ckpt_dir / "global_step_5/huggingface/config.json").exists()
