@@ -34,11 +34,18 @@ def open_to_attack():
 
 @pytest.mark.parametrize("tests", [2, 3, 9])
 def test_a_program_that_ends_its_sandboxes_has_failed_and_is_not_run_for_ever(open_to_attack, tests):
-    verdict = open_to_attack(ENDS_ITS_SANDBOX, stdin(*[("", "contained")] * tests))
+    for _ in range(20):
+        lost = open_to_attack.judge.info["lost_sandboxes"]
+        verdict = open_to_attack(ENDS_ITS_SANDBOX, stdin(*[("", "contained")] * tests))
+        assert verdict.error_type in ("runtime_error", "success")
+        if "success" not in verdict.test_verdicts[:-1]:
+            break  # else a test took more than 20 ms, as on a busy machine, and was told before its sandbox ended
+    else:
+        pytest.skip("this machine is too busy: each time a test took more than 20 ms")
     assert verdict.error_type == "runtime_error"
     assert "the program ended the sandbox twice" in verdict.detail
     assert verdict.test_verdicts.count("runtime_error") == min(tests, MAX_ENDED + 1) - 1
-    assert open_to_attack.judge.info["lost_sandboxes"] == 0  # none of them is the judge's
+    assert open_to_attack.judge.info["lost_sandboxes"] == lost  # none of them is the judge's
     assert open_to_attack("print(input())", stdin(("a", "a"))).accepted
 
 
