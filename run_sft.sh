@@ -59,6 +59,7 @@ export TOTAL_STEPS="${TOTAL_STEPS:-}"                       # stop after so many
 export SAVE_FREQ="${SAVE_FREQ:-500}"                       # steps
 export TEST_FREQ="${TEST_FREQ:-500}"                       # steps
 export MAX_CKPT_TO_KEEP="${MAX_CKPT_TO_KEEP:-5}"
+export BACKGROUND_SAVE="${BACKGROUND_SAVE:-0}"              # engine: 1: checkpoints go through memory (/dev/shm), training goes on meanwhile
 export LOGGER="${LOGGER:-console,wandb}"
 export PROJECT_NAME="${PROJECT_NAME:-rlvr_coding_model}"
 export EXPERIMENT_NAME="${EXPERIMENT_NAME:-phase1_sft_qwen7b_coder}"
