@@ -1,6 +1,6 @@
 """How long does a save stop training: verl's own, directly to the disk, beside BACKGROUND_SAVE=1?
 
-    .venv-latest/bin/python tests/bench/bench_save.py --folder DIR            # 4 minutes, 5 GB in /dev/shm and in DIR
+    .venv-latest/bin/python tests/bench/bench_save.py --folder DIR            # 2 minutes, 5 GB in /dev/shm and in DIR
     python -m torch.distributed.run --nproc_per_node 4 tests/bench/bench_save.py --layers 28 --hidden 3584 --folder DIR
 
 verl's CheckpointHandler and FSDPCheckpointManager on an FSDP2 model of Qwen2's form with Adam's moments, in turn: one
