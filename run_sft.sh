@@ -80,6 +80,7 @@ export TOTAL_STEPS="${TOTAL_STEPS:-}"                      # stop after so many 
 export SAVE_FREQ="${SAVE_FREQ:-500}"                       # steps from one checkpoint to the next; the last step is saved too
 export TEST_FREQ="${TEST_FREQ:-500}"                       # steps from one val/loss to the next
 export MAX_CKPT_TO_KEEP="${MAX_CKPT_TO_KEEP:-5}"           # checkpoints; verl deletes older ones
+export BACKGROUND_SAVE="${BACKGROUND_SAVE:-0}"             # engine: 1: checkpoints go through memory (/dev/shm), training goes on meanwhile
 export LOGGER="${LOGGER:-console,wandb}"                   # where metrics go, with commas between; offline where W&B has no login
 export PROJECT_NAME="${PROJECT_NAME:-rlvr_coding_model}"   # W&B's project, and a folder in checkpoints/
 export EXPERIMENT_NAME="${EXPERIMENT_NAME:-phase1_sft_qwen7b_coder}"  # W&B's run, and the folder below that one

@@ -14,8 +14,9 @@ phase1_fsdp_hook does for verl 0.7.0.
 
 Read from the environment, set by phase1/train/job.py: PHASE1_COMPILE (1: torch.compile each decoder layer),
 PHASE1_ACTIVATION_MEMORY_BUDGET (share of a compiled layer's activations to keep), PHASE1_BALANCE (1: even shares),
-PHASE1_SCHEDULE_STEPS (steps over which the learning rate falls; verl takes total_training_steps). Set by tests and
-benchmarks alone: PHASE1_FUSED_LOSS=0 computes the loss from all logits, as a reference.
+PHASE1_SCHEDULE_STEPS (steps over which the learning rate falls; verl takes total_training_steps),
+PHASE1_BACKGROUND_SAVE (folder in memory that checkpoints go through; unset: they are written directly). Set by tests
+and benchmarks alone: PHASE1_FUSED_LOSS=0 computes the loss from all logits, as a reference.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import os
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +44,7 @@ FUSED_LOSS = os.environ.get("PHASE1_FUSED_LOSS", "1") == "1"
 COMPILE = os.environ.get("PHASE1_COMPILE", "0") == "1"
 BUDGET = float(os.environ.get("PHASE1_ACTIVATION_MEMORY_BUDGET", "0"))
 BALANCE = os.environ.get("PHASE1_BALANCE", "1") == "1"
+STAGING = os.environ.get("PHASE1_BACKGROUND_SAVE", "")
 
 
 # What verl calls of torch.cuda, and what a CPU has in its place.
@@ -233,5 +236,9 @@ def data_loader(*, sampler: Any, batch_size: int, **kwargs: Any) -> ResumableDat
 
 die_with_the_launcher()
 stop_between_steps()
+if STAGING:
+    from phase1_background_save import save_in_background
+
+    save_in_background(Path(STAGING))
 torchdata.stateful_dataloader.StatefulDataLoader = data_loader
 ALL_ATTENTION_FUNCTIONS.register("phase1_packed", transformers_attention)

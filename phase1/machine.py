@@ -110,6 +110,29 @@ def free_ports(count: int) -> list[int]:
         return [s.getsockname()[1] for s in sockets]
 
 
+def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that can still be taken: those of the host, or what a container's own limit leaves.
+
+    Args:
+        meminfo: the kernel's account of the host.
+        cgroup: where the container's own cgroup is mounted, of version 2 or 1.
+    """
+    listed = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+    free = int(listed["MemAvailable"].split()[0]) * 1024
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        *[("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat")],
+    ):
+        try:
+            most, taken = int((cgroup / limit).read_text()), int((cgroup / used).read_text())
+            counted = dict(line.split() for line in (cgroup / stat).read_text().splitlines())
+        except (OSError, ValueError):  # none, or "max": as much as there is
+            continue
+        cached = sum(int(counted.get(name, 0)) for name in ("active_file", "inactive_file"))  # given up when needed
+        free = min(free, most - taken + cached)
+    return max(free, 0)
+
+
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """The cores that this process may keep busy: those it may run on, or the CPU time that a container grants it.
 

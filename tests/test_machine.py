@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from phase1.machine import chosen_gpus, count_gpus, usable_cores
+from phase1.machine import chosen_gpus, count_gpus, free_memory, usable_cores
 from tests.train.sft_runs import pretend_gpus
 
 
@@ -45,3 +45,25 @@ def test_a_container_s_share_of_cpu_time_bounds_its_cores(files, cores, tmp_path
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert usable_cores(tmp_path) == cores
+
+
+OF_TWO = {"memory/memory.limit_in_bytes": "4096000\n", "memory/memory.usage_in_bytes": "3072000\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"memory.max": "4096000", "memory.current": "3072000", "memory.stat": "anon 5\nactive_file 7\n"}, 1024007),
+        ({"memory.max": "4096000", "memory.current": "5072000", "memory.stat": ""}, 0),
+        ({"memory.max": "max", "memory.current": "3072000", "memory.stat": ""}, 2048000),
+        ({"memory.max": "9000000", "memory.current": "1", "memory.stat": ""}, 2048000),
+        (OF_TWO | {"memory/memory.stat": "inactive_file 9"}, 1024009),
+        ({}, 2048000),
+    ],
+)
+def test_a_container_s_limit_bounds_the_free_memory(files, free, tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:  2000 kB\nHugePages_Total:  0\n")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert free_memory(tmp_path / "meminfo", tmp_path) == free

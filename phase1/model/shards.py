@@ -74,7 +74,7 @@ def find_shards(ckpt_dir: Path) -> list[Path]:
         if match := _SHARD_NAME.fullmatch(path.name):
             found.setdefault(int(match[1]), {})[int(match[2])] = path
     if not found:
-        below = sorted({p.parent for p in ckpt_dir.glob("*/model_world_size_*_rank_*.pt")})
+        below = sorted({p.parent for p in ckpt_dir.glob("[!.]*/model_world_size_*_rank_*.pt")})
         hint = f"; did you mean {below[-1]}?" if below else "; verl writes model_world_size_N_rank_R.pt there"
         raise BadInput(f"{ckpt_dir}: holds no FSDP model shard{hint}")
     if len(found) > 1:

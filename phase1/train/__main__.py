@@ -24,12 +24,13 @@ from phase1.arguments import Parser
 from phase1.files import BadInput, run_script
 from phase1.train.hydra_grammar import parse_override
 from phase1.train.job import Job, launch_command, read_job
-from phase1.train.nodes import meet_nodes, refuse_start_over
+from phase1.train.nodes import lock_wait, meet_nodes, refuse_start_over
 from phase1.train.preflight.checks import Check, refuse_failed, run_checks, show
 from phase1.train.preflight.outcome import warns
 from phase1.train.preflight.tracking import wandb_offline
 from phase1.train.record import record_start, refuse_changes, report_end, report_stop, run_shape
 from phase1.train.resume import refuse_other_world_size, resume_point
+from phase1.train.saving import copy_ended, failure_of, ready_to_start, staging_folder
 from phase1.train.schedule import schedule_of, used_rows
 from phase1.train.small_data import fit_to_rows
 from phase1.train.verl_version import SETTINGS
@@ -62,10 +63,12 @@ def main() -> int:
     if args.preset:
         show_preset(job, args.given.split(","), args.overrides)
         return 0
-    if args.finished:
-        return report_end(job)
-    if args.stopped:
-        report_stop(job, args.stopped, args.log)
+    if args.finished or args.stopped:
+        copy_ended(job.ckpt_dir)
+        failure = failure_of(staging_folder(job.ckpt_dir))
+        if args.finished:
+            return report_end(job, failure)
+        report_stop(job, args.stopped, args.log, failure)
         return 0
     if args.dry_run:
         checks = run_checks(job)
@@ -73,6 +76,8 @@ def main() -> int:
         if any(check.failed for check in checks):
             show_command(job)  # people look at it to see what is wrong
         refuse_failed(checks)
+    elif job.node_rank == 0:
+        ready_to_start(job.ckpt_dir, lock_wait(job))
     schedule, resume, shape = schedule_of(job), resume_point(job), run_shape(job)
     refuse_start_over(job, resume)
     if resume.step:

@@ -18,6 +18,7 @@ from pathlib import Path
 from phase1.files import BadInput
 from phase1.model.hub import cached_model
 from phase1.train.hydra_grammar import hydra_text, parse_override
+from phase1.train.saving import staging_folder
 from phase1.train.verl_version import (
     ATTENTION,
     FLASH_ATTENTION,
@@ -97,6 +98,11 @@ class Job:
     def master_bytes(self) -> int:
         """Bytes of a parameter in the master weights."""
         return 2 if self.config["model.fsdp_config.model_dtype"] in BF16 else 4
+
+    @property
+    def background_save(self) -> bool:
+        """Whether checkpoints go through memory while training goes on."""
+        return self.environ.get("BACKGROUND_SAVE") == "1"
 
     @property
     def compiled(self) -> bool:
@@ -207,6 +213,7 @@ def refuse_misspelt(job: Job) -> None:
     refuse_lora(config)
     if environ.get("COMPILE", "0") not in ("0", "1"):
         raise BadInput(f"COMPILE={environ['COMPILE']}: 1 or 0 is needed")
+    refuse_background_save(job)
     budget = activation_budget(environ)
     if not 0 <= budget <= 1:
         raise BadInput(f"ACTIVATION_MEMORY_BUDGET={environ['ACTIVATION_MEMORY_BUDGET']}: a share from 0 to 1 is needed")
@@ -249,6 +256,27 @@ def refuse_misspelt(job: Job) -> None:
         there = next(p for p in (wanted, *wanted.parents) if p.exists())
         if not there.is_dir():
             raise BadInput(f"{name}={environ[name]}: {there} is a file, a folder is needed; set {name} to another")
+
+
+def refuse_background_save(job: Job) -> None:
+    """Refuse BACKGROUND_SAVE=1 where it cannot be had, or where a failed copy would lose everything.
+
+    Raises:
+        BadInput: names what it does not go with.
+    """
+    if job.environ.get("BACKGROUND_SAVE", "0") not in ("0", "1"):
+        raise BadInput(f"BACKGROUND_SAVE={job.environ['BACKGROUND_SAVE']}: 1 or 0 is needed")
+    if not job.background_save:
+        return
+    if job.trainer != "engine":
+        raise BadInput(f"BACKGROUND_SAVE=1 does not work with TRAINER={job.trainer}; set TRAINER=engine or leave it 0")
+    if job.nnodes > 1:
+        raise BadInput(f"BACKGROUND_SAVE=1 does not work with NNODES={job.nnodes}, only on one node; leave it 0")
+    if job.config["trainer.max_ckpt_to_keep"] == 1:  # verl removes the old one once the new one is in memory
+        raise BadInput(
+            "BACKGROUND_SAVE=1 does not work with MAX_CKPT_TO_KEEP=1, where a copy that fails would lose everything; "
+            "set it to 2 or more"
+        )
 
 
 _LORA = re.compile(r"lora.*(rank|path)$|lora\.r$", re.IGNORECASE)
@@ -307,7 +335,7 @@ def launch_command(job: Job, *, wandb_offline: bool, schedule_steps: int | None)
         "VERL_USE_EXTERNAL_MODULES": ",".join([*modules, trainer.hook]),
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT / "patches"), *paths])),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT / "patches"), str(ROOT), *paths])),
     }
     if job.trainer == "engine":  # read by patches/phase1_engine_hook.py
         variables |= {
@@ -316,6 +344,8 @@ def launch_command(job: Job, *, wandb_offline: bool, schedule_steps: int | None)
             "PHASE1_BALANCE": str(int(job.config["data.balance_dp_token"] is True)),
             "PHASE1_SCHEDULE_STEPS": "?" if schedule_steps is None else str(schedule_steps),
         }
+        if job.background_save:
+            variables["PHASE1_BACKGROUND_SAVE"] = str(staging_folder(job.ckpt_dir))
     if job.on_cpu:
         variables["CUDA_VISIBLE_DEVICES"] = ""  # verl takes a visible GPU whatever trainer.device says
     if wandb_offline:

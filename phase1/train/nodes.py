@@ -16,6 +16,18 @@ def marker(job: Job, rank: int) -> Path:
     return job.ckpt_dir / f".start_node{rank}"
 
 
+def lock_wait(job: Job) -> int:
+    """LOCK_WAIT, the seconds to wait for others.
+
+    Raises:
+        BadInput: it is no whole number.
+    """
+    wait = job.environ.get("LOCK_WAIT") or "60"
+    if not wait.isdecimal():
+        raise BadInput(f"LOCK_WAIT={wait}: a whole number of seconds is needed")
+    return int(wait)
+
+
 def meet_nodes(job: Job) -> None:
     """Leave this node's marker in CKPT_DIR and wait for the others': node 0 for all, each other one for node 0's.
 
@@ -28,10 +40,8 @@ def meet_nodes(job: Job) -> None:
         return
     write_text(marker(job, job.node_rank), now())
     wanted = range(1, job.nnodes) if job.node_rank == 0 else range(1)
-    wait = job.environ.get("LOCK_WAIT") or "60"
-    if not wait.isdecimal():
-        raise BadInput(f"LOCK_WAIT={wait}: a whole number of seconds is needed")
-    deadline = time.monotonic() + int(wait)
+    wait = lock_wait(job)
+    deadline = time.monotonic() + wait
     while missing := [rank for rank in wanted if not marker(job, rank).exists()]:
         if time.monotonic() > deadline:
             raise BadInput(

@@ -88,8 +88,12 @@ def record_start(job: Job, shape: dict[str, JsonValue], command: list[str], *, s
     run.write(path)
 
 
-def report_end(job: Job) -> int:
+def report_end(job: Job, copy_failed: str = "") -> int:
     """Compare the last saved step with the expected one: verl exits with 0 even where it trained nothing.
+
+    Args:
+        job: the run.
+        copy_failed: why its last checkpoint could not be copied from memory.
 
     Returns:
         The exit code: 0 when the last step is saved, else 1.
@@ -99,7 +103,7 @@ def report_end(job: Job) -> int:
     step, total = read_tracker(job.ckpt_dir) or 0, run.expected_steps
     fault = job_fault(job, step)
     if step != total or fault:
-        why = f" ({fault})" if fault else ""
+        why = f" ({copy_failed or fault})" if copy_failed or fault else ""
         print(
             f"error: training ended at step {step} of {total}{why}; run the same command again to go on",
             file=sys.stderr,
@@ -113,16 +117,17 @@ def report_end(job: Job) -> int:
     return 0
 
 
-def report_stop(job: Job, metrics: Path, log: Path | None = None) -> None:
+def report_stop(job: Job, metrics: Path, log: Path | None = None, copy_failed: str = "") -> None:
     """After a signal or a crash, say which step the next start goes on from, how much is done again, and what ended it.
 
     Args:
         job: the run.
         metrics: train_metrics.jsonl.
         log: the console log.
+        copy_failed: why its last checkpoint could not be copied from memory.
     """
     _report_steps(job, metrics)
-    if log and (death := death_of(log)):
+    if death := (death_of(log) if log else None) or copy_failed:
         print(f"error: {death}", file=sys.stderr)
 
 

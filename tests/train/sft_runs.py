@@ -226,6 +226,29 @@ def interrupted_after(step: int, ckpt_dir: Path, copy: Path) -> Path:
     return copy
 
 
+def wait_until(true: Callable[[], object], seconds: float = 200) -> None:
+    """Look ten times a second whether it is so; the test fails where it is not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def stopping_copier(folder: Path) -> str:
+    """A folder for PYTHONPATH: the process that copies a checkpoint stops (SIGSTOP) as it opens its first file."""
+    (folder / "stops").mkdir(exist_ok=True)
+    (folder / "stops" / "sitecustomize.py").write_text("""
+import os, signal, sys
+def stop(event, args, told=[]):
+    if event == "open" and ".incoming/" in str(args[0]) and not told:
+        told.append(1)
+        os.kill(os.getpid(), signal.SIGSTOP)
+if "phase1.train.copy_save" in sys.orig_argv:
+    sys.addaudithook(stop)
+""")
+    return str(folder / "stops")
+
+
 def members(ckpt_dir: Path) -> dict[int, str]:
     """The live processes of the run that writes there: pid -> command line. By what they were told, since torchrun
     gives each of its workers a session of its own."""

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
-from tests.train.sft_runs import Run, addition, interrupted_after
+from phase1.train.saving import MEMORY_DISK, staging_folder
+from tests.train.sft_runs import Run, addition, interrupted_after, members, stopping_copier, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, STEPS_PER_EPOCH = 12, 6
@@ -192,6 +194,69 @@ def test_a_changed_schedule_is_refused_by_name(env, whole):
         text=True,
     )
     assert done.returncode == 2 and "optim.lr was 0.01, is 0.001" in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------- BACKGROUND_SAVE=1
+def plain(value: object) -> object:
+    """What torch saved, to the last bit; a rank's own part of a tensor."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k != "rng"}  # Python's and numpy's are seeded by no run
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, torch.Tensor):
+        local = value.to_local() if hasattr(value, "to_local") else value
+        return (local.dtype, local.shape, local.numpy().tobytes())
+    return value
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Every file of a checkpoint: its bytes, or what torch saved in it."""
+    files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        name: plain(torch.load(p, weights_only=False)) if p.suffix == ".pt" else p.read_bytes()
+        for name, p in files.items()
+    }
+
+
+@pytest.mark.skipif(shutil.disk_usage(MEMORY_DISK).free < 1 << 30, reason=f"{MEMORY_DISK} has less than 1 GiB free")
+def test_a_checkpoint_in_memory_outlives_its_trainer_and_is_that_of_a_direct_save(env, whole, tmp_path):
+    """The copier of step 3 stops in the middle of a file; the trainer goes on and is killed, torchrun and all."""
+    env = env | {"BACKGROUND_SAVE": "1"}
+    ckpt_dir, staging = tmp_path / "ckpt", staging_folder(tmp_path / "ckpt")
+    first = Run(env | {"PYTHONPATH": stopping_copier(tmp_path)}, ckpt_dir, outputs="first")
+    wait_until(lambda: "step:5 " in first.log() or first.process.poll() is not None)
+    assert first.process.poll() is None, first.output
+    copiers = {pid for pid, line in members(ckpt_dir).items() if "phase1.train.copy_save" in line}
+    assert len(copiers) == 1 and list(ckpt_dir.glob("*global_step_*")) == [ckpt_dir / ".global_step_3.incoming"]
+    for pid in members(ckpt_dir).keys() - copiers:
+        os.kill(pid, signal.SIGKILL)
+    first.wait()
+    wait_until(lambda: members(ckpt_dir).keys() == copiers)
+
+    impatient = Run(env | {"LOCK_WAIT": "1"}, ckpt_dir, outputs="impatient").wait()
+    assert impatient.process.returncode == 2 and "LOCK_WAIT" in impatient.output.splitlines()[-1]
+    assert "global_step_3 is still being copied" in impatient.output
+    os.kill(*copiers, signal.SIGCONT)
+    wait_until(lambda: not members(ckpt_dir))
+    assert (ckpt_dir / "latest_checkpointed_iteration.txt").read_text() == "3" and not staging.exists()
+
+    # Another copier is stopped in its middle and killed.
+    staging.mkdir()
+    shutil.copytree(ckpt_dir / "global_step_3", staging / "global_step_6")
+    command = [env["PYTHON"], "-m", "phase1.train.copy_save", staging / "global_step_6", ckpt_dir]
+    killed = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": f"{stopping_copier(tmp_path)}:{ROOT}"})
+    os.waitpid(killed.pid, os.WUNTRACED)
+    killed.kill()
+    killed.wait()
+
+    second = Run(env, ckpt_dir, outputs="second").wait()
+    assert second.process.returncode == 0, second.output
+    assert "removed" in second.output and ".global_step_6.incoming" in second.output
+    assert "training goes on while global_step_9 is copied" in second.log()
+    assert exact(second) == {step: v for step, v in exact(whole).items() if step > 3}
+    for step in (3, 6, 9, 12):
+        assert contents(ckpt_dir / f"global_step_{step}") == contents(whole.ckpt_dir / f"global_step_{step}")
+    assert not staging.exists() and not list(ckpt_dir.glob(".global_step_*"))
 
 
 def two_nodes(env: dict[str, str], ckpt_dir: Path, outputs: str) -> list[Run]:

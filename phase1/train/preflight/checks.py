@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from phase1.files import BadInput
 from phase1.train.job import BF16, FP32, Job, how_to_set
 from phase1.train.preflight.data import messages, train_data, val_data
-from phase1.train.preflight.disk_and_port import disk, port, shared_memory, trainer
+from phase1.train.preflight.disk_and_port import disk, host_memory, port, shared_memory, trainer
 from phase1.train.preflight.gpus import devices, gpu_memory, kernels, time_needed
 from phase1.train.preflight.model import model
 from phase1.train.preflight.outcome import Outcome, passes, warns
@@ -138,6 +138,7 @@ CHECKS: dict[str, Callable[[Job], Outcome]] = {
     "time": time_needed,
     "disk": disk,
     "shm": shared_memory,
+    "host": host_memory,
     "port": port,
     "wandb": wandb,
 }

@@ -12,6 +12,7 @@ from phase1.model.weight_files import count_parameters
 from phase1.train.estimate import checkpoint_bytes
 from phase1.train.job import ROOT, Job
 from phase1.train.preflight.outcome import Outcome, passes, warns
+from phase1.train.saving import MEMORY_DISK, no_room
 from phase1.train.schedule import row_lengths, schedule_of
 from phase1.train.verl_version import (
     LOADER_BYTES_A_TOKEN,
@@ -72,7 +73,7 @@ def disk(job: Job) -> Outcome:
     saves = schedule_of(job).saves
     wanted = min(saves, keep + 1) if isinstance(keep, int) and keep > 0 else saves
     there = next(p for p in [job.ckpt_dir, *job.ckpt_dir.absolute().parents] if p.exists())
-    present = sum(f.stat().st_size for f in job.ckpt_dir.glob("global_step_*/**/*") if f.is_file())
+    present = sum(f.stat().st_size for f in job.ckpt_dir.glob("*global_step_*/**/*") if f.is_file())
     need, free = max(wanted * size - present, 0), shutil.disk_usage(there).free
     each = f"{size / 1e9:,.1f} GB" if size > 1e9 else f"{size / 1e6:,.1f} MB"
     detail = f"{wanted} x {each} of checkpoints, {free / 1e9:,.0f} GB free in {there}"
@@ -82,6 +83,20 @@ def disk(job: Job) -> Outcome:
     if keep == 1:  # verl removes the old one before it writes the new one
         return warns(f"{detail}; MAX_CKPT_TO_KEEP=1: a save that fails loses everything; set it to 2 or more")
     return passes(detail)
+
+
+def host_memory(job: Job) -> Outcome:
+    """Whether a checkpoint can be held in memory while it is copied to the disk; the trainer decides at each save."""
+    if not job.background_save:
+        return passes("BACKGROUND_SAVE=0: checkpoints are written directly, and training waits for them")
+    folder = job.model_folder
+    parameters = count_parameters(folder) if folder else 0
+    if not parameters:
+        return warns("the model's size is not known before it is downloaded, nor whether a checkpoint fits into memory")
+    if lacking := no_room(parameters, job.master_bytes, job.save_contents):
+        return warns(f"{lacking}: training waits for each save, as with BACKGROUND_SAVE=0")
+    size = checkpoint_bytes(parameters, job.master_bytes, contents=job.save_contents)
+    return passes(f"a checkpoint of {size / 1e9:,.2f} GB fits into {MEMORY_DISK}, training goes on while it is copied")
 
 
 def shared_memory(job: Job) -> Outcome:
