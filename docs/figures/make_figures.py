@@ -7,7 +7,7 @@ with another token limit is not comparable, and twelve problems are too few to t
     .venv/bin/python docs/figures/make_figures.py --output_dir /tmp/new  # to look at first
 
 The pages are opened as a person would open them, and the terminal is the real output with its colours; only the folders
-in front of outputs/demo are left out. Exit 2 without demo or Chromium.
+in front of outputs/demo and data/samples are left out. Exit 2 without demo or Chromium.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.report.running import generate
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = 140  # of the terminal
 HEIGHT = "document.documentElement.scrollHeight"
-FOLDERS = re.compile(r"[^\s\"'<>]*/(?=outputs/demo\b)")
+FOLDERS = re.compile(r"[^\s\"'<>]*/(?=outputs/demo\b|data/samples\b)")
 
 
 def main() -> None:
