@@ -137,13 +137,14 @@ run_file="$CKPT_DIR/train_run$([[ "$NODE_RANK" -eq 0 ]] || echo "_node$((10#$NOD
 exec {console}> >(exec "$PYTHON" -m phase1.train.watch --log "$log_file" --run_file "$run_file" \
   --output_dir "$OUTPUT_DIR" --stop_on "$STOP_ON")
 watch=$!
-"${command[@]}" >&"$console" 2>&1 &
-torchrun=$!
-asked=""
+torchrun="" asked=""
 for signal in INT TERM HUP; do
   # shellcheck disable=SC2064  # the signal's name of now
-  trap "asked=$signal"'; log "stopping"; kill -TERM "$torchrun" 2>/dev/null || true' "$signal"
+  trap "asked=$signal"'; log "stopping"; [[ -z "$torchrun" ]] || kill -TERM "$torchrun" 2>/dev/null || true' "$signal"
 done
+"${command[@]}" >&"$console" 2>&1 &
+torchrun=$!
+[[ -z "$asked" ]] || kill -TERM "$torchrun" 2>/dev/null || true  # asked before torchrun's number was known
 status=0
 wait "$torchrun" || status=$?
 while kill -0 "$torchrun" 2>/dev/null; do status=0; wait "$torchrun" || status=$?; done

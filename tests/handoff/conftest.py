@@ -37,7 +37,7 @@ def run(base, tmp_path_factory) -> Path:
     def fit(folder: Path) -> None:
         train(base, folder, lr=2e-4, steps=6, until=0.0)
 
-    evaluate(outputs, made_once(tmp_path_factory, "tuned", fit, folder))
+    evaluate(outputs, made_once(tmp_path_factory, "tuned", fit, folder), base)
     return outputs
 
 
@@ -73,8 +73,8 @@ def train(start: Path, folder: Path, lr: float, steps: int, until: float) -> Non
     tokenizer.save_pretrained(folder)
 
 
-def evaluate(outputs: Path, model: Path) -> None:
-    """The files of an evaluation as the contract has them, of `model`."""
+def evaluate(outputs: Path, model: Path, base: Path | None = None) -> None:
+    """The files of an evaluation as the contract has them, of `model`; its report compares with `base`."""
     folder = outputs / "eval_step_5"
     folder.mkdir(parents=True, exist_ok=True)
     rates = {"total_problems": 20, "exec_success_rate": 0.95, "accepted_at_1": 0.6, "pass_ratio_mean": 0.7}
@@ -88,7 +88,7 @@ def evaluate(outputs: Path, model: Path) -> None:
     )
     write(folder / "summary.json", {"datasets": {"codecontests_valid": rates}})
     write(folder / "metrics.json", {"codecontests_valid": {k: v for k, v in rates.items() if k != "exec_success_rate"}})
-    report(outputs, model)
+    report(outputs, model, base=base)
     write(
         outputs / "best_checkpoint.json",
         {"best_step": 5, "best_exec_success_rate": 0.95, "best_accepted_at_1": 0.6, "model_path": str(model)},
