@@ -1,11 +1,15 @@
-"""Memory cgroups, one for each sandbox where they may be made. Part of the launcher: standard library only."""
+"""Cgroups, one for each sandbox where they may be made: they bound its memory and count its CPU time. Part of the
+launcher: standard library only."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
+
+ACCOUNT = {"1": "cpuacct.usage", "2": "cpu.stat"}  # files with the CPU time of a group (inside/group.py reads them)
 
 
 class Parent(NamedTuple):
@@ -13,29 +17,54 @@ class Parent(NamedTuple):
 
     version: str  # "1" or "2"
     folder: Path
+    cpu: Path | None  # where children count CPU time: of version 2 the same, of version 1 another hierarchy's folder
+
+
+class _Hierarchy(NamedTuple):
+    """A mounted hierarchy of cgroups."""
+
+    version: str
+    controllers: list[str]  # of version 1
+    folders: list[Path]  # this process's, and the topmost one
 
 
 def find_parent() -> Parent | None:
     """The memory cgroup of this process, or the topmost one, if children can be made there; None elsewhere. Tried by
     making one."""
+    hierarchies = _hierarchies()
+    for hierarchy in hierarchies:
+        if hierarchy.version == "1" and "memory" not in hierarchy.controllers:
+            continue
+        for folder in hierarchy.folders:
+            if _can_hold_children(hierarchy.version, folder):
+                counting = [folder]  # version 2 counts in every group, whichever controllers are on
+                if hierarchy.version == "1":
+                    counting = [f for h in hierarchies if "cpuacct" in h.controllers for f in h.folders]
+                cpu = next((f for f in counting if _counts_cpu(hierarchy.version, f)), None)
+                return Parent(hierarchy.version, folder, cpu)
+    return None
+
+
+def _hierarchies() -> list[_Hierarchy]:
+    """Those that are mounted here, in the order of their mounts."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     except OSError:
-        return None
-    paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+        return []
+    paths = {frozenset(names.split(",")): path for _, names, path in (line.split(":", 2) for line in lines)}
+    found = []
     for _, target, kind, options, *_ in mounts:
-        if kind == "cgroup" and "memory" in options.split(","):
-            version = "1"
-            path = next((p for controllers, p in paths.items() if "memory" in controllers.split(",")), None)
+        if kind == "cgroup":
+            version, controllers = "1", options.split(",")
+            path = next((path for names, path in paths.items() if names <= set(controllers)), None)
         elif kind == "cgroup2":
-            version, path = "2", paths.get("")
+            version, controllers, path = "2", [], paths.get(frozenset([""]))
         else:
             continue
-        for folder in () if path is None else (Path(target + path), Path(target)):
-            if _can_hold_children(version, folder):
-                return Parent(version, folder)
-    return None
+        if path is not None:
+            found.append(_Hierarchy(version, controllers, [Path(target + path), Path(target)]))
+    return found
 
 
 def _can_hold_children(version: str, folder: Path) -> bool:
@@ -53,6 +82,29 @@ def _can_hold_children(version: str, folder: Path) -> bool:
         return False
 
 
+def _counts_cpu(version: str, folder: Path) -> bool:
+    """Whether a process can enter a child of this cgroup that counts its CPU time. Tried by one that does."""
+    trial = folder / f"phase1-judge-{os.getpid()}"
+    try:
+        trial.mkdir(exist_ok=True)
+    except OSError:
+        return False
+    child = os.fork()
+    if child == 0:
+        try:
+            (trial / "cgroup.procs").write_text(str(os.getpid()))
+            os._exit(0 if _read(trial / ACCOUNT[version]) else 1)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    for _ in range(100):  # it may be counted for a moment longer
+        with contextlib.suppress(OSError):
+            trial.rmdir()
+            break
+        time.sleep(0.01)
+    return status == 0
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text()
@@ -61,7 +113,7 @@ def _read(path: Path) -> str:
 
 
 class Cgroup:
-    """A memory cgroup for one sandbox at a time. `limit`: bytes, swap included.
+    """A cgroup for one sandbox at a time; of version 1 two, in two hierarchies. `limit`: bytes, swap included.
 
     Raises:
         OSError: when it cannot be made.
@@ -70,7 +122,13 @@ class Cgroup:
     def __init__(self, parent: Parent, name: str, limit: int):
         self.version, self.path, self.limit = parent.version, parent.folder / name, limit
         self._kills = 0
+        self.cpu = parent.cpu and parent.cpu / name
         self.path.mkdir(exist_ok=True)
+        if self.cpu:
+            try:
+                self.cpu.mkdir(exist_ok=True)
+            except OSError:  # then the accounts of the processes count
+                self.cpu = None
         if self.version == "1":
             (self.path / "memory.limit_in_bytes").write_text(str(limit))
             with contextlib.suppress(OSError):  # absent where swap accounting is off
@@ -80,9 +138,22 @@ class Cgroup:
             with contextlib.suppress(OSError):
                 (self.path / "memory.swap.max").write_text("0")
 
-    def enter(self) -> None:
-        """Move this process into it."""
+    def enter(self) -> int | None:
+        """Move this process into it. Returns a file descriptor of its account of CPU time, for reading only; None where
+        it keeps none."""
         (self.path / "cgroup.procs").write_text(str(os.getpid()))
+        if self.cpu is None:
+            return None
+        try:
+            if self.cpu != self.path:
+                (self.cpu / "cgroup.procs").write_text(str(os.getpid()))
+            return os.open(self.cpu / ACCOUNT[self.version], os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+
+    def empty(self) -> bool:
+        """Whether no process is in it. A sandbox that was killed may still be ending, which takes CPU time."""
+        return not _read(self.path / "cgroup.procs")
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed a process in it since the last call."""
@@ -93,6 +164,8 @@ class Cgroup:
 
     def remove(self) -> bool:
         """Remove it; False while the kernel still counts a process in it."""
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
-        return not self.path.exists()
+        folders = [folder for folder in (self.path, self.cpu) if folder]
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        return not any(folder.exists() for folder in folders)

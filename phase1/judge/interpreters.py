@@ -16,6 +16,7 @@ from phase1.judge.inside import (
     asserts,
     ending,
     fork_server,
+    group,
     plain,
     processes,
     program_process,
@@ -30,7 +31,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 # Optional packages that contest programs use; each is shown to them where the judge's own environment has it.
 PROGRAM_PACKAGES = ("numpy", "scipy", "sortedcontainers")
 # What runs inside, in the order of its imports: always, and of an assert task as well.
-_INSIDE = (asserts, ending, protocol, processes, stage, traces, fork_server)
+_INSIDE = (asserts, ending, protocol, group, processes, stage, traces, fork_server)
 _OF_ASSERT_TASKS = (plain, talk, program_process, tests_process)
 # Annotations are not evaluated: an older interpreter may not know the types in them.
 _INSPECT = """

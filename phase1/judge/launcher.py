@@ -9,8 +9,8 @@ It runs isolated and without installed packages (`python -I -S`): this module, c
 but the standard library.
 
 Messages are JSON, one a packet. To the launcher: `{"op": "plan", "plan": Plan}` once, with a file of what runs inside
-(BOOT), answered by `{"cgroup": version or null}`; `{"op": "start", "id", "memory", "headers"}` with the sandbox's
-end of its socket; `{"op": "kill", "id"}`. From it, when a sandbox ends: `{"id", "status", "oom", "stderr"}`.
+(BOOT), answered by Cgroups; `{"op": "start", "id", "memory", "headers"}` with the sandbox's end of its socket;
+`{"op": "kill", "id"}`. From it, when a sandbox ends: `{"id", "status", "oom", "stderr"}`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ ENVIRONMENT = {
 }
 # What the interpreter in the sandbox runs: the modules of phase1/judge/inside/, compiled, from file descriptor 5: u32
 # length of the first part, little-endian, that part, and the modules of assert tasks, which the fork-server loads where
-# there is one: what is in memory costs every fork.
+# there is one: what is in memory costs every fork. The main one is executed outside the loop: from its eighth turn on,
+# Python 3.11 does not count the call of `exec` as a level of recursion (stage.frames_below).
 BOOT = """
 import builtins, marshal, os, sys
 def load(modules):
@@ -57,9 +58,10 @@ def load(modules):
         sys.modules[name] = module
         if name == "__main__":
             module.load_assert_tasks = lambda: load(os.pread(5, 1 << 20, 4 + size))
+            return code, module.__dict__
         exec(code, module.__dict__)
 size = int.from_bytes(os.pread(5, 4, 0), "little")
-load(os.pread(5, size, 4))
+exec(*load(os.pread(5, size, 4)))
 """
 TMP_BYTES, SHM_BYTES = 64 << 20, 16 << 20
 IDLE_CGROUPS = 64
@@ -78,7 +80,14 @@ class Plan(NamedTuple):
     hidden: list[str]  # folders that they must not see, wherever they lie
     proc: bool  # whether /proc can be mounted
     seccomp: bool
-    cgroup: bool  # make a memory cgroup for each sandbox, where that can be done
+    cgroup: bool  # make a cgroup for each sandbox, where that can be done
+
+
+class Cgroups(NamedTuple):
+    """What the launcher makes for each sandbox."""
+
+    cgroup: str | None  # version of the memory cgroups, "1" or "2"; None where none can be made
+    cpu_account: str  # what counts CPU time: "cgroup", all that ran; "processes", what was waited for or seen
 
 
 class _Running(NamedTuple):
@@ -245,7 +254,8 @@ class Launcher:
         if message["op"] == "plan":
             self.prepare(Plan(**message["plan"]), os.pread(request.files[0], 1 << 20, 0))
             os.close(request.files[0])
-            self.tell(cgroup=self.cgroups and self.cgroups.version)
+            account = "cgroup" if self.cgroups and self.cgroups.cpu else "processes"
+            self.tell(**Cgroups(self.cgroups and self.cgroups.version, account)._asdict())
         elif message["op"] == "start":
             self.start(message["id"], message["memory"], message["headers"], request.files[0])
             os.close(request.files[0])
@@ -281,7 +291,7 @@ class Launcher:
             headers: it sees what a compiler reads.
             channel: file descriptor of its end of the socket to the judge.
         """
-        group = next((g for g in self.idle if g.limit == memory), None)
+        group = next((g for g in self.idle if g.limit == memory and g.empty()), None)
         if group:
             self.idle.remove(group)
         elif self.cgroups:
@@ -305,9 +315,16 @@ class Launcher:
 
     def become_sandbox(self, files: list[int], channel: int, group: cgroup.Cgroup | None, headers: bool) -> None:
         """In the forked child: give the file descriptors their numbers, enter the cgroup, drop the uid, exec."""
-        if group:
-            group.enter()
+        account = group.enter() if group else None
         wanted = [*files[:3], channel, *files[3:]]
+        environment = dict(ENVIRONMENT)
+        # The fork-server removes these: with a cgroup it limits resident memory, not address space, and takes the CPU
+        # time from the file that it is given.
+        if group:
+            environment["PHASE1_CGROUP"] = "1"
+        if account is not None:
+            environment["PHASE1_CPU_ACCOUNT"] = str(len(wanted))
+            wanted.append(account)
         # Copied to free numbers first: any fixed ones may be taken, since this process holds a file for each running
         # sandbox.
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(wanted)) for fd in wanted]
@@ -326,9 +343,8 @@ class Launcher:
         if not self.isolated:
             os.setsid()
             os.chdir("/")
-        # The fork-server removes PHASE1_CGROUP: with a cgroup it limits resident memory, not address space.
         argv = self.argv[headers]
-        os.execve(argv[0], argv, {**ENVIRONMENT, **({"PHASE1_CGROUP": "1"} if group else {})})
+        os.execve(argv[0], argv, environment)
 
     def reap(self) -> bool:
         """Tell the judge of the sandboxes that ended. Returns whether no child is left."""

@@ -265,6 +265,10 @@ def assert_runs(end: ProcessEnd, task: Task, first: int, marker: bytes) -> list[
         del runs[left - 1 :]
         runs.append(TestRun(verdict, detail, cpu=0.0, wall=0.0, peak_rss=end.peak_rss, stderr=end.err))
     del runs[left:]
+    if left == 1:  # the program's CPU time is the test's: that of its other processes too, which the report has not
+        runs[0].cpu = max(runs[0].cpu, end.cpu)
+        if runs[0].cpu > task.limit:
+            runs[0].verdict, runs[0].detail = "timeout", _timeout_detail(protocol.CPU, task)
     wall = end.wall / len(runs)
     for run in runs:
         run.wall = wall

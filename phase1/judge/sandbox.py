@@ -27,7 +27,7 @@ from phase1.judge import interpreters
 from phase1.judge.box import Box, Died, Exit
 from phase1.judge.inside import protocol
 from phase1.judge.interpreters import Interpreter
-from phase1.judge.launcher import TMP_BYTES, Plan
+from phase1.judge.launcher import TMP_BYTES, Cgroups, Plan
 from phase1.judge.outcomes import (
     ATTEMPTS,
     BLAMED,
@@ -81,6 +81,7 @@ class LocalInfo(SandboxInfo):
     """What the local sandbox is here, and which of its guarantees were seen to hold."""
 
     cgroup: str | None  # version of the memory cgroups, "1" or "2"; None where none can be made
+    cpu_account: str  # what counts CPU time (launcher.Cgroups)
     proc: bool  # whether /proc is there
     seccomp: bool  # whether system calls are filtered
     interpreter: InterpreterInfo
@@ -98,6 +99,7 @@ class LocalInfo(SandboxInfo):
             *super().lines(),
             f"interpreter  {self.interpreter.version} {self.interpreter.path}",
             f"packages     {packages or 'none'}",
+            f"cpu account  {self.cpu_account}",
             "",
         ]
         for name, held in self.probes.items():
@@ -175,7 +177,7 @@ class LocalSandbox:
             hidden=interpreters.hidden_from_programs(interpreter),
             python=[interpreter.executable, "-S", "-s", "-B"],
         )
-        cgroup = await self._launch(plan, interpreter.code)
+        made = await self._launch(plan, interpreter.code)
         try:
             [run] = [run async for run in self.run(CONTROL)]
             said = f"{run.detail} {run.stderr.decode(errors='replace')[-200:]}"
@@ -187,12 +189,13 @@ class LocalSandbox:
             return problem
         mode = "rlimits only (unsafe)"
         if plan.bwrap:
-            mode = "bubblewrap" + ("+cgroup" if cgroup else "") + ("" if plan.proc else " without /proc")
+            mode = "bubblewrap" + ("+cgroup" if made.cgroup else "") + ("" if plan.proc else " without /proc")
         self.pool.run_ahead = self._ahead if plan.bwrap else None  # elsewhere the tests of a program share /tmp
         seen = await probe(self, [target for _, target in shown.mounts])
         self._info = LocalInfo(
             mode=mode,
-            cgroup=cgroup,
+            cgroup=made.cgroup,
+            cpu_account=made.cpu_account,
             proc=plan.proc,
             seccomp=plan.seccomp,
             interpreter=InterpreterInfo(interpreter.executable, interpreter.version),
@@ -202,8 +205,8 @@ class LocalSandbox:
         )
         return ""
 
-    async def _launch(self, plan: Plan, code: str) -> str | None:
-        """Start the launcher with this plan. Returns the version of the memory cgroups that it can make."""
+    async def _launch(self, plan: Plan, code: str) -> Cgroups:
+        """Start the launcher with this plan. Returns what it says of the cgroups that it can make."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(interpreters.PROJECT), str(theirs.fileno())]
@@ -219,13 +222,12 @@ class LocalSandbox:
                 file.flush()
                 request = json.dumps({"op": "plan", "plan": plan._asdict()}).encode()
                 socket.send_fds(ours, [request], [file.fileno()])
-            planned = json.loads(ours.recv(1 << 16) or b"{}")
-            cgroup: str | None = planned["cgroup"]
-        except (OSError, ValueError, KeyError) as e:
+            made = Cgroups(**json.loads(ours.recv(1 << 16) or b"{}"))
+        except (OSError, ValueError, TypeError) as e:
             raise BadInput(f"the sandbox launcher did not start ({e})") from None
         ours.setblocking(False)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._hear)
-        return cgroup
+        return made
 
     def _hear(self) -> None:
         """Messages of the launcher: a sandbox ended."""

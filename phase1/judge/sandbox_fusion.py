@@ -34,6 +34,7 @@ import aiohttp
 from phase1.files import BadInput
 from phase1.judge.inside import (
     asserts,
+    group,
     plain,
     processes,
     program_process,
@@ -75,7 +76,7 @@ except BaseException as e:
     print(f"{type(e).__name__}: {e}"[:300].encode("ascii", "backslashreplace").decode())
 """
 # An assert task on a server: the modules that its two processes use, and what `remote.be_tests` is given.
-_MODULES = (asserts, plain, talk, protocol, processes, program_process, tests_process, remote)
+_MODULES = (asserts, group, plain, talk, protocol, processes, program_process, tests_process, remote)
 _ASSERTS = """
 import ast
 sources, job, tests = ast.literal_eval({given!r})
@@ -207,7 +208,8 @@ class FusionSandbox:
         sources = [(module.__name__, Path(str(module.__file__)).read_text(encoding="utf-8")) for module in _MODULES]
         code = _ASSERTS.format(given=repr((sources, job, tests)), load=remote.LOAD)
         end = await self._execute(code, "", task.limit)
-        return assert_runs(end._replace(report=end.out), task, first, marker)
+        # A server tells how long the processes took, and not what of the processor.
+        return assert_runs(end._replace(report=end.out, cpu=0.0), task, first, marker)
 
     # ------------------------------------------------------------------------------------------------------ requests
     async def _compile(self, program: str) -> None:

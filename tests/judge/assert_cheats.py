@@ -173,7 +173,7 @@ def f(x):
     "core of the others": """
 import os
 found = 0
-for pid in range(1, 40):
+for pid in {*range(1, 40)} - {os.getpid()}:  # an address of its own may have these digits
     for name in ('mem', 'environ', 'fd/4', 'fd/3', 'maps'):
         try:
             found += b'%d' % (600 + 14) in open(f'/proc/{pid}/{name}', 'rb').read(1 << 20)

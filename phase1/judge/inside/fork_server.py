@@ -6,10 +6,10 @@ or the fork-server writes to. So this file imports little, calls little between 
 
 File descriptors that it is started with: 0, 1 and 2, files in memory that serve every test as stdin, stdout and stderr;
 3, the socket to the judge (protocol.py); 4, a file in memory for the reports of assert tasks; 5, until it knows its
-task, these modules (launcher.BOOT). Nothing it knows is
-secret: the expected outputs of a stdin task stay outside, and the tests of an assert task are read from the socket by
-their own process alone. Nor can a program read the memory of that one: no process is dumpable, so /proc/PID/mem, maps
-and fd are closed to others.
+task, these modules (launcher.BOOT); and with a cgroup the one that PHASE1_CPU_ACCOUNT names (group.py). Nothing it
+knows is secret: the expected outputs of a stdin task stay outside, and the tests of an assert task are read from the
+socket by their own process alone. Nor can a program read the memory of that one: no process is dumpable, so
+/proc/PID/mem, maps and fd are closed to others.
 """
 
 import _signal
@@ -24,6 +24,7 @@ from _thread import allocate_lock
 
 from phase1.judge.inside.asserts import REPORT, compile_quietly, new_main
 from phase1.judge.inside.ending import end
+from phase1.judge.inside.group import Group
 from phase1.judge.inside.processes import (
     ALONE,
     SIGKILL,
@@ -117,6 +118,8 @@ def serve() -> None:
     os.environ.pop("LD_BIND_NOW", None)  # it was meant for this process
     # Where a cgroup bounds this sandbox, resident memory counts, and address space that nobody touches is free.
     resident = os.environ.pop("PHASE1_CGROUP", None) is not None
+    number = os.environ.pop("PHASE1_CPU_ACCOUNT", None)
+    group = None if number is None else Group(int(number))
     # Not a byte more: the tests of an assert task are behind it, and are read by another process.
     job: Job = marshal.loads(stream.read_exactly(int.from_bytes(stream.read_exactly(4), "little")))
     if job["kind"] == "assert":
@@ -128,10 +131,10 @@ def serve() -> None:
         del sys.modules[name]
     sys.path[:] = job["path"]
     limit_resources(job, resident)
-    code = compiled(stream, job, resident)
+    code = compiled(stream, job, resident, group)
     if job["kind"] == "assert":  # each process is forked once, so there is nothing to rehearse
         preload(code)
-        complete = run_assert_task(stream, job, resident, code, run_program, be_tests)
+        complete = run_assert_task(stream, job, resident, group, code, run_program, be_tests)
         stream.send(DONE if complete else DIRTY)
     else:
         os.close(REPORT)
@@ -139,7 +142,7 @@ def serve() -> None:
         rehearse()  # before anything is imported that its end of a process would leave its mark on
         set_the_stage(job["program"])
         preload(code)
-        run_stdin_task(stream, job, resident, code)
+        run_stdin_task(stream, job, resident, group, code)
         stream.send(DONE)
     stream.finish()
 
@@ -155,10 +158,10 @@ def limit_resources(job: "Job", resident: bool) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (job["memory"] + ROOM,) * 2)
 
 
-def compiled(stream: Stream, job: "Job", resident: bool) -> "CodeType":
+def compiled(stream: Stream, job: "Job", resident: bool, group: Group | None) -> "CodeType":
     """Compile the program and tell the judge; does not return where that fails."""
     suspect = job["careful"] or job["program"].count("finally") > FINALLY
-    if suspect and (kind := compile_apart(stream, job, resident)) is not None:
+    if suspect and (kind := compile_apart(stream, job, resident, group)) is not None:
         stream.send(COMPILED, 0)
         for _ in range(job["first"], job["count"]):
             stream.send(kind, SIGKILL if kind == SIGNALLED else 1, job["cpu"])
@@ -171,16 +174,16 @@ def compiled(stream: Stream, job: "Job", resident: bool) -> "CodeType":
     return code
 
 
-def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType") -> None:
+def run_stdin_task(stream: Stream, job: "Job", resident: bool, group: Group | None, code: "CodeType") -> None:
     """Fork once a test, wait, report."""
     number, late, count, limit = job["first"], job["late"], job["count"], (job["memory"],) * 2
     blind = not os.path.isdir("/proc/1")
     own_file = source_bytes(job["program"]) if ALONE and reads_itself(job["program"]) else None
     frozen = "freeze" in job["program"]
     by_path = "/dev/" in job["program"] or "/proc/" in job["program"]
-    account = Account()
+    account = Account(group)
     traces = Traces((0, 1, 2))
-    undone, sockets = traces.undone, traces.sockets
+    undone, sockets, cpu_account = traces.undone, traces.sockets, group.fd if group else -1
     # Loaded once more, one behind the other, the code that every test runs lies on few pages.
     for function in (take, short_end, Stream.read, Stream.read_to_stdin, Stream.send, Stream.flush, run_stdin, end):
         function.__code__ = marshal.loads(marshal.dumps(function.__code__))
@@ -203,6 +206,8 @@ def run_stdin_task(stream: Stream, job: "Job", resident: bool, code: "CodeType")
             _close(SOCKET)
             if sockets >= 0:
                 _close(sockets)
+            if cpu_account >= 0:
+                _close(cpu_account)
             if not ALONE:
                 os.setsid()
             if blind:
@@ -252,6 +257,7 @@ def run_assert_task(
     stream: Stream,
     job: "Job",
     resident: bool,
+    group: Group | None,
     code: "CodeType",
     run_program: "Callable[[Job, CodeType, int, int], NoReturn]",
     be_tests: "Callable[[Tests, int, int, int], NoReturn]",
@@ -267,15 +273,15 @@ def run_assert_task(
         Whether all tests were run.
     """
     gc.freeze()
-    requests, answers = os.pipe(), os.pipe()
+    requests, answers, own = os.pipe(), os.pipe(), [group.fd] if group else []
     blind = not os.path.isdir("/proc/1")
-    account = Account()
+    account = Account(group)
     shares = job["count"] - job["first"]
     seconds = int(2 * job["cpu"] * shares) + 2
     started = _monotonic()
     program = _fork()
     if program == 0:  # it does nothing before the tests' process says so
-        for fd in (SOCKET, REPORT, requests[1], answers[0]):
+        for fd in (SOCKET, REPORT, requests[1], answers[0], *own):
             _close(fd)
         if not ALONE:
             os.setsid()
@@ -287,7 +293,7 @@ def run_assert_task(
         run_program(job, code, requests[0], answers[1])
     account.tests = _fork()
     if account.tests == 0:
-        for fd in (requests[0], answers[1]):
+        for fd in (requests[0], answers[1], *own):
             _close(fd)
         if "/tmp" in sys.path:  # what the program leaves there is no module of the tests'
             sys.path.remove("/tmp")
@@ -311,7 +317,7 @@ def run_assert_task(
     return report.endswith(b" end\n")
 
 
-def compile_apart(stream: Stream, job: "Job", resident: bool) -> int | None:
+def compile_apart(stream: Stream, job: "Job", resident: bool, group: Group | None) -> int | None:
     """Try a compilation that may explode, in a process of its own and under a test's limits.
 
     Each `finally` inside another one doubles the code: 19 of them take plain python3 six seconds and 1.5 GB. Data
@@ -325,10 +331,12 @@ def compile_apart(stream: Stream, job: "Job", resident: bool) -> int | None:
     Returns:
         None if the program can be compiled, or fails to in the usual way; else how the process ended, as `wait_for`.
     """
-    account = Account()
+    account = Account(group)
     pid = _fork()
     if pid == 0:
         _close(SOCKET)
+        if group:
+            _close(group.fd)
         _setrlimit(resource.RLIMIT_CPU, (int(job["cpu"]) + 1,) * 2)
         if not resident:
             _setrlimit(resource.RLIMIT_AS, (job["memory"],) * 2)

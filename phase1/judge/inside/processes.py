@@ -9,6 +9,7 @@ import resource
 import time
 
 from phase1.judge.inside.asserts import GONE, REPORT
+from phase1.judge.inside.group import Group, process_cpu
 from phase1.judge.inside.protocol import CPU, EXITED, IDLE, MEMORY, SIGNALLED, TESTS, WALL
 
 TYPE_CHECKING = False
@@ -157,7 +158,11 @@ class Account:
     """What a test takes of the processor, whichever of its processes does, dead ones included.
 
     The kernel adds a process to its parent's account when it is waited for, and orphans are waited for by this process.
-    One that nobody waits for (its parent ignores SIGCHLD) is in no account: of these counts what was seen of them.
+    One that nobody waits for (its parent ignores SIGCHLD) is in no such account: without a cgroup, of these counts what
+    was seen of them. A cgroup's account has them all. The greater account is taken.
+
+    Args:
+        group: the cgroup that the test runs in, which is counted from now on; None where there is none.
 
     Attributes:
         tests: of an assert task, the process id of the tests' process, whose time and memory are not the program's; 0
@@ -165,8 +170,11 @@ class Account:
         tests_cpu: CPU seconds that it took, once it has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, group: Group | None) -> None:
         self.tests, self.tests_cpu = 0, 0.0
+        self.tests_waited = 0.0  # CPU seconds of processes that it has waited for, while it runs
+        self.group = group
+        self.begun = group.cpu() if group else None  # what the group had taken before the test; None: it is not counted
         self.before = children_cpu()
         self.seen: dict[tuple[str, bytes], Seen] = {}  # by process id and start
 
@@ -177,7 +185,23 @@ class Account:
         if self.seen:
             used = max(used, sum(seen.ticks for seen in self.seen.values()) / TICK)
             self.seen = {}
+        used, self.begun = max(used, self.by_group()), None
         return used
+
+    def passed_first_look(self, pid: int) -> None:
+        """A test's only process until now is still there: its group's account counts from here. Shorter tests do not
+        pay for it."""
+        self.before = children_cpu()
+        if self.group:
+            used = process_cpu(pid)
+            self.begun = self.group.cpu() - used
+
+    def by_group(self) -> float:
+        """CPU seconds as the cgroup counts them; 0 where it does not."""
+        if self.group is None or self.begun is None:
+            return 0.0
+        tests = self.tests_cpu or (process_cpu(self.tests) + self.tests_waited if self.tests else 0.0)
+        return self.group.cpu() - self.begun - tests
 
     def look(self) -> Look | None:
         """The processes now; None without /proc, and where there is none.
@@ -201,6 +225,7 @@ class Account:
                 now, states = Seen(int(fields[11]) + int(fields[12]), int(fields[9])), {fields[0]}
                 if int(name) == self.tests:
                     now.ticks, alone = 0, False
+                    self.tests_waited = (int(fields[13]) + int(fields[14])) / TICK
                 else:
                     ticks += now.ticks + int(fields[13]) + int(fields[14])
                     pages += int(fields[21])
@@ -224,7 +249,7 @@ class Account:
         if not names:
             return None
         own, delay = sum(seen.ticks for seen in self.seen.values()), sum(seen.delay for seen in self.seen.values())
-        cpu = max(children_cpu() - self.before + ticks / TICK, own / TICK)
+        cpu = max(children_cpu() - self.before + ticks / TICK, own / TICK, self.by_group())
         return Look(cpu, delay / 1e9, pages * PAGE, busy, queued)
 
 
@@ -294,10 +319,10 @@ def short_end(pid: int, account: Account) -> "tuple[int, float, int] | None":
     """
     ended, status, cpu, peak = ended_soon(pid)
     if not ended:
-        account.before = children_cpu()
+        account.passed_first_look(pid)
         return None
     if look_for_child(P_ALL, 0, 0, LEAVE) != -1:
-        account.before = children_cpu() - cpu
+        account.before, account.begun = children_cpu() - cpu, None
         bury()
         cpu = max(cpu, account.closed())
     return status, cpu, peak
@@ -356,8 +381,12 @@ def wait_for(
             reported, idle, started = size, 0.0, now
             if look is not None:
                 base, delay = look.cpu, look.delay
+            else:
+                base = max(base, account.by_group())
         if look is None:
             over = WALL if now - started > job["wall_blind"] else None
+            if account.by_group() - base > job["cpu"]:
+                over = CPU
         else:
             idle += 0.0 if look.busy else step
             wall = now - started - (look.delay - delay)

@@ -7,7 +7,6 @@ here, and what a call of one returns is plain data, rebuilt. So no code of the p
 
 import builtins
 import os
-import time
 from _weakref import ref
 
 from phase1.judge.inside.asserts import (
@@ -18,6 +17,7 @@ from phase1.judge.inside.asserts import (
     describe,
     verdict_of,
 )
+from phase1.judge.inside.group import process_cpu
 from phase1.judge.inside.plain import Forged, NotPlain, carry_over
 from phase1.judge.inside.talk import ASK, BEGIN, CALLBACK, ERROR, RESULT, Channel, Gone
 
@@ -252,14 +252,6 @@ def carry_changes(given: "Sequence[object]", changed: object) -> None:
         carry_over(given[change[0]], change[1])
 
 
-def program_cpu(pid: int) -> float:
-    """CPU seconds of a process: the clock that clock_getcpuclockid(3) names, which anyone may read."""
-    try:
-        return time.clock_gettime((~pid << 3) | 2)
-    except OSError:  # it has ended
-        return 0.0
-
-
 class Report:
     """What happened, a line each: `marker number verdict CPU-seconds detail`, and `marker end` behind the last one.
 
@@ -268,11 +260,11 @@ class Report:
 
     def __init__(self, marker: bytes, program: int, file: int = REPORT):
         self.marker, self.program, self.file = marker, program, file
-        self.started = program_cpu(program)
+        self.started = process_cpu(program)
 
     def add(self, number: int, verdict: str, detail: str) -> None:
         """Write a line. The CPU time is the program's since the line before."""
-        now = program_cpu(self.program)
+        now = process_cpu(self.program)
         used, self.started = max(0.0, now - self.started), now
         text = detail.encode("utf-8", "backslashreplace").replace(b"\n", b" ")
         _write(self.file, b"%b %d %b %.6f %b\n" % (self.marker, number, verdict.encode(), used, text))
