@@ -321,7 +321,14 @@ def test_a_run_that_was_asked_to_stop_is_not_said_to_have_failed(tmp_path, asked
     folders = {name: str(tmp_path / name) for name in ("CKPT_DIR", "OUTPUT_DIR")}
     env = {"PATH": os.environ["PATH"], "PYTHON": str(python), **folders}
     command = ["bash", ROOT / "run_sft.sh", "1"]
-    run = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    run = subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(asked, signal.SIG_DFL),  # under nohup SIGHUP is ignored, and bash keeps that
+    )
     lines = iter(run.stdout.readline, "")
     next(line for line in lines if line == "ready\n")
     run.send_signal(asked)
