@@ -334,3 +334,15 @@ def test_a_run_that_was_asked_to_stop_is_not_said_to_have_failed(tmp_path, asked
     run.send_signal(asked)
     rest = run.communicate(timeout=60)[0]
     assert run.returncode == code and "training was stopped; see" in rest and "failed" not in rest, rest
+
+
+def test_a_run_that_is_asked_to_stop_while_it_starts_torchrun_stops_too(tmp_path):
+    """The signal comes when torchrun runs and the shell does not know its number yet."""
+    python, at_that_moment = tmp_path / "python", tmp_path / "at_that_moment.sh"
+    python.write_text(STUB)
+    python.chmod(0o755)
+    at_that_moment.write_text("""trap '[[ "$BASH_COMMAND" != "torchrun=\\$!" ]] || kill -TERM $$' DEBUG\n""")
+    folders = {name: str(tmp_path / name) for name in ("CKPT_DIR", "OUTPUT_DIR")}
+    env = {"PATH": os.environ["PATH"], "PYTHON": str(python), "BASH_ENV": str(at_that_moment), **folders}
+    done = subprocess.run(["bash", ROOT / "run_sft.sh", "1"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and "training was stopped; see" in done.stdout, done

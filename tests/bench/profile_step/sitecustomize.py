@@ -6,11 +6,12 @@ profiler makes a step slower, so take its shares, and times from a run without i
 
 import os
 
-if os.environ.get("PROFILE_STEP") and os.environ.get("RANK") == "0" and os.path.exists("/dev/nvidiactl"):
+if os.environ.get("PROFILE_STEP") and os.environ.get("RANK") == "0":
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
     from torch.profiler import ProfilerActivity, profile
 
+    ON_GPU = torch.cuda.is_available()  # else the operators of a CPU, to see that it runs
     first, state = int(os.environ["PROFILE_STEP"]), {"steps": 0}
     KINDS = (  # the first whose words are in the kernel's name
         ("communication", ("nccl",)),
@@ -36,7 +37,8 @@ if os.environ.get("PROFILE_STEP") and os.environ.get("RANK") == "0" and os.path.
         return total
 
     def tell(prof: profile) -> None:
-        events = [e for e in prof.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+        wanted = torch.autograd.DeviceType.CUDA if ON_GPU else torch.autograd.DeviceType.CPU
+        events = [e for e in prof.events() if e.device_type == wanted and not getattr(e, "is_user_annotation", False)]
         events = [e for e in events if not e.name.startswith(("ProfilerStep", "Optimizer.", "nccl:", "FSDP", "##"))]
         spans: dict[str, list[tuple[float, float]]] = {}
         names: dict[str, float] = {}
@@ -56,15 +58,16 @@ if os.environ.get("PROFILE_STEP") and os.environ.get("RANK") == "0" and os.path.
         for name, spent in sorted(names.items(), key=lambda item: -item[1])[:25]:
             print(f"PROFILE     {spent / 1e3:8.1f} ms  {name[:110]}", flush=True)
 
-    prof = profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU], acc_events=True)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if ON_GPU else [])]
+    prof = profile(activities=activities, acc_events=True)
 
     def after_step(*_: object) -> None:
         state["steps"] += 1
-        if state["steps"] == first:
+        if ON_GPU:
             torch.cuda.synchronize()
+        if state["steps"] == first:
             prof.start()
         elif state["steps"] == first + 1:
-            torch.cuda.synchronize()
             prof.stop()
             try:
                 tell(prof)
