@@ -180,11 +180,15 @@ async def evaluate(
                         async with open_generation(wanted, answering, tokenizer, session, display) as begun:
                             generation = begun.record
                             on_begun(generation)
-                            async with contextlib.aclosing(begun.completions) as stream:
-                                async for c in stream:
-                                    completions[c.dataset].append(c)
-                                    display.generated(c)
-                                    start_judging(AnswerKey(c.dataset, c.problem_id, c.sample), c)
+                            try:
+                                async with contextlib.aclosing(begun.completions) as stream:
+                                    async for c in stream:
+                                        completions[c.dataset].append(c)
+                                        display.generated(c)
+                                        start_judging(AnswerKey(c.dataset, c.problem_id, c.sample), c)
+                            finally:
+                                facts = {**generation.facts, **begun.facts_at_end()}
+                                generation = dataclasses.replace(generation, facts=facts)
                     except GenerationStopped as stopped:
                         display.say(f"error: {stopped}; judging what is there")
         except BaseExceptionGroup as group:  # the task group's wrapping would hide a one-line error behind a traceback

@@ -73,11 +73,12 @@ async def open_generation(
         "chat_template_compared_with": str(answering.base_model) if answering.base_model else None,
     }
     async with contextlib.AsyncExitStack() as stack:
-        record, answered = BackendRecord({}), None
+        record, answered, at_end = BackendRecord({}), None, Generation.facts_at_end
         if sendable := [r for r in requests if r.max_tokens >= 1]:
             begun = await stack.enter_async_context(answering.generator.open(sendable, setup, progress))
-            record, answered = begun.record, begun.completions
-        yield Generation(replace(record, facts={**facts, **record.facts}), _one_after_another(too_long, answered))
+            record, answered, at_end = begun.record, begun.completions, begun.facts_at_end
+        record = replace(record, facts={**facts, **record.facts})
+        yield Generation(record, _one_after_another(too_long, answered), at_end)
 
 
 def load_checked_tokenizer(answering: Answering) -> Tokenizer:

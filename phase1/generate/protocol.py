@@ -5,7 +5,7 @@ A backend is a module with one class of the form `Generator` and one line in pha
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,10 +72,15 @@ class Generation:
 
     A request that failed gives a completion with finish_reason `error` and the reason in `error`. The iterator raises
     GenerationStopped when nothing is left that could answer the rest.
+
+    Attributes:
+        facts_at_end: asked once the completions have ended: entries of run.json's `generation` that are known only
+            then; they take the place of those of the same name in `record`.
     """
 
     record: BackendRecord
     completions: AsyncGenerator[Completion, None]
+    facts_at_end: Callable[[], Mapping[str, JsonValue]] = dict
 
 
 class Generator(Protocol):

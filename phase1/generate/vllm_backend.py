@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 
 import aiohttp
+from pydantic import JsonValue
 
 from phase1.files import BadInput
 from phase1.generate.kept_servers import Kept, Served
@@ -143,14 +144,18 @@ class VllmGenerator:
         async with self._endpoints(progress) as reached, self._http(len(reached.endpoints)) as http:
             endpoints = reached.endpoints
             client = Client(http=http, endpoints=endpoints, settings=self.client, setup=setup, progress=progress)
-            checked = await client.check(requests[0])
-            versions = sorted({server.vllm for server in checked.values() if server.vllm})
+            await client.check(requests[0])
+
+            def servers() -> dict[str, JsonValue]:
+                return {"servers": {url: asdict(server) for url, server in client.records().items()}}
+
+            versions = sorted({server.vllm for server in client.records().values() if server.vllm})
             record = BackendRecord(
-                facts={"servers": {url: asdict(server) for url, server in checked.items()}},
+                facts=servers(),
                 versions={"vllm": ", ".join(versions)} if versions else {},
                 seconds=reached.seconds,
             )
-            yield Generation(record, client.completions(requests))
+            yield Generation(record, client.completions(requests), facts_at_end=servers)
 
     @contextlib.asynccontextmanager
     async def _endpoints(self, progress: Progress) -> AsyncIterator[_Reached]:

@@ -14,7 +14,7 @@ import random
 import resource
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 from pydantic import JsonValue
@@ -72,12 +72,21 @@ class ServerRecord:
         on: the GPUs of a server of our own.
         defaults_verified: it adds no sampling parameters of the model's own.
         penalty_seen: a penalty changed an answer.
+        answers: how many it gave in this session.
+        tokens: of those answers.
+        last_answer: seconds from the session's first request to its last answer; None where it gave none. Servers that
+            shared the work evenly end together.
+        gone: why it was taken out; None where it was not.
     """
 
     vllm: str | None
     on: str | None
     defaults_verified: bool
     penalty_seen: bool
+    answers: int = 0
+    tokens: int = 0
+    last_answer: float | None = None
+    gone: str | None = None
 
 
 @dataclass
@@ -87,7 +96,12 @@ class Endpoint:
     Attributes:
         server: its process, where it is one of our own.
         model: the name it serves the model under.
+        record: what run.json keeps of it; None before it has passed the checks.
         gone: why it is out of use; None while it is in use.
+        finished: requests, also those that failed.
+        answers: those that did not fail.
+        tokens: of its answers.
+        last_answer: when the last came, by the monotonic clock; None before the first.
         seen: tokens it had processed when last asked.
         moved: when `seen` or `finished` last rose.
     """
@@ -95,9 +109,13 @@ class Endpoint:
     url: str
     server: Server | None = None
     model: str = ""
+    record: ServerRecord | None = None
     gone: str | None = None
     in_flight: int = 0
     finished: int = 0
+    answers: int = 0
+    tokens: int = 0
+    last_answer: float | None = None
     seen: float = -1.0
     moved: float = 0.0
     workers: list[asyncio.Task[None]] = field(default_factory=list, repr=False)
@@ -141,9 +159,10 @@ class Client:
         self.queue: asyncio.PriorityQueue[tuple[int, Request]] = asyncio.PriorityQueue()
         self.out: asyncio.Queue[Completion | None] = asyncio.Queue()  # None: a server is gone, look whether any is left
         self.tries: dict[int, int] = {}
+        self.began = time.monotonic()
 
     # ------------------------------------------------------------------------------------------------------ the checks
-    async def check(self, probe: Request) -> dict[str, ServerRecord]:
+    async def check(self, probe: Request) -> None:
         """Check that every server serves this model, has room for its context, and adds no sampling of its own.
 
         A server of our own that dies or hangs here is taken out, as later. One that the user named is an error: only
@@ -152,20 +171,16 @@ class Client:
         Args:
             probe: its prompt is the question.
 
-        Returns:
-            What run.json keeps of each server, by URL.
-
         Raises:
             BadInput: a server fails the check, or none is left.
         """
-        found = await asyncio.gather(*(self._check_one(e, probe) for e in self.endpoints))
+        await asyncio.gather(*(self._check_one(e, probe) for e in self.endpoints))
         if all(e.gone for e in self.endpoints):
             reasons = [f"{e.url}: {e.gone}; its log: {e.server.log}" for e in self.endpoints if e.server]
             raise BadInput(f"no vLLM server is left: {'; '.join(reasons)}")
-        return {e.url: record for e, record in zip(self.endpoints, found, strict=True) if record}
 
-    async def _check_one(self, e: Endpoint, probe: Request) -> ServerRecord | None:
-        """What run.json keeps of the server; None where it is taken out."""
+    async def _check_one(self, e: Endpoint, probe: Request) -> None:
+        """Give the endpoint its record, or take it out."""
         patience = min(self.settings.request_timeout, self.settings.stall_timeout)
         name, limit = self.settings.served_model_name, self.setup.context_limit
         try:
@@ -186,11 +201,20 @@ class Client:
                     "nothing about penalties"
                 )
             on = e.server.gpus if e.server else None
-            return ServerRecord(vllm=version, on=on, defaults_verified=True, penalty_seen=penalty_seen)
+            e.record = ServerRecord(vllm=version, on=on, defaults_verified=True, penalty_seen=penalty_seen)
+            return
         if e.server is None:
             raise BadInput(f"{e.url}: no vLLM server that answers there ({why}); leave it out, or start it again")
         self._retire(e, why)
-        return None
+
+    def records(self) -> dict[str, ServerRecord]:
+        """What run.json keeps of each server that passed the checks, by URL, with what it has answered so far."""
+        found = {}
+        for e in self.endpoints:
+            if e.record:
+                last = None if e.last_answer is None else round(e.last_answer - self.began, 3)
+                found[e.url] = replace(e.record, answers=e.answers, tokens=e.tokens, last_answer=last, gone=e.gone)
+        return found
 
     # ------------------------------------------------------------------------------------------------------- the queue
     async def completions(self, requests: list[Request]) -> AsyncGenerator[Completion, None]:
@@ -199,6 +223,7 @@ class Client:
         Raises:
             GenerationStopped: no server is left.
         """
+        self.began = time.monotonic()
         for order, request in enumerate(requests):
             self.queue.put_nowait((order, request))
         # In turn over the servers, or the first would get the whole of a short queue.
@@ -240,6 +265,10 @@ class Client:
                     self.queue.put_nowait((order, request))
             if completion is not None:
                 e.finished += 1
+                if completion.error is None:
+                    e.answers += 1
+                    e.tokens += completion.gen_tokens
+                    e.last_answer = time.monotonic()
                 self.out.put_nowait(completion)
 
     async def _answer(self, e: Endpoint, order: int, request: Request) -> Completion | None:

@@ -8,7 +8,8 @@
 SITE and DIR of --data are those of bench_train.py, DIR of --public_data that of bench_gpu_eval.py; SITE of --site_vllm
 is a folder for PYTHONPATH that holds vLLM. Parts:
   train   TRAINER=engine, COMPILE=1, ACTIVATION_MEMORY_BUDGET=.5, 128 rows a step, one save of everything at the end
-  resume  goes on from that save, three steps, and saves the model alone (no optimizer)
+  background  the same with BACKGROUND_SAVE=1: how long training stands still, and what the copy costs its steps
+  resume  goes on from the last save, three steps, and saves the model alone (no optimizer)
   spec    the spec's trainer (verl 0.7.0, padded rows, micro batches of two), four steps
   eval    phase1_eval.py on the model that was saved, a server a GPU
   beside  run_sft.sh on the first half of the GPUs, run_eval_checkpoints.sh --gpus on the other half
@@ -34,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.bench.bench_train import SHAPES, make_model, sample_gpu, summary
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("train", "resume", "spec", "eval", "beside")
+PARTS = ("train", "background", "resume", "spec", "eval", "beside")
 ROWS = 128  # a step
 EVERYTHING, NO_OPTIMIZER = "[model,optimizer,extra,hf_model]", "[model,extra,hf_model]"
 
@@ -45,7 +46,14 @@ def main() -> int:
     args.models.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(args.out).free / 1e9
     print(f"disk: {disk_rate(args.out):.2f} GB/s, 4 GiB written and synced; free {free:.0f} GB", flush=True)
-    parts = {"train": train, "resume": resume, "spec": spec, "eval": evaluate, "beside": beside}
+    parts = {
+        "train": train,
+        "background": background,
+        "resume": resume,
+        "spec": spec,
+        "eval": evaluate,
+        "beside": beside,
+    }
     for name in args.parts.split(","):
         began = time.monotonic()
         try:
@@ -65,8 +73,60 @@ def train(args: argparse.Namespace) -> dict:
 
 
 def resume(args: argparse.Namespace) -> dict:
-    """Goes on from `train`'s save for three steps; saves without the optimizer; profiles the second of the three."""
-    return run_training(args, "resume", args.shape, steps=9, contents=NO_OPTIMIZER, profile_step=1)
+    """Goes on from the last save for three steps; saves without the optimizer; profiles the second of the three."""
+    last = int((args.out / "ckpt" / "latest_checkpointed_iteration.txt").read_text())
+    contents = args.resume_saves
+    found = run_training(args, "resume", args.shape, steps=last + 3, contents=contents, profile_step=1)
+    return {"from_step": last} | found
+
+
+def background(args: argparse.Namespace) -> dict:
+    """A save that goes through memory: how long training stands still for it, and its steps while it is copied."""
+    model_of(args, args.shape)
+    folder, ckpt, last = args.out / "background", args.out / "ckpt", args.save_at + args.steps_after
+    for old in (folder, ckpt):
+        shutil.rmtree(old, ignore_errors=True)
+    variables = engine_variables(args, args.shape, folder) | {"CKPT_DIR": ckpt, "BACKGROUND_SAVE": 1}
+    # Without steps after it the save is the run's last; else the run is stopped before it would save again.
+    variables |= {"SAVE_FREQ": args.save_at, "TOTAL_STEPS": last + 2 if args.steps_after else last}
+    variables |= {"MAX_CKPT_TO_KEEP": 2}
+    overrides = [f"checkpoint.save_contents={EVERYTHING}", f"data.val_max_samples={args.rows}"]
+    command, env = sft_command(variables, overrides)
+    metrics, began = folder / "train_metrics.jsonl", time.time()
+    goes_on = None
+    with open(folder_file(folder, "screen.txt"), "w") as screen:
+        training = subprocess.Popen(command, env=env, stdout=screen, stderr=screen, start_new_session=True)
+    try:
+        while training.poll() is None and time.time() - began < args.limit:
+            if goes_on is None and "\ntraining goes on while" in (folder / "screen.txt").read_text(errors="replace"):
+                goes_on = time.time()
+            if args.steps_after and metrics.exists() and len(metrics.read_text().splitlines()) >= last:
+                break
+            time.sleep(0.1)
+        copying = (ckpt / f".global_step_{args.save_at}.incoming").is_dir()
+    finally:
+        if training.poll() is None:
+            os.killpg(training.pid, signal.SIGTERM)
+        stopped = training.wait(300)  # run_sft.sh waits for the copy
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    before = [line for line in lines if line["step"] <= args.save_at and line.get("seconds")]
+    after = [line["seconds"] for line in lines if line["step"] > args.save_at and line.get("seconds")]
+    saved_from = max(line["time"] for line in lines if line["step"] == args.save_at)
+    files = [p for p in (ckpt / f"global_step_{args.save_at}").rglob("*") if p.is_file()]
+    whole = (ckpt / "latest_checkpointed_iteration.txt").stat().st_mtime
+    said = (folder / "screen.txt").read_text(errors="replace").splitlines()
+    return {
+        "stopped_with": stopped,
+        "first_step_after": round(min(line["time"] for line in lines) - began, 1),
+        "stood_still": round(goes_on - saved_from, 1) if goes_on else None,
+        "whole_on_disk_after": round(whole - saved_from, 1),
+        "save_gb": round(sum(p.stat().st_size for p in files) / 1e9, 1),
+        "s_step_before": round(statistics.median(line["seconds"] for line in before[2:]), 3),
+        "s_step_while_copying": round(statistics.median(after), 3) if after else None,
+        "still_copying_at_the_last_of_them": copying,
+        "all_steps": [line.get("seconds") for line in lines],
+        "said": [line[:200] for line in said if "copied" in line or "BACKGROUND_SAVE" in line][-6:],
+    }
 
 
 def run_training(
@@ -127,9 +187,19 @@ def evaluate(args: argparse.Namespace) -> dict:
     command += ["--", *args.eval_args]
     status = subprocess.run([str(word) for word in command], env=environment(args.site_vllm)).returncode
     run = json.loads((work / "out" / "run.json").read_text())
-    return {"status": status, "model": str(model), "seconds": run.get("seconds"), "left_behind": left_behind()} | {
-        key: run[key] for key in ("servers", "requests_by_server", "backend") if key in run
+    return {
+        "status": status,
+        "model": str(model),
+        "seconds": run.get("seconds"),
+        "left_behind": left_behind(),
+        "servers": evenness(run),
     }
+
+
+def evenness(run: dict) -> list[dict]:
+    """What each server of an evaluation answered, and when its last answer came."""
+    servers = run.get("generation", {}).get("servers", {}).values()
+    return [{key: server[key] for key in ("on", "answers", "tokens", "last_answer", "gone")} for server in servers]
 
 
 def beside(args: argparse.Namespace) -> dict:
@@ -137,7 +207,7 @@ def beside(args: argparse.Namespace) -> dict:
     model_of(args, args.beside_shape)
     folder, half = args.out / "beside", max(1, args.gpus // 2)
     shutil.rmtree(folder, ignore_errors=True)
-    variables = engine_variables(args, args.beside_shape, folder) | {"NPROC": half, "EPOCHS": 200, "SAVE_FREQ": 40}
+    variables = engine_variables(args, args.beside_shape, folder) | {"NPROC": half, "SAVE_FREQ": 40}
     variables |= {"COMPILE": 0, "ACTIVATION_MEMORY_BUDGET": 0}
     variables |= {"CKPT_DIR": folder / "ckpt", "MAX_CKPT_TO_KEEP": 3, "TRAIN_BATCH_SIZE": args.rows}
     command, env = sft_command(variables, [f"data.val_max_samples={args.rows}"])
@@ -176,6 +246,7 @@ def engine_variables(args: argparse.Namespace, shape: str, folder: Path) -> dict
     fast = {} if args.cpu else {"COMPILE": 1, "ACTIVATION_MEMORY_BUDGET": ".5"}
     return variables_of(args, shape, folder, args.site091) | {
         "TRAINER": "engine",
+        "EPOCHS": 200,  # TOTAL_STEPS ends the run
         "MAX_TOKENS_PER_GPU": 16384,
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         **fast,
@@ -317,6 +388,10 @@ def parse_args() -> argparse.Namespace:
     p.add_argument("--shape", choices=list(SHAPES), default="7b", help="of the model (default: 7b)")
     p.add_argument("--beside_shape", choices=list(SHAPES), default="05b", help="of the part beside (default: 05b)")
     p.add_argument("--rows", type=int, default=ROWS, help=f"a step (default: {ROWS})")
+    contents = f"save_contents of the part resume (default: {NO_OPTIMIZER})"
+    p.add_argument("--resume_saves", default=NO_OPTIMIZER, metavar="LIST", help=contents)
+    p.add_argument("--save_at", type=int, default=15, help="step after which the part background saves (default: 15)")
+    p.add_argument("--steps_after", type=int, default=12, help="its steps while that is copied (default: 12)")
     p.add_argument("--limit", type=float, default=420, help="seconds after which a training is stopped (default: 420)")
     p.add_argument("--cpu", action="store_true", help="no GPU: whether it runs, not how fast")
     p.add_argument("eval_args", nargs="*", help="after --: more arguments of phase1_eval.py")
