@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,16 @@ from typing import Any
 import torch
 from verl.utils.checkpoint.checkpoint_handler import CheckpointHandler
 
-from phase1.train.saving import failure_of, make_staging, no_room, open_lock, take_lock
+from phase1.train.saving import (
+    copier_command,
+    failure_of,
+    forget_copied,
+    inventory,
+    make_staging,
+    no_room,
+    open_lock,
+    take_lock,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 ASK_AGAIN = 60.0  # seconds: the other ranks wait in a collective, which must not run into its limit
@@ -80,6 +88,7 @@ def decide(handler: CheckpointHandler, lock: int, staging: Path) -> Decision:
         say(handler, f"waited {waited:.0f} s for the copy of the checkpoint before; set SAVE_FREQ higher to save less")
     if failed := failure_of(staging):
         return Decision(failed=failed)
+    forget_copied(staging)
     parameters = list(handler.engine.module.parameters())
     contents = list(handler.engine.checkpoint_manager.checkpoint_save_contents)
     if lacking := no_room(sum(p.numel() for p in parameters), parameters[0].element_size(), contents):
@@ -103,7 +112,7 @@ def start_copier(staged: Path, ckpt_dir: Path, lock: int) -> None:
     """Start the copy in a session of its own, which neither a killed trainer nor torchrun's signals end."""
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     subprocess.Popen(
-        [sys.executable, "-m", "phase1.train.copy_save", str(staged), os.path.realpath(ckpt_dir)],
+        copier_command(staged, ckpt_dir, inventory(staged)),
         pass_fds=(lock,),
         start_new_session=True,
         stdin=subprocess.DEVNULL,

@@ -28,9 +28,9 @@ from phase1.train.nodes import lock_wait, meet_nodes, refuse_start_over
 from phase1.train.preflight.checks import Check, refuse_failed, run_checks, show
 from phase1.train.preflight.outcome import warns
 from phase1.train.preflight.tracking import wandb_offline
-from phase1.train.record import record_start, refuse_changes, report_end, report_stop, run_shape
+from phase1.train.record import record_finished, record_start, refuse_changes, report_end, report_stop, run_shape
 from phase1.train.resume import refuse_other_world_size, resume_point
-from phase1.train.saving import copy_ended, failure_of, ready_to_start, staging_folder
+from phase1.train.saving import copy_ended, failure_of, forget_copied, ready_to_start, staging_folder
 from phase1.train.schedule import schedule_of, used_rows
 from phase1.train.small_data import fit_to_rows
 from phase1.train.verl_version import SETTINGS
@@ -65,7 +65,9 @@ def main() -> int:
         return 0
     if args.finished or args.stopped:
         copy_ended(job.ckpt_dir)
-        failure = failure_of(staging_folder(job.ckpt_dir))
+        staging = staging_folder(job.ckpt_dir)
+        failure = failure_of(staging)
+        forget_copied(staging)
         if args.finished:
             return report_end(job, failure)
         report_stop(job, args.stopped, args.log, failure)
@@ -91,6 +93,7 @@ def main() -> int:
     elif resume.step >= schedule.total_steps:
         place = f"step {resume.step} of {schedule.total_steps} is saved in {job.ckpt_dir}"
         print(f"finished already: {place}; nothing is trained")
+        record_finished(job, resume.step)
     else:
         meet_nodes(job)
         resume.settle(job.ckpt_dir)

@@ -109,12 +109,29 @@ def report_end(job: Job, copy_failed: str = "") -> int:
             file=sys.stderr,
         )
         return 1
-    run.model_copy(update={"status": "complete", "final_step": step, "finished": now()}).write(path)
+    _complete(run, path, step)
     print(f"trained: step {step} of {total} is saved in {job.ckpt_dir / f'global_step_{step}'}")
     where = {"CKPT_DIR": job.ckpt_dir} | {n: job.environ[n] for n in ("OUTPUT_DIR", "MANIFEST_DIR") if n in job.environ}
     command = with_variables(where, "bash run_eval_checkpoints.sh")
     show_next("evaluate the checkpoints and choose the best", command)
     return 0
+
+
+def record_finished(job: Job, step: int) -> None:
+    """Complete the record of a run whose last step was saved after run_sft.sh had ended: killed, or ended early.
+
+    Args:
+        job: the run, which trains nothing more.
+        step: the last saved step.
+    """
+    path = run_file(job)
+    run = TrainRun.read(path) if path.exists() else None
+    if run and run.status != "complete" and run.expected_steps == step:
+        _complete(run, path, step)
+
+
+def _complete(run: TrainRun, path: Path, step: int) -> None:
+    run.model_copy(update={"status": "complete", "final_step": step, "finished": now()}).write(path)
 
 
 def report_stop(job: Job, metrics: Path, log: Path | None = None, copy_failed: str = "") -> None:

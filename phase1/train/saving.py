@@ -7,22 +7,27 @@ CKPT_DIR/.saving.lock is held, first by the trainer, then by the copier, which o
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from phase1.contract.state.tracker import step_folders
+from phase1.contract.state.tracker import TRACKER, read_tracker, step_folders
 from phase1.files import BadInput, only_one
 from phase1.machine import free_memory
 from phase1.train.estimate import checkpoint_bytes
 
 MEMORY_DISK = Path("/dev/shm")
-LOCK, FAILED = ".saving.lock", "failed.txt"  # the second in the staging folder: why a copy failed, one line
+LOCK = ".saving.lock"
+# In the staging folder: why a copy failed, one line; and what a published checkpoint is called while it is removed.
+FAILED, COPIED = "failed.txt", "copied"
 HALF, ASIDE = ".global_step_{}.incoming", ".global_step_{}.replaced"
 SPARE = 256 << 20  # bytes of /dev/shm that a checkpoint leaves to verl's loader workers, beside a twentieth of its size
 
@@ -48,23 +53,53 @@ def _is_ours(staging: Path) -> bool:
     return staging.is_dir() and not staging.is_symlink() and staging.stat().st_uid == os.getuid()
 
 
-def no_room(parameters: int, master_bytes: int, contents: Collection[str]) -> str:
+@dataclass(frozen=True)
+class Inventory:
+    """How many files a folder holds, and how many bytes they have together."""
+
+    files: int
+    bytes: int
+
+
+def inventory(folder: Path) -> Inventory:
+    """Count what lies in a folder, and below it."""
+    sizes = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]
+    return Inventory(len(sizes), sum(sizes))
+
+
+def copier_command(staged: Path, ckpt_dir: Path, handed_over: Inventory) -> list[str]:
+    """The command line of the copier.
+
+    Args:
+        staged: the checkpoint in memory.
+        ckpt_dir: where it is copied to.
+        handed_over: what it holds now; what vanishes before it is copied is missed then.
+    """
+    numbers = [str(handed_over.files), str(handed_over.bytes)]
+    return [sys.executable, "-m", "phase1.train.copy_save", str(staged), os.path.realpath(ckpt_dir), *numbers]
+
+
+def no_room(parameters: int, master_bytes: int, contents: Collection[str], to_be_freed: int = 0) -> str:
     """Why a checkpoint cannot be held in memory, "" where it can.
 
     Args:
         parameters: of the model, on all ranks together.
         master_bytes: of one of them.
         contents: verl's save_contents.
+        to_be_freed: bytes in memory that count as free.
     """
     size = checkpoint_bytes(parameters, master_bytes, contents=contents)
     wanted = size + size // 20 + SPARE
     # While rank 0 writes huggingface/, verl holds all weights in master precision, and the model in bf16.
     beside = parameters * (master_bytes + 2) if "hf_model" in contents else 0
     try:
-        free = shutil.disk_usage(MEMORY_DISK).free
+        free = shutil.disk_usage(MEMORY_DISK).free + to_be_freed
     except OSError as e:
         return f"{MEMORY_DISK}: {e.strerror}"
-    for name, need, there in ((str(MEMORY_DISK), wanted, free), ("memory", wanted + beside, free_memory())):
+    for name, need, there in (
+        (str(MEMORY_DISK), wanted, free),
+        ("memory", wanted + beside, free_memory() + to_be_freed),
+    ):
         if need > there:
             return f"{need / 1e9:,.1f} GB of {name} are needed for a checkpoint, {there / 1e9:,.1f} GB are free"
     return ""
@@ -118,7 +153,26 @@ def failure_of(staging: Path) -> str:
         return (staging / FAILED).read_text().strip()
     except OSError:
         steps = step_folders(staging)
-        return f"global_step_{max(steps)} was not copied from memory to its end: the copier was killed" if steps else ""
+    if not steps:
+        return ""
+    if read_tracker(staging) != max(steps):  # verl's last word on a save
+        return f"global_step_{max(steps)} was not saved to memory to its end"
+    return f"global_step_{max(steps)} was not copied from memory to its end: the copier was killed"
+
+
+def forget_copied(staging: Path) -> None:
+    """Free the memory of a checkpoint that was published, whose copier was killed before it had. Asked as above."""
+    if _is_ours(staging) and (staging / COPIED).exists():
+        shutil.rmtree(staging / COPIED)
+        with contextlib.suppress(OSError):  # another checkpoint is in there
+            (staging / TRACKER).unlink(missing_ok=True)
+            staging.rmdir()
+
+
+def left_in_memory(ckpt_dir: Path) -> int:
+    """Bytes of /dev/shm that an ended run's checkpoint still takes, and the next start frees."""
+    staging = staging_folder(ckpt_dir)
+    return inventory(staging).bytes if _is_ours(staging) else 0
 
 
 def ready_to_start(ckpt_dir: Path, seconds: float) -> None:
@@ -138,6 +192,8 @@ def ready_to_start(ckpt_dir: Path, seconds: float) -> None:
 
 def remove_leftovers(ckpt_dir: Path) -> Iterator[str]:
     """Remove half copies and the staging folder, and put back what a copier moved aside; yields a line for each."""
+    for half in ckpt_dir.glob(f".{TRACKER}.*.tmp"):
+        shutil.rmtree(half)
     for half in sorted(ckpt_dir.glob(HALF.format("*"))):
         shutil.rmtree(half)
         yield f"removed {half}: its copy was cut short, the checkpoints before it are whole"

@@ -234,13 +234,14 @@ def wait_until(true: Callable[[], object], seconds: float = 200) -> None:
         time.sleep(0.1)
 
 
-def stopping_copier(folder: Path) -> str:
-    """A folder for PYTHONPATH: the process that copies a checkpoint stops (SIGSTOP) as it opens its first file."""
+def stopping_copier(folder: Path, when: str = "event == 'open' and '.incoming/' in str(args[0])") -> str:
+    """A folder for PYTHONPATH: the process that copies a checkpoint stops (SIGSTOP) once, at an event of Python's
+    audit; by default as it opens its first file."""
     (folder / "stops").mkdir(exist_ok=True)
-    (folder / "stops" / "sitecustomize.py").write_text("""
+    (folder / "stops" / "sitecustomize.py").write_text(f"""
 import os, signal, sys
 def stop(event, args, told=[]):
-    if event == "open" and ".incoming/" in str(args[0]) and not told:
+    if not told and {when}:
         told.append(1)
         os.kill(os.getpid(), signal.SIGSTOP)
 if "phase1.train.copy_save" in sys.orig_argv:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput
 from phase1.train.resume import ResumePoint, checkpoint_fault, resume_point
 from tests.train.sft_runs import DAMAGES, begin, job_of, make_checkpoint, run_sft, tracker
@@ -59,12 +60,15 @@ def test_a_named_checkpoint_is_gone_on_from_unless_resuming_is_off(env, tmp_path
 
 
 @pytest.mark.slow
-def test_a_finished_job_trains_nothing_and_exits_0(env):
+def test_a_finished_job_trains_nothing_exits_0_and_is_recorded_as_complete(env):
+    begin(env)  # run_sft.sh was killed before it could say that the run had ended
     make_checkpoint(env["CKPT_DIR"], 16)  # 64 rows / 8 x 2 epochs
     tracker(env).write_text("16")
     done = run_sft(env)
     assert done.returncode == 0 and "finished already: step 16 of 16" in done.stdout
     assert not list((Path(env["OUTPUT_DIR"]) / "logs").iterdir())
+    record = TrainRun.read(Path(env["CKPT_DIR"]) / "train_run.json")
+    assert (record.status, record.final_step, len(record.sessions)) == ("complete", 16, 1)
 
 
 def test_another_world_size_is_refused_with_the_way_out(env):

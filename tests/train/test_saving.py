@@ -7,9 +7,9 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,8 +20,12 @@ from phase1.train.job import launch_command
 from phase1.train.preflight.checks import CHECKS
 from phase1.train.record import report_end, report_stop
 from phase1.train.saving import (
+    Inventory,
+    copier_command,
     copy_ended,
     failure_of,
+    forget_copied,
+    inventory,
     make_staging,
     no_room,
     open_lock,
@@ -63,10 +67,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def copier(folder: Path, ckpt_dir: Path, *, lock: int | None = None, path: str = "", most: int | None = None):
-    """The copier, with the lock, stopped at its first file (path) or unable to write files of more than `most`."""
+def copier(
+    folder: Path,
+    ckpt_dir: Path,
+    *,
+    lock: int | None = None,
+    path: str = "",
+    most: int | None = None,
+    handed_over: Inventory | None = None,
+):
+    """The copier, with the lock, disturbed (path), unable to write files of more than `most`, or told of other files
+    than it finds."""
     return subprocess.Popen(
-        [sys.executable, "-m", "phase1.train.copy_save", folder, ckpt_dir],
+        copier_command(folder, ckpt_dir, handed_over or inventory(folder)),
         env=os.environ | {"PYTHONPATH": f"{path}:{ROOT}"},
         pass_fds=() if lock is None else (lock,),
         preexec_fn=most and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))),
@@ -163,6 +176,80 @@ def test_a_copier_killed_between_its_two_renames_loses_no_checkpoint(ckpt_dir):
     assert contents(ckpt_dir) == {"global_step_3/model.pt": b"third", TRACKER: b"3"}
 
 
+FULL = """
+import errno, os, shutil, sys
+def full(event, args):
+    if {when}:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+if "phase1.train.copy_save" in sys.orig_argv:
+    sys.addaudithook(full)
+"""
+
+
+def full_disk(folder: Path, when: str) -> str:
+    """A folder for PYTHONPATH: the copier finds a disk full at an event of Python's audit."""
+    (folder / "full").mkdir()
+    (folder / "full" / "sitecustomize.py").write_text(FULL.format(when=when))
+    return str(folder / "full")
+
+
+def test_a_disk_that_is_full_at_the_tracker_publishes_nothing_either(ckpt_dir, tmp_path):
+    folder = staged(ckpt_dir)
+    opened = f"event == 'open' and '.{TRACKER}.' in str(args[0])"
+    assert copier(folder, ckpt_dir, path=full_disk(tmp_path, opened)).wait() == 1
+    assert contents(ckpt_dir) == {"global_step_3/model.pt": b"third", TRACKER: b"3"}
+    assert "global_step_6 could not be written: No space left" in failure_of(folder.parent)
+
+
+def test_where_memory_is_full_too_the_checkpoint_in_it_gives_way_to_the_reason(ckpt_dir, tmp_path):
+    folder = staged(ckpt_dir)
+    both = f"'.incoming/' in str(args[0]) or 'failed' in str(args[0]) and os.path.exists({str(folder)!r})"
+    opened = f"event == 'open' and ({both})"
+    assert copier(folder, ckpt_dir, path=full_disk(tmp_path, opened)).wait() == 1
+    assert "global_step_6 could not be written: No space left" in failure_of(folder.parent) and not folder.exists()
+
+
+@pytest.mark.parametrize("gone", ["", "model.pt", "huggingface"], ids=["all of it", "a file", "a folder"])
+def test_a_checkpoint_that_vanishes_from_memory_before_its_copy_is_not_published(ckpt_dir, gone):
+    """Somebody clears /dev/shm, or systemd does at the user's last logout."""
+    folder = staged(ckpt_dir)
+    handed_over = inventory(folder)
+    path = folder / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    process = copier(folder, ckpt_dir, handed_over=handed_over)
+    assert process.wait() == 1
+    assert contents(ckpt_dir) == {"global_step_3/model.pt": b"third", TRACKER: b"3"}
+    assert "vanished from memory" in failure_of(folder.parent)
+
+
+def test_a_copier_killed_once_it_has_published_is_no_failure_and_its_memory_is_freed(ckpt_dir, tmp_path):
+    folder = staged(ckpt_dir)
+    process = copier(
+        folder, ckpt_dir, path=stopping_copier(tmp_path, "event == 'shutil.rmtree' and '/shm/' in str(args[0])")
+    )
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+    assert read_tracker(ckpt_dir) == 6 and folder.parent.exists()
+    process.kill()
+    process.wait()
+    assert failure_of(folder.parent) == ""
+    forget_copied(folder.parent)
+    assert not folder.parent.exists()
+
+
+def test_a_save_cut_short_is_told_from_a_copy_cut_short(ckpt_dir):
+    folder = staged(ckpt_dir)
+    assert "the copier was killed" in failure_of(folder.parent)
+    (folder.parent / TRACKER).unlink()  # verl's last word on a save
+    assert failure_of(folder.parent) == "global_step_6 was not saved to memory to its end"
+
+
+def test_what_a_killed_copier_left_of_the_tracker_is_removed_by_the_next_start(ckpt_dir):
+    (ckpt_dir / f".{TRACKER}.abc.tmp").mkdir()
+    (ckpt_dir / f".{TRACKER}.abc.tmp" / TRACKER).write_text("6")
+    ready_to_start(ckpt_dir, 0)
+    assert contents(ckpt_dir) == {"global_step_3/model.pt": b"third", TRACKER: b"3"}
+
+
 def test_the_lock_ends_with_the_last_process_that_has_it(ckpt_dir):
     lock = open_lock(ckpt_dir)
     assert take_lock(lock, 0)
@@ -243,3 +330,15 @@ def test_a_copy_that_failed_is_what_the_run_ends_with(engine, tmp_path, capsys):
     assert "step 0 of 16 (global_step_16 could not be written); run the same" in capsys.readouterr().err
     report_stop(job, tmp_path / "none.jsonl", None, "global_step_16 could not be written")
     assert capsys.readouterr().err == "error: global_step_16 could not be written\n"
+
+
+def test_what_an_ended_run_left_in_memory_refuses_no_start_that_would_free_it(env, monkeypatch):
+    job = job_of(env | {"MAX_LENGTH": "10000"})  # 41 MB for the loader's workers
+    folder = staged(job.ckpt_dir)  # 42 MB
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000_000))
+    try:
+        assert CHECKS["shm"](job).status == "pass"
+    finally:
+        shutil.rmtree(folder.parent)
+    with pytest.raises(BadInput, match="--shm-size="):
+        CHECKS["shm"](job)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
-from phase1.train.saving import MEMORY_DISK, staging_folder
+from phase1.train.saving import MEMORY_DISK, copier_command, inventory, staging_folder
+from tests.train.saved import contents
 from tests.train.sft_runs import Run, addition, interrupted_after, members, stopping_copier, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,27 +197,6 @@ def test_a_changed_schedule_is_refused_by_name(env, whole):
 
 
 # ---------------------------------------------------------------------------------------------------- BACKGROUND_SAVE=1
-def plain(value: object) -> object:
-    """What torch saved, to the last bit; a rank's own part of a tensor."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items() if k != "rng"}  # Python's and numpy's are seeded by no run
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, torch.Tensor):
-        local = value.to_local() if hasattr(value, "to_local") else value
-        return (local.dtype, local.shape, local.numpy().tobytes())
-    return value
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """Every file of a checkpoint: its bytes, or what torch saved in it."""
-    files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return {
-        name: plain(torch.load(p, weights_only=False)) if p.suffix == ".pt" else p.read_bytes()
-        for name, p in files.items()
-    }
-
-
 @pytest.mark.skipif(shutil.disk_usage(MEMORY_DISK).free < 1 << 30, reason=f"{MEMORY_DISK} has less than 1 GiB free")
 def test_a_checkpoint_in_memory_outlives_its_trainer_and_is_that_of_a_direct_save(env, whole, tmp_path):
     """The copier of step 3 stops in the middle of a file; the trainer goes on and is killed, torchrun and all."""
@@ -243,7 +222,8 @@ def test_a_checkpoint_in_memory_outlives_its_trainer_and_is_that_of_a_direct_sav
     # Another copier is stopped in its middle and killed.
     staging.mkdir()
     shutil.copytree(ckpt_dir / "global_step_3", staging / "global_step_6")
-    command = [env["PYTHON"], "-m", "phase1.train.copy_save", staging / "global_step_6", ckpt_dir]
+    staged = staging / "global_step_6"
+    command = copier_command(staged, ckpt_dir, inventory(staged))
     killed = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": f"{stopping_copier(tmp_path)}:{ROOT}"})
     os.waitpid(killed.pid, os.WUNTRACED)
     killed.kill()

@@ -12,7 +12,7 @@ from phase1.model.weight_files import count_parameters
 from phase1.train.estimate import checkpoint_bytes
 from phase1.train.job import ROOT, Job
 from phase1.train.preflight.outcome import Outcome, passes, warns
-from phase1.train.saving import MEMORY_DISK, no_room
+from phase1.train.saving import MEMORY_DISK, left_in_memory, no_room
 from phase1.train.schedule import row_lengths, schedule_of
 from phase1.train.verl_version import (
     LOADER_BYTES_A_TOKEN,
@@ -93,7 +93,8 @@ def host_memory(job: Job) -> Outcome:
     parameters = count_parameters(folder) if folder else 0
     if not parameters:
         return warns("the model's size is not known before it is downloaded, nor whether a checkpoint fits into memory")
-    if lacking := no_room(parameters, job.master_bytes, job.save_contents):
+    left = left_in_memory(job.ckpt_dir)
+    if lacking := no_room(parameters, job.master_bytes, job.save_contents, left):
         return warns(f"{lacking}: training waits for each save, as with BACKGROUND_SAVE=0")
     size = checkpoint_bytes(parameters, job.master_bytes, contents=job.save_contents)
     return passes(f"a checkpoint of {size / 1e9:,.2f} GB fits into {MEMORY_DISK}, training goes on while it is copied")
@@ -111,7 +112,7 @@ def shared_memory(job: Job) -> Outcome:
     rows = -(-job.number("data.train_batch_size") // job.data_ranks) * job.nproc
     need = workers * LOADER_PREFETCH * rows * length * LOADER_BYTES_A_TOKEN
     try:
-        free = shutil.disk_usage(SHARED_MEMORY).free
+        free = shutil.disk_usage(SHARED_MEMORY).free + left_in_memory(job.ckpt_dir)
     except OSError as e:
         raise BadInput(f"{SHARED_MEMORY}: {e.strerror}; verl's loader workers need it") from None
     said = f"{need / 1e6:,.0f} MB for verl's loader workers, {free / 1e6:,.0f} MB free in {SHARED_MEMORY}"
