@@ -20,6 +20,7 @@ from phase1.train.saving import (
     copier_command,
     failure_of,
     forget_copied,
+    in_memory,
     inventory,
     make_staging,
     no_room,
@@ -62,15 +63,18 @@ def save_in_background(staging: Path) -> None:
                 say(handler, f"BACKGROUND_SAVE=1, but training waits for this save: {decision.direct}")
                 save_directly(handler, step)
                 return
-            handler.default_local_dir = str(staging)
+            manager = handler.engine.checkpoint_manager
+            asked = list(manager.checkpoint_save_contents)
+            handler.default_local_dir, manager.checkpoint_save_contents = str(staging), in_memory(asked)
             try:
                 save_directly(handler, step)
             finally:
-                handler.default_local_dir = str(ckpt_dir)
+                handler.default_local_dir, manager.checkpoint_save_contents = str(ckpt_dir), asked
             if lock >= 0:
                 # verl's list of what it may delete later, which the first rank alone has
-                handler.engine.checkpoint_manager.previous_saved_paths[-1] = str(ckpt_dir / f"global_step_{step}")
-                start_copier(staging / f"global_step_{step}", ckpt_dir, lock)
+                manager.previous_saved_paths[-1] = str(ckpt_dir / f"global_step_{step}")
+                add_weights = in_memory(asked) != asked
+                start_copier(staging / f"global_step_{step}", ckpt_dir, lock, add_weights=add_weights)
                 say(handler, f"training goes on while global_step_{step} is copied to {ckpt_dir}")
         finally:
             if lock >= 0:
@@ -108,11 +112,11 @@ def agreed(decision: Decision | None) -> Decision:
     return found
 
 
-def start_copier(staged: Path, ckpt_dir: Path, lock: int) -> None:
+def start_copier(staged: Path, ckpt_dir: Path, lock: int, *, add_weights: bool) -> None:
     """Start the copy in a session of its own, which neither a killed trainer nor torchrun's signals end."""
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     subprocess.Popen(
-        copier_command(staged, ckpt_dir, inventory(staged)),
+        copier_command(staged, ckpt_dir, inventory(staged), add_weights=add_weights),
         pass_fds=(lock,),
         start_new_session=True,
         stdin=subprocess.DEVNULL,

@@ -1,17 +1,18 @@
 """Copy one checkpoint from memory to CKPT_DIR and publish it whole.
 
-    python -m phase1.train.copy_save /dev/shm/phase1_save_…/global_step_N CKPT_DIR FILES BYTES
+    python -m phase1.train.copy_save /dev/shm/phase1_save_…/global_step_N CKPT_DIR FILES BYTES [add_weights]
 
 Started by patches/phase1_background_save.py in a session of its own, with CKPT_DIR/.saving.lock held for it; it
-outlives the trainer. Order: files to CKPT_DIR/.global_step_N.incoming, synced; renamed to global_step_N; verl's tracker
-file; the staging folder removed. A step that was saved before is moved aside only once the new one is on the disk.
-Where the disk is full, or FILES files of BYTES bytes are no longer in memory, nothing is published, and the staging
-folder says why.
+outlives the trainer. Order: files to CKPT_DIR/.global_step_N.incoming, synced; huggingface/'s weights, made from the
+shards, where asked for; renamed to global_step_N; verl's tracker file; the staging folder removed. A step that was
+saved before is moved aside only once the new one is on the disk. Where the disk is full, or FILES files of BYTES bytes
+are no longer in memory, nothing is published, and the staging folder says why.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -20,29 +21,31 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from phase1.contract.state.tracker import TRACKER
-from phase1.files import replacing, run_script, write_text
-from phase1.train.saving import ASIDE, COPIED, FAILED, HALF, Inventory, forget_copied, inventory
+from phase1.files import BadInput, replacing, run_script, write_text
+from phase1.train.saving import ADD_WEIGHTS, ASIDE, COPIED, FAILED, HALF, Inventory, forget_copied, inventory
 
 FILES_AT_ONCE = 8
 PIECE, SYNC_EVERY = 16 << 20, 256 << 20  # bytes
+WEIGHTS_A_FILE = 5 * 10**9  # bytes, as transformers 4 splits them
 
 
 def main() -> int:
     staged, ckpt_dir = map(Path, sys.argv[1:3])
-    files, size = map(int, sys.argv[3:])
+    files, size = map(int, sys.argv[3:5])
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # a batch system asks every process of a job to stop
         signal.signal(asked, signal.SIG_IGN)
     os.nice(5)
-    return copy_save(staged, ckpt_dir, Inventory(files, size))
+    return copy_save(staged, ckpt_dir, Inventory(files, size), add_weights=sys.argv[5:] == [ADD_WEIGHTS])
 
 
-def copy_save(staged: Path, ckpt_dir: Path, handed_over: Inventory) -> int:
+def copy_save(staged: Path, ckpt_dir: Path, handed_over: Inventory, *, add_weights: bool) -> int:
     """Copy and publish a checkpoint, then remove its staging folder.
 
     Args:
         staged: the checkpoint in memory.
         ckpt_dir: where it is copied to.
         handed_over: what the trainer left in memory.
+        add_weights: make huggingface/'s weights from the shards.
 
     Returns:
         0, or 1 where it could not be written: the staging folder then holds one line that says why, and no checkpoint.
@@ -53,13 +56,15 @@ def copy_save(staged: Path, ckpt_dir: Path, handed_over: Inventory) -> int:
         copy_folder(staged, half)
         if inventory(half) != handed_over:
             raise OSError("some of its files vanished from memory before they were copied")
+        if add_weights:
+            write_weights(staged, half / "huggingface")
         with replacing(ckpt_dir / TRACKER) as tracker:
             write_through(tracker, str(step))  # before the rename: for it, too, there must be room
             publish(half, ckpt_dir / staged.name, ckpt_dir / ASIDE.format(step))
         sync(ckpt_dir)
-    except OSError as e:
+    except (OSError, BadInput) as e:
         shutil.rmtree(half, ignore_errors=True)
-        why = f"{ckpt_dir / staged.name} could not be written: {e.strerror or e}"
+        why = f"{ckpt_dir / staged.name} could not be written: {getattr(e, 'strerror', None) or e}"
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(ckpt_dir).free
             why += f" (a checkpoint of {handed_over.bytes / 1e9:,.2f} GB, {free / 1e9:,.2f} GB free on the disk of "
@@ -123,6 +128,41 @@ def copy_file(source: Path, target: Path) -> None:
                 to_disk(write.fileno())
                 unsynced = 0
         to_disk(write.fileno())
+
+
+def write_weights(checkpoint: Path, folder: Path) -> None:
+    """Make the weights of a Hugging Face folder from a checkpoint's shards, in the precision that the shards have.
+
+    Args:
+        checkpoint: has the shards of all ranks.
+        folder: has the model's config.json, as verl wrote it.
+
+    Raises:
+        OSError: a file could not be written.
+        BadInput: the shards do not belong together, or are not those of such a model.
+    """
+    # Only here, once the shards are on the disk: torch takes two seconds.
+    import torch
+
+    from phase1.model.matches_config import check_shapes, tensors_to_write
+    from phase1.model.shapes import expected_tensors
+    from phase1.model.shards import find_shards, read_shards
+    from phase1.model.small_files import read_object
+    from phase1.model.writing import write_safetensors
+
+    torch.set_num_threads(1)  # writing has threads of its own, and training needs the cores
+    path = folder / "config.json"
+    config = read_object(path)
+    expected = expected_tensors(config, path)
+    tensors = tensors_to_write(read_shards(find_shards(checkpoint), lambda: expected.needed), config)
+    check_shapes(tensors, expected, path)
+    dtype = next(tensor.dtype for tensor in tensors if tensor.dtype.is_floating_point)
+    write_safetensors(folder, tensors, dtype=dtype, max_file_bytes=WEIGHTS_A_FILE, progress=lambda written: None)
+    for name in ("dtype", "torch_dtype"):  # of transformers 5 and 4
+        if name in config:  # verl's own save says so whatever the weights are: it is what they are to be loaded as
+            config[name] = "bfloat16"
+    write_through(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    sync(folder)
 
 
 def to_disk(fd: int) -> None:

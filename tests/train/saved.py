@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)  # warns of each tensor of a rank's part
 
@@ -21,9 +22,14 @@ def plain(value: object) -> object:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """Every file of a checkpoint: its bytes, or what torch saved in it."""
-    files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return {
-        name: plain(torch.load(p, weights_only=False)) if p.suffix == ".pt" else p.read_bytes()
-        for name, p in files.items()
-    }
+    """Every file of a checkpoint: its bytes, or the tensors in it."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".pt":
+            found[name] = plain(torch.load(path, weights_only=False))
+        elif path.suffix == ".safetensors":  # the order of tensors in the file is the writer's own
+            found[name] = plain(load_file(path))
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found

@@ -79,7 +79,7 @@ def copier(
     """The copier, with the lock, disturbed (path), unable to write files of more than `most`, or told of other files
     than it finds."""
     return subprocess.Popen(
-        copier_command(folder, ckpt_dir, handed_over or inventory(folder)),
+        copier_command(folder, ckpt_dir, handed_over or inventory(folder), add_weights=False),
         env=os.environ | {"PYTHONPATH": f"{path}:{ROOT}"},
         pass_fds=() if lock is None else (lock,),
         preexec_fn=most and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))),

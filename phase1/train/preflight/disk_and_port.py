@@ -12,7 +12,7 @@ from phase1.model.weight_files import count_parameters
 from phase1.train.estimate import checkpoint_bytes
 from phase1.train.job import ROOT, Job
 from phase1.train.preflight.outcome import Outcome, passes, warns
-from phase1.train.saving import MEMORY_DISK, left_in_memory, no_room
+from phase1.train.saving import MEMORY_DISK, in_memory, left_in_memory, no_room
 from phase1.train.schedule import row_lengths, schedule_of
 from phase1.train.verl_version import (
     LOADER_BYTES_A_TOKEN,
@@ -96,8 +96,8 @@ def host_memory(job: Job) -> Outcome:
     left = left_in_memory(job.ckpt_dir)
     if lacking := no_room(parameters, job.master_bytes, job.save_contents, left):
         return warns(f"{lacking}: training waits for each save, as with BACKGROUND_SAVE=0")
-    size = checkpoint_bytes(parameters, job.master_bytes, contents=job.save_contents)
-    return passes(f"a checkpoint of {size / 1e9:,.2f} GB fits into {MEMORY_DISK}, training goes on while it is copied")
+    size = checkpoint_bytes(parameters, job.master_bytes, contents=in_memory(job.save_contents))
+    return passes(f"a checkpoint's {size / 1e9:,.2f} GB fit into {MEMORY_DISK}, training goes on while it is copied")
 
 
 def shared_memory(job: Job) -> Outcome:
