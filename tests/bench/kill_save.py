@@ -119,9 +119,10 @@ def one_training(
             break
         if not kill:
             return [*wrong, f"{at}: failed by itself: {run.output.splitlines()[-3:]}"]
-    left = [p.name for p in ckpt_dir.glob(".*") if p.name not in (".saving.lock", ".train_node0.lock", ".start_node0")]
-    if left or staging_folder(ckpt_dir).exists():
-        wrong.append(f"{at}: left behind: {left}, {staging_folder(ckpt_dir)}")
+    locks = (".saving.lock", ".train_node0.lock", ".start_node0")
+    left = [str(p) for p in [*ckpt_dir.glob(".*"), staging_folder(ckpt_dir)] if p.exists() and p.name not in locks]
+    if left:
+        wrong.append(f"{at}: left behind: {', '.join(left)}")
     status = json.loads((ckpt_dir / "train_run.json").read_text())["status"]
     return wrong + ([] if status == "complete" else [f"{at}: finished, and train_run.json says {status}"])
 
