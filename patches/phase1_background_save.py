@@ -24,6 +24,7 @@ from phase1.train.saving import (
     make_staging,
     no_room,
     open_lock,
+    save_failed,
     take_lock,
 )
 
@@ -65,6 +66,8 @@ def save_in_background(staging: Path) -> None:
             handler.default_local_dir = str(staging)
             try:
                 save_directly(handler, step)
+            except (OSError, RuntimeError) as e:  # torch's say "iostream error" of a full disk
+                raise RuntimeError(save_failed(step, e)) from e
             finally:
                 handler.default_local_dir = str(ckpt_dir)
             if lock >= 0:
