@@ -25,6 +25,7 @@ from phase1.train.saving import (
     make_staging,
     no_room,
     open_lock,
+    save_failed,
     take_lock,
 )
 
@@ -68,6 +69,8 @@ def save_in_background(staging: Path) -> None:
             handler.default_local_dir, manager.checkpoint_save_contents = str(staging), in_memory(asked)
             try:
                 save_directly(handler, step)
+            except (OSError, RuntimeError) as e:  # torch's say "iostream error" of a full disk
+                raise RuntimeError(save_failed(step, e)) from e
             finally:
                 handler.default_local_dir, manager.checkpoint_save_contents = str(ckpt_dir), asked
             if lock >= 0:

@@ -5,6 +5,7 @@ outputs/logs/attempt_N.log       what the attempt's programs printed; outputs/lo
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -21,6 +22,8 @@ from phase1.contract.state.train_run import TrainRun
 from phase1.files import BadInput
 from phase1.model.loadable import model_problem
 from phase1.model.small_files import WEIGHTS
+
+DISK_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 class GoneError(Exception):
@@ -58,11 +61,14 @@ async def evaluate_one(c: Checkpoint, settings: Settings, attempts: Attempts, en
         error = f"{e.filename}: {e.strerror}" if e.strerror else str(e)
     except BadInput as e:
         error = str(e)
-    attempts.end(row, c, int(bool(error)), error or None)
+    full = any(
+        why in (error or "") for why in DISK_FULL
+    )  # no fault of the checkpoint, which must not be given up for it
+    attempts.end(row, c, int(bool(error) and not full), error or None)
     if error:
         where = f" ({log})" if log.exists() else ""
-        tried = len(attempts.failures(c))
-        print_error(f"step {c.step}: attempt {tried} of {settings.max_attempts} failed: {error}{where}")
+        tried = "an attempt" if full else f"attempt {len(attempts.failures(c))} of {settings.max_attempts}"
+        print_error(f"step {c.step}: {tried} failed: {error}{where}")
         return False
     print(f"step {c.step}: done in {time.monotonic() - started:.0f} s", flush=True)
     return True

@@ -15,7 +15,7 @@ from phase1.checkpoints.evaluate_all import evaluate_all
 from phase1.checkpoints.evaluations import covers, warn_of_damaged
 from phase1.checkpoints.find import Checkpoint, find_checkpoints, look_at
 from phase1.checkpoints.prune import prune
-from phase1.checkpoints.publish import best_kept, publish_best, release_others
+from phase1.checkpoints.publish import best_kept, checkpoint_model, publish_best, release_others
 from phase1.checkpoints.settings import Settings
 from phase1.checkpoints.status import read_status
 from phase1.checkpoints.status_page import write_status_page
@@ -121,11 +121,19 @@ def show_plan(todo: Sequence[Checkpoint], settings: Settings) -> None:
 
 # --------------------------------------------------------------------------------------------------------- afterwards
 def prune_evaluated(evaluated: Mapping[int, FinishedEvaluation], ranking: Ranking, settings: Settings) -> None:
-    """--prune; with --dry_run it only prints. The best one stays even where nothing is kept."""
+    """--prune; with --dry_run it only prints. The best one stays even where nothing is kept.
+
+    So does one that training saved again since its evaluation: it is another model, and that one nobody has evaluated.
+    """
     prune(
         settings.checkpoint_dir,
         best=[*ranking.top(max(1, settings.keep_best)), *best_kept(ranking, settings)],
-        evaluated=[s for s, e in evaluated.items() if covers(e, settings.sets_of(s), settings.manifest_dir)],
+        evaluated=[
+            step
+            for step, e in evaluated.items()
+            if covers(e, settings.sets_of(step), settings.manifest_dir)
+            and e.run.model.fingerprint in (None, fingerprint(checkpoint_model(settings, step)))
+        ],
         dry_run=settings.dry_run,
     )
 

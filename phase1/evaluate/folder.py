@@ -212,13 +212,12 @@ def stored_problems(
             as the answer to another problem.
     """
     problems = {d: load_problems(manifest_dir, d, run.datasets[d].problems) for d in datasets}
-    stored = stored_completions(output_dir, problems)
-    for problem in (p for asked in problems.values() for p in asked):
-        completion = stored.get(AnswerKey(problem.dataset, problem.problem_id, 0))
-        if completion is not None and completion.prompt_sha256 != problem.user_sha256:
+    asked = {AnswerKey(p.dataset, p.problem_id, 0): p.user_sha256 for of_set in problems.values() for p in of_set}
+    for key, completion in stored_completions(output_dir, problems).items():
+        if completion.prompt_sha256 != asked.get(key._replace(sample=0), completion.prompt_sha256):
             raise BadInput(
-                f"{output_dir}/completions/{problem.dataset}.jsonl: {problem.problem_id} was asked in other words than "
-                "the raw file has now; generate it again in another --output_dir"
+                f"{output_dir}/completions/{key.dataset}.jsonl: {key.problem_id} was asked in other words than the raw "
+                "file has now; generate it again in another --output_dir"
             )
     return problems
 

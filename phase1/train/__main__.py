@@ -30,7 +30,7 @@ from phase1.train.preflight.outcome import warns
 from phase1.train.preflight.tracking import wandb_offline
 from phase1.train.record import record_finished, record_start, refuse_changes, report_end, report_stop, run_shape
 from phase1.train.resume import refuse_other_world_size, resume_point
-from phase1.train.saving import copy_ended, failure_of, forget_copied, ready_to_start, staging_folder
+from phase1.train.saving import copy_ended, failure_of, ready_to_start, show_removed, staging_folder
 from phase1.train.schedule import schedule_of, used_rows
 from phase1.train.small_data import fit_to_rows
 from phase1.train.verl_version import SETTINGS
@@ -65,9 +65,9 @@ def main() -> int:
         return 0
     if args.finished or args.stopped:
         copy_ended(job.ckpt_dir)
-        staging = staging_folder(job.ckpt_dir)
-        failure = failure_of(staging)
-        forget_copied(staging)
+        failure = failure_of(staging_folder(job.ckpt_dir))
+        if job.node_rank == 0:  # memory is free again without a next start
+            show_removed(job.ckpt_dir)
         if args.finished:
             return report_end(job, failure)
         report_stop(job, args.stopped, args.log, failure)

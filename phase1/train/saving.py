@@ -118,6 +118,14 @@ def no_room(parameters: int, master_bytes: int, contents: Collection[str], to_be
     return ""
 
 
+def save_failed(step: int, error: Exception) -> str:
+    """Why a rank could not save into memory, for people: others may have filled it since `no_room` looked."""
+    free = "nobody knows how many"
+    with contextlib.suppress(OSError):
+        free = f"{shutil.disk_usage(MEMORY_DISK).free / 1e9:,.2f}"
+    return f"global_step_{step} could not be saved to memory: {error} ({free} GB free in {MEMORY_DISK})"
+
+
 # ---------------------------------------------------------------------------------------------------------- the lock
 def open_lock(ckpt_dir: Path) -> int:
     """A file descriptor of the lock's file, which a child process may be given."""
@@ -199,6 +207,11 @@ def ready_to_start(ckpt_dir: Path, seconds: float) -> None:
             f"{ckpt_dir}: a checkpoint is still being copied here from memory; start again when it is done, or wait "
             "longer with LOCK_WAIT=seconds"
         )
+    show_removed(ckpt_dir)
+
+
+def show_removed(ckpt_dir: Path) -> None:
+    """Remove what a killed run or copier left, a line each. Asked while nothing is being copied."""
     for line in remove_leftovers(ckpt_dir):
         print(line, flush=True)
 

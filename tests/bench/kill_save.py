@@ -2,11 +2,11 @@
 
     VENV_LATEST=.venv-latest python tests/bench/kill_save.py --work /tmp/kills    # a check; half an hour
 
-run_sft.sh with the real verl 0.9.1 on a CPU, two processes, a checkpoint every second step, a copier that dawdles over
-each file, so that kills meet it. Once undisturbed and saved directly; then again and again killed at a random moment
-and started again by the same command: by turns a rank, torchrun, the copier, run_sft.sh, and everything at once. Exit 1
-where a published checkpoint differs from the undisturbed run's in a single bit, the tracker names one that is not
-there, a loss differs, or something of the run is left in /dev/shm, in CKPT_DIR or among the processes.
+run_sft.sh with the real verl 0.9.1 on a CPU, two processes, a checkpoint every second step, a trainer and a copier
+that dawdle over each file, so that kills meet them. Once undisturbed and saved directly; then again and again killed at
+a random moment and started again by the same command: by turns a rank, torchrun, the copier, run_sft.sh, and everything
+at once. Exit 1 where a published checkpoint differs from the undisturbed run's in a single bit, the tracker names one
+that is not there, a loss differs, or something of the run is left in /dev/shm, in CKPT_DIR or among the processes.
 """
 
 import argparse
@@ -35,10 +35,16 @@ VICTIMS = ("a rank", "torchrun", "copier", "run_sft.sh", "everything")
 DAWDLES = """
 import random, sys, time
 def dawdle(event, args):
-    if (event == "open" and ".incoming/" in str(args[0])) or event in ("os.rename", "shutil.rmtree", "os.rmdir"):
+    path = str(args[0]) if args else ""
+    if (event == "open" and ".incoming/" in path) or event in ("os.rename", "shutil.rmtree", "os.rmdir"):
+        time.sleep(random.random() / 4)
+def dawdle_over_memory(event, args):
+    if event in ("open", "os.mkdir") and "/phase1_save_" in str(args[0]):
         time.sleep(random.random() / 4)
 if "phase1.train.copy_save" in sys.orig_argv:
     sys.addaudithook(dawdle)
+elif "verl.trainer.sft_trainer" in sys.orig_argv:
+    sys.addaudithook(dawdle_over_memory)
 """
 
 
@@ -113,16 +119,17 @@ def one_training(
             break
         if not kill:
             return [*wrong, f"{at}: failed by itself: {run.output.splitlines()[-3:]}"]
-    left = [p.name for p in ckpt_dir.glob(".*") if p.name not in (".saving.lock", ".train_node0.lock", ".start_node0")]
-    if left or staging_folder(ckpt_dir).exists():
-        wrong.append(f"{at}: left behind: {left}, {staging_folder(ckpt_dir)}")
+    locks = (".saving.lock", ".train_node0.lock", ".start_node0")
+    left = [str(p) for p in [*ckpt_dir.glob(".*"), staging_folder(ckpt_dir)] if p.exists() and p.name not in locks]
+    if left:
+        wrong.append(f"{at}: left behind: {', '.join(left)}")
     status = json.loads((ckpt_dir / "train_run.json").read_text())["status"]
     return wrong + ([] if status == "complete" else [f"{at}: finished, and train_run.json says {status}"])
 
 
 def kill_at_random(run: Run, victim: str, rng: random.Random, span: float) -> str:
     """Kill it after a random time; what was killed, "" where the run ended before."""
-    delay = rng.random() * span
+    delay = rng.uniform(0.2, 1.3) * span  # the copier's dawdling comes on top of an undisturbed run's time
     began = time.monotonic()
     while run.process.poll() is None:
         told = members(run.ckpt_dir)

@@ -1,6 +1,8 @@
 """phase1.checkpoints.evaluate_one: whose fault a failed attempt is, and what it leaves behind."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,16 @@ def test_killed_conversions_are_counted_and_leave_nothing_behind(tmp_path, monke
     assert [tries() for _ in range(3)] == [False] * 3
     [c] = find_checkpoints(tmp_path)
     assert len(tries.attempts.failures(c)) == 3 and not list(tries.path.glob(".*"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=["disk", "quota"])
+def test_a_full_disk_gives_no_checkpoint_up_however_often_it_ends_an_attempt(tmp_path, monkeypatch, capsys, number):
+    why = f"exit code 2, error: file system: {os.strerror(number)}; make room, then start the same command again"
+    tries = OneTry(tmp_path, monkeypatch, lambda script: f"{script}: {why}")
+    assert [tries() for _ in range(3)] == [False] * 3
+    [c] = find_checkpoints(tmp_path)
+    assert not tries.attempts.failures(c) and all(why in row.error for row in tries.attempts.rows)
+    assert capsys.readouterr().err.count("step 5: an attempt failed: phase1_eval.py: exit code 2") == 3
 
 
 @pytest.mark.parametrize("convert", [False, True], ids=["evaluating", "converting"])

@@ -1,5 +1,6 @@
 """phase1.checkpoints.one_pass: what a pass does, and what one failure does to the rest of it."""
 
+import struct
 import time
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 from phase1.checkpoints import child, evaluate_all
 from phase1.checkpoints.attempts import Attempts
 from phase1.checkpoints.find import find_checkpoints
-from phase1.files import read_json
+from phase1.files import fingerprint, read_json
 from tests.checkpoints.made import make_checkpoint, write_eval
 from tests.tiny_model import tiny_shapes, write_float32
 
@@ -72,6 +73,22 @@ def test_weights_that_are_not_the_configs_are_named_and_neither_evaluated_nor_ch
         assert "_orig_mod.model.embed_tokens.weight" in run.stderr and "take it off every name" in run.stderr
         assert not (place.outputs / "eval_step_500").exists()
     assert read_json(place.outputs / "best_checkpoint.json")["best_step"] == 1000
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["as evaluated", "saved again"])
+def test_what_was_saved_again_since_its_evaluation_is_not_pruned(place, again):
+    for step in (500, 1000, 1500):
+        model = make_checkpoint(place.checkpoints, step)
+        known = {"path": str(model), "fingerprint": fingerprint(model)}
+        write_eval(place.outputs, step, 0.5 + (step == 1000) / 4, 0.1, model=known)
+    folder = place.checkpoints / "global_step_500"
+    if again:
+        weights = folder / "huggingface" / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + struct.pack("<f", 2.0))
+    run = place.evaluate("--prune", "--keep_best", 0)
+    assert run.returncode == 0 and folder.is_dir() == again, run.stdout + run.stderr
+    said = "stays: not evaluated" if again else "deleted"
+    assert f"step 500 {said}" in run.stdout
 
 
 def test_it_waits_for_disk_space_and_says_so_when_there_is_none(place, monkeypatch):

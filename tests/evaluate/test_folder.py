@@ -1,9 +1,14 @@
 """run.json of an evaluation folder: what is refused, what joins, what is kept."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from phase1.contract.identity import Identity
+from phase1.contract.problems import load_problems
 from phase1.contract.prompts import PROMPTS_SHA256
+from phase1.contract.records import Completion
 from phase1.contract.state.base import Stamp
 from phase1.contract.state.evaluation_run import Behaviour, EvaluationRun
 from phase1.evaluate.folder import (
@@ -13,8 +18,10 @@ from phase1.evaluate.folder import (
     open_run,
     read_run,
     set_aside_results,
+    stored_problems,
 )
 from phase1.files import BadInput, read_json
+from tests.evaluate.running import MANIFESTS
 
 SETTINGS = {
     "status": "running",
@@ -136,3 +143,30 @@ def test_judging_again_keeps_each_set_of_old_verdicts(begun):
         assert run.judge == judge and run.sandbox is None and not (begun / "results").exists()
     for number in range(2):
         assert (begun / f"results_before_rejudge_{number}" / "mbpp_reg.jsonl").read_text() == f"{number}\n"
+
+
+@pytest.mark.parametrize("sample", [0, 3])
+def test_no_answer_to_a_statement_in_other_words_is_judged_again(tmp_path, sample):
+    """Not even where the first of several answers is the one that failed and is not there."""
+    problem = load_problems(MANIFESTS, "mbpp_reg", 1)[0]
+    answer = Completion(
+        dataset="mbpp_reg",
+        problem_id=problem.problem_id,
+        prompt=problem.user,
+        prompt_sha256=problem.user_sha256,
+        completion="pass",
+        finish_reason="stop",
+        prompt_tokens=1,
+        gen_tokens=1,
+        gen_time=1.0,
+        started=1.0,
+        session=0,
+        sample=sample,
+    )
+    (tmp_path / "completions").mkdir()
+    path = tmp_path / "completions" / "mbpp_reg.jsonl"
+    path.write_text(json.dumps(asdict(answer)) + "\n")
+    assert len(stored_problems(tmp_path, run_of(), MANIFESTS, ["mbpp_reg"])["mbpp_reg"]) == 3
+    path.write_text(json.dumps(asdict(answer) | {"prompt_sha256": "of other words"}) + "\n")
+    with pytest.raises(BadInput, match=f"{problem.problem_id} was asked in other words"):
+        stored_problems(tmp_path, run_of(), MANIFESTS, ["mbpp_reg"])

@@ -2,11 +2,11 @@
 
     python -m tests.generate.stub_vllm --model PATH --port 8000 --seconds 0.5 --places 8 --log requests.jsonl
 
-Each answer takes `--seconds` in one of `--places`; its text is that of `--answers` for the prompt's ids, or a program
-that prints the prompt's length. Told `--mark`, it adds which weights answered: a hash of the model's file, read at the
-start and by `/collective_rpc`, as by a server that is kept from one checkpoint to the next. Every request is a line of
-`--log` with its parameters when it arrives, and another line when its answer has been sent. Flags that only vLLM's own
-server has are ignored.
+Each answer takes `--seconds` in one of `--places`; its text is that of `--answers` for the prompt's ids, of several the
+one that the request's seed picks, or a program that prints the prompt's length. Told `--mark`, it adds which weights
+answered: a hash of the model's file, read at the start and by `/collective_rpc`, as by a server that is kept from one
+checkpoint to the next. Every request is a line of `--log` with its parameters when it arrives, and another line when
+its answer has been sent. Flags that only vLLM's own server has are ignored.
 """
 
 import argparse
@@ -63,6 +63,8 @@ class Stub:
         async with self.places:
             await asyncio.sleep(args.seconds)
         text = self.answers.get(key(ids), f"<code>\nprint({len(ids)})\n</code>")
+        if isinstance(text, list):
+            text = text[body.get("seed", 0) % len(text)]
         text += f"\nby {self.weights}" if args.mark else ""
         return self.answer(text, ids, "length" if body["max_tokens"] < 8 else "stop")
 

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from phase1.train.saving import (
     no_room,
     open_lock,
     ready_to_start,
+    save_failed,
     staging_folder,
     take_lock,
 )
@@ -285,6 +287,13 @@ def test_room_is_looked_for_before_memory_is_taken():
     assert no_room(1000, 4, EVERYTHING) == ""
 
 
+def test_a_save_into_memory_that_others_filled_is_told_with_what_is_free():
+    """Of a full disk torch says no more than this."""
+    told = save_failed(6, RuntimeError("basic_ios::clear: iostream error"))
+    assert told.startswith("global_step_6 could not be saved to memory: basic_ios::clear: iostream error (")
+    assert told.endswith(" GB free in /dev/shm)") and "nobody" not in told
+
+
 # ------------------------------------------------------------------------------------------------ the job, before a GPU
 @pytest.fixture
 def engine(env, engine_verl) -> dict[str, str]:
@@ -342,3 +351,16 @@ def test_what_an_ended_run_left_in_memory_refuses_no_start_that_would_free_it(en
         shutil.rmtree(folder.parent)
     with pytest.raises(BadInput, match="--shm-size="):
         CHECKS["shm"](job)
+
+
+def test_the_end_of_a_run_frees_the_memory_of_what_was_not_copied_and_says_why(engine, tmp_path):
+    job = job_of(engine)
+    begin(engine)
+    folder = staged(job.ckpt_dir)
+    (job.ckpt_dir / ".global_step_6.incoming").mkdir()
+    command = [sys.executable, "-m", "phase1.train", "--stopped", str(tmp_path / "none.jsonl"), "--"]
+    done = subprocess.run(command, cwd=ROOT, env=job.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "error: global_step_6 was not copied from memory to its end: the copier was killed\n"
+    assert done.stdout.count("removed ") == 2 and not folder.parent.exists()
+    assert not list(job.ckpt_dir.glob(".global_step_*"))
