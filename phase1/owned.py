@@ -48,8 +48,11 @@ def left_behind(folder: Path, kind: str) -> list[Path]:
 
 
 def _place() -> str | None:
-    """Eight digits for this start of this machine and this process's PID namespace; None where that is not known."""
+    """Eight digits for this start of this machine and this process's PID namespace; None where that is not known, or
+    /proc is that of another namespace."""
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None
         words = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
     except OSError:
         return None
