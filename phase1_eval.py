@@ -13,6 +13,7 @@ what is finished stays finished. Exit 0 done, 1 some problems could not be gener
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from phase1.arguments import Parser, output_folder, show_next, words_of_command
@@ -55,8 +56,8 @@ def positive_seconds(text: str) -> float:
     return float(text)
 
 
-def parse_args() -> argparse.Namespace:
-    p = Parser(__doc__)
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    p = Parser(__doc__, prog="phase1_eval.py")
     g = p.add_argument_group("the model", "a checkpoint of training, or any Hugging Face directory")
     g.add_argument("--checkpoint_dir", type=Path, help="folder of the global_step_N folders")
     g.add_argument("--step", help="N, or `best` for the step that --best_checkpoint names")
@@ -152,7 +153,7 @@ def parse_args() -> argparse.Namespace:
     g.add_argument("--wandb_run_name", help="default: the name of --output_dir")
     mode = "offline: upload it later with `wandb sync` (default: offline)"
     g.add_argument("--wandb_mode", default="offline", choices=["online", "offline", "disabled"], help=mode)
-    return p.parse_args()
+    return p.parse_args(argv)
 
 
 def main() -> int:

@@ -49,14 +49,45 @@ def refuse_bare_interpreter() -> None:
     raise SystemExit(2)
 
 
-def say_interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What `sys.excepthook` calls: one word for Ctrl-C while a script still imports, the traceback for all else."""
+def is_ours(file: str) -> bool:
+    """Whether a file is one of this project's, and none of an environment within it."""
+    path = Path(file)
+    return path.parent == ROOT or ROOT / "phase1" in path.parents or ROOT / "patches" in path.parents
+
+
+def broken_package(error: BaseException, trace: TracebackType | None) -> str:
+    """The file, or the name, of a package that could not be imported by us; "" where something else went wrong."""
+    frames = []
+    while trace is not None:
+        frames.append(trace.tb_frame.f_code)
+        trace = trace.tb_next
+    own = max((number for number, code in enumerate(frames) if is_ours(code.co_filename)), default=len(frames))
+    beyond = [code for code in frames[own + 1 :] if not code.co_filename.startswith("<frozen ")]
+    if isinstance(error, SyntaxError):
+        file = error.filename or ""
+    elif beyond and beyond[0].co_name == "<module>":  # an import of ours led there
+        file = beyond[-1].co_filename
+    elif not beyond and isinstance(error, ImportError):
+        file = error.path or error.name or ""
+    else:
+        return ""
+    return "" if is_ours(file) or file.startswith(("phase1", "<")) else file
+
+
+def say_what_ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What `sys.excepthook` calls: one word for Ctrl-C while a script still imports, one line and exit code 2 for a
+    package that does not load, the traceback for all else."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
+    elif broken := broken_package(error, trace):
+        why = (str(error).splitlines() or [""])[0]
+        fix = "see whether PYTHONPATH leads to another environment's packages, else install the requirements again"
+        print(f"error: {broken}: cannot be imported ({kind.__name__}: {why}); {fix}", file=sys.stderr)
+        raise SystemExit(2)
     else:
         sys.__excepthook__(kind, error, trace)
 
 
 refuse_bare_interpreter()
-if our_script():
-    sys.excepthook = say_interrupted
+if our_script() or sys.argv[:1] == ["-m"]:  # python -m phase1.name, before its module is found
+    sys.excepthook = say_what_ended

@@ -12,10 +12,11 @@ input, busy GPUs or no disk space.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from phase1.checkpoints.arguments import build_parser, settings_from
@@ -69,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_other_steps(args.checkpoint_dir, args.output_dir, args.steps)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: the evaluation that runs is ended first
     settings = settings_from(args, passed_on)
+    if passed_on:
+        with whole_environment():
+            from phase1.checkpoints.passed_on import refuse_wrong_flags  # late, as below
+        refuse_wrong_flags(settings)
     if settings.dry_run:  # writes nothing, so it needs no lock
         return run_passes(settings)
     lock = settings.output_dir / "eval.lock"
@@ -94,12 +99,8 @@ def run_passes(settings: Settings) -> int:
     Raises:
         BadInput: PYTHON is not the interpreter of the environment, or as `one_pass`.
     """
-    try:
+    with whole_environment():
         from phase1.checkpoints.one_pass import one_pass  # late: a start that finds the lock taken needs none of it
-    except ImportError as e:
-        raise BadInput(
-            f"{sys.executable}: {e}; set PYTHON to the interpreter of the environment of requirements.txt"
-        ) from None
     if settings.watch is None:
         return one_pass(settings)
     while True:
@@ -109,6 +110,21 @@ def run_passes(settings: Settings) -> int:
             print(f"error: {e}", file=sys.stderr, flush=True)
         print(f"next look in {settings.watch:g} s", flush=True)
         time.sleep(settings.watch)
+
+
+@contextlib.contextmanager
+def whole_environment() -> Iterator[None]:
+    """Import in it what needs installed packages.
+
+    Raises:
+        BadInput: one is missing.
+    """
+    try:
+        yield
+    except ImportError as e:
+        raise BadInput(
+            f"{sys.executable}: {e}; set PYTHON to the interpreter of the environment of requirements.txt"
+        ) from None
 
 
 def show_status(args: argparse.Namespace) -> None:

@@ -46,6 +46,7 @@ from phase1.generate.vllm_servers import (
     stop_servers,
     wait_ready,
 )
+from phase1.owned import birth
 
 HELD = "PHASE1_KEPT_SERVERS"  # what a pass tells its children: the pipe's file descriptor, a space, the folder
 TURN = "PHASE1_TURN"  # and each child: the file descriptor by which it says that its turn at them has begun
@@ -108,7 +109,7 @@ class Keeper:
 
     def poll(self) -> int | None:
         """None while it runs; its exit code is its parent's to know."""
-        return None if _born(self.pid) == self.born else -1
+        return None if birth(self.pid) == self.born else -1
 
     def terminate(self) -> None:
         """SIGTERM: it ends the server and itself."""
@@ -131,15 +132,6 @@ class Keeper:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
-
-
-def _born(pid: int) -> int | None:
-    """When a process was born; None where none of this number runs."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        text = Path(f"/proc/{pid}/stat").read_text()
-        fields = text[text.rindex(")") + 2 :].split()
-        return None if fields[0] in "ZX" else int(fields[19])
-    return None
 
 
 # -------------------------------------------------------------------------------------------------------- of the pass
@@ -308,7 +300,7 @@ class Kept:
                 log=str(s.log),
                 gpus=s.gpus,
                 pid=s.process.pid,
-                born=_born(s.process.pid) or 0,
+                born=birth(s.process.pid) or 0,
                 ready_after=s.ready_after or 0.0,
             )
             for s in servers

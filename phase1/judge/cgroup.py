@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from phase1.owned import left_behind, own_name
+
+KIND = "phase1-judge"
 ACCOUNT = {"1": "cpuacct.usage", "2": "cpu.stat"}  # files with the CPU time of a group (inside/group.py reads them)
 
 
@@ -45,6 +48,16 @@ def find_parent() -> Parent | None:
     return None
 
 
+def remove_left(parent: Parent) -> None:
+    """Remove the cgroups of launchers that were killed, in this parent's folders and those beside them: a container or
+    a job that starts again has another one. A group with a process in it stays, as the kernel will have it."""
+    for folder in {parent.folder, parent.cpu or parent.folder}:
+        beside = [] if os.path.ismount(folder) else [path for path in folder.parent.iterdir() if path.is_dir()]
+        for left in [group for place in {folder, *beside} for group in left_behind(place, KIND)]:
+            with contextlib.suppress(OSError):
+                left.rmdir()
+
+
 def _hierarchies() -> list[_Hierarchy]:
     """Those that are mounted here, in the order of their mounts."""
     try:
@@ -70,7 +83,7 @@ def _hierarchies() -> list[_Hierarchy]:
 def _can_hold_children(version: str, folder: Path) -> bool:
     if version == "2" and "memory" not in _read(folder / "cgroup.subtree_control").split():
         return False  # children would have no memory controller, and turning it on is the administrator's choice
-    trial = folder / f"phase1-judge-{os.getpid()}"
+    trial = folder / own_name(KIND)
     try:
         trial.mkdir()
         (trial / ("memory.limit_in_bytes" if version == "1" else "memory.max")).write_text(str(1 << 30))
@@ -84,7 +97,7 @@ def _can_hold_children(version: str, folder: Path) -> bool:
 
 def _counts_cpu(version: str, folder: Path) -> bool:
     """Whether a process can enter a child of this cgroup that counts its CPU time. Tried by one that does."""
-    trial = folder / f"phase1-judge-{os.getpid()}"
+    trial = folder / own_name(KIND)
     try:
         trial.mkdir(exist_ok=True)
     except OSError:

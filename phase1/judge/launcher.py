@@ -5,8 +5,8 @@ however large the evaluator is. As root it makes the interpreter reachable for t
 mount namespace of its own, so nothing is left behind; it drops the uid *before* bubblewrap, since root is exempt from
 RLIMIT_NPROC. It kills every sandbox when the judge is gone, however the judge ended.
 
-It runs isolated and without installed packages (`python -I -S`): this module, cgroup.py and seccomp.py import nothing
-but the standard library.
+It runs isolated and without installed packages (`python -I -S`): this module and what it imports of ours
+import nothing but the standard library.
 
 Messages are JSON, one a packet. To the launcher: `{"op": "plan", "plan": Plan}` once, with a file of what runs inside
 (BOOT), answered by Cgroups; `{"op": "start", "id", "memory", "headers"}` with the sandbox's end of its socket;
@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 from phase1.judge import cgroup, mounts, seccomp
 from phase1.judge.mounts import MS_BIND_ALL, MS_PRIVATE_ALL, libc_call
+from phase1.owned import own_name
 
 NOBODY = 65534
 ENVIRONMENT = {
@@ -164,6 +165,7 @@ class Launcher:
         self.channel, self.parent = channel, os.getppid()
         self.running: dict[int, _Running] = {}  # by pid
         self.idle: list[cgroup.Cgroup] = []  # making one takes longer than starting bubblewrap: they are used again
+        self.name = own_name(cgroup.KIND)
         self.drop = os.getuid() == 0
         # Set by the plan, which is the first request:
         self.isolated = True
@@ -270,6 +272,8 @@ class Launcher:
         program = seccomp.seccomp_filter() if plan.seccomp else None
         self.filter = sealed("seccomp", program) if program else None
         self.cgroups = cgroup.find_parent() if plan.cgroup else None
+        if self.cgroups:
+            cgroup.remove_left(self.cgroups)
         self.isolated = plan.bwrap is not None
         os.umask(0o022)
         root = self.own_folder([source for source, _ in plan.mounts]) if plan.bwrap else None
@@ -296,7 +300,7 @@ class Launcher:
             self.idle.remove(group)
         elif self.cgroups:
             with contextlib.suppress(OSError):  # then only the fork-server's samples bound all processes together
-                group = cgroup.Cgroup(self.cgroups, f"phase1-judge-{os.getpid()}-{number}", memory)
+                group = cgroup.Cgroup(self.cgroups, f"{self.name}-{number}", memory)
         files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr", "report")]
         files.append(reopened(self.code))
         if self.filter is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -16,7 +17,9 @@ from pathlib import Path
 from phase1.judge.interpreters import PROJECT
 from phase1.judge.launcher import ENVIRONMENT, SHM_BYTES, TMP_BYTES
 from phase1.judge.outcomes import PROCESSES, CompileFailed, Sandbox, SandboxFailed, Task
+from phase1.owned import left_behind, own_name
 
+KIND = "phase1-probe"
 ESSENTIAL = ("file_system", "network", "processes", "tree_kill")  # without these nothing is judged unless --unsafe
 HIDDEN = ("/etc/passwd", "/etc/shadow", "/root", "/home", "/var", "/sys", "/run", "/proc/1/root", "/proc/kcore")
 MEANING = {
@@ -57,11 +60,14 @@ for path in "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/1/oom
         pass
 """,
     "network": """
-import socket
-addresses = (socket.AF_INET, ("127.0.0.1", {port})), (socket.AF_UNIX, {abstract!r}), (socket.AF_UNIX, {named!r})
-for family, address in addresses:
+import os, socket
+for address in ("127.0.0.1", {port}), {abstract!r}, "socket":
     try:
-        socket.create_connection(address, 1) if family == socket.AF_INET else socket.socket(family).connect(address)
+        if address == "socket":
+            os.chdir({folder!r})  # its whole path may be too long for an address
+        channel = socket.socket(socket.AF_INET if type(address) is tuple else socket.AF_UNIX)
+        channel.settimeout(1)
+        channel.connect(address)
         print("connected to", address)
     except OSError:
         pass
@@ -189,7 +195,9 @@ async def probe(sandbox: Sandbox, shown: list[str]) -> dict[str, str]:
         {name: ""} for a guarantee that holds, {name: what was seen} for one that does not.
     """
     secret = secrets.token_hex(8)
-    with tempfile.TemporaryDirectory(prefix="phase1-probe-") as folder, socket.socket() as tcp:
+    for left in left_behind(Path(tempfile.gettempdir()), KIND):  # by a judge that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=own_name(KIND) + "-") as folder, socket.socket() as tcp:
         os.chmod(folder, 0o755)
         canary = Path(folder, "canary")
         canary.write_text(secret)
@@ -198,7 +206,9 @@ async def probe(sandbox: Sandbox, shown: list[str]) -> dict[str, str]:
         with socket.socket(socket.AF_UNIX) as abstract, socket.socket(socket.AF_UNIX) as named:
             abstract.bind(f"\0phase1-{secret}")
             abstract.listen()
-            named.bind(f"{folder}/socket")
+            opened = os.open(folder, os.O_PATH)
+            named.bind(f"/proc/self/fd/{opened}/socket")
+            os.close(opened)
             named.listen()
             os.chmod(f"{folder}/socket", 0o777)
             own = [str(path) for path in PROJECT.glob("*")] + [__file__]
@@ -211,7 +221,7 @@ async def probe(sandbox: Sandbox, shown: list[str]) -> dict[str, str]:
                 "home": str(Path(__file__).resolve().parent),
                 "port": tcp.getsockname()[1],
                 "abstract": f"\0phase1-{secret}",
-                "named": f"{folder}/socket",
+                "folder": folder,
                 "many": PROCESSES + 40,
                 "pid": os.getpid(),
                 "disk": TMP_BYTES + SHM_BYTES + (8 << 20),

@@ -29,6 +29,27 @@ def cached_model(name: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def refuse_no_download(name: str) -> None:
+    """Ask the Hub once, for 10 s at most, whether it would give a model; what loads one asks for minutes.
+
+    Raises:
+        BadInput: it cannot be reached, has no model `name`, or does not give it to this user.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(name, timeout=10)
+    except Exception as e:  # as below
+        status = getattr(getattr(e, "response", None), "status_code", None)
+        if status is None:
+            why = f"the Hugging Face Hub does not answer ({type(e).__name__}); check the network, or"
+        elif status in (401, 403, 404):
+            why = f"the Hugging Face Hub does not give it ({status}); check its name and `hf auth login`, or"
+        else:
+            return  # the Hub is there; it may answer the next time
+        raise BadInput(f"{name} is not on this machine, and {why} {how_to_get(name)}") from None
+
+
 def local_model(name: str, *, download_small_files: bool = False) -> Path:
     """The directory `name`, or where the local cache holds the Hub's model of that name.
 

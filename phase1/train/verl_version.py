@@ -214,6 +214,13 @@ def has_trainer(verl: Path, trainer: str) -> bool:
     return (verl.parent / (TRAINERS[trainer].module.replace(".", "/") + ".py")).is_file()
 
 
+def removes_last_before_saving(verl: Path) -> bool:
+    """Whether the verl package in this folder, told to keep one checkpoint, removes it before the next one is written
+    (0.7.0), and not after (0.9.1)."""
+    manager = verl / "utils" / "checkpoint" / "checkpoint_manager.py"
+    return not manager.is_file() or "def ensure_checkpoint_capacity" not in manager.read_text(encoding="utf-8")
+
+
 def known_loggers(verl: Path) -> tuple[str, ...]:
     """What trainer.logger may name, as the package's own verl/utils/tracking.py lists it; empty where it does not."""
     path = verl / "utils" / "tracking.py"

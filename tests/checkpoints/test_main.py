@@ -73,6 +73,25 @@ def test_a_flag_that_would_evaluate_something_else_under_the_checkpoints_name_is
     assert run.returncode == 2 and run.stderr.startswith(f"error: {flag}: ") and run.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max_new_tokns", "5"], "--max_new_tokns 5: did you mean --max_new_tokens?"),
+        (["--max_new_tokens", "none"], "--max_new_tokens: invalid positive value: 'none'"),
+        (["--max_new_tokens"], "--max_new_tokens: expected one argument"),
+        (["--limit", "5", "6"], "unrecognized arguments: 6"),
+        (["--temperature", "-1"], "temperature"),
+        (["--n_samples", "2"], "--temperature"),
+        (["--workers", "-1"], "--workers and --reserve_cores not negative"),
+    ],
+)
+def test_a_wrong_flag_for_the_evaluations_stops_before_anything_is_written(place, words, said):
+    make_checkpoint(place.checkpoints, 500)
+    run = place.evaluate(*words)
+    assert run.returncode == 2 and said in run.stderr and run.stderr.count("\n") == 1, run.stderr
+    assert run.stderr.startswith("error: ") and not list(place.outputs.glob("*"))
+
+
 def test_a_missing_folder_is_one_line(place):
     place.checkpoints.rmdir()
     run = place.shell()

@@ -1,6 +1,7 @@
 """Stub servers that are killed at a test's end, and the answers that they give."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,3 +52,10 @@ def answers(prompts, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("answers") / "answers.json"
     path.write_text(json.dumps(texts))
     return path
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose name leaves room for that of a socket, which pytest's own do not."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

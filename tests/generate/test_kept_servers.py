@@ -31,6 +31,7 @@ from phase1.generate.kept_servers import (
 from phase1.generate.model_config import stop_ids
 from phase1.generate.vllm_servers import ServerConfig, environment
 from phase1.model.tokenizer import chat_ids, load_chat_tokenizer
+from phase1.owned import birth
 from tests.evaluate import running
 from tests.generate.stub_servers import stub_interpreter
 from tests.generate.test_vllm_real import EAGER, PYTHON, command, completions, processes
@@ -301,18 +302,18 @@ def test_a_pass_waits_for_the_keepers_that_its_state_names_and_they_end_with_it(
             [sys.executable, "-I", "-S", str(keeper), "5", "sleep", "3600"], stdin=pipe, start_new_session=True
         )
         time.sleep(0.5)
-        born = kept_servers._born(process.pid)
+        born = birth(process.pid)
         assert born and process.poll() is None
         server = {"url": "", "log": "", "gpus": "", "pid": process.pid, "born": born, "ready_after": 0.0}
         KeptServers(how={}, model="", servers=[server], answers=[]).write(tmp_path / STATE)
-    assert kept_servers._born(process.pid) is None, "the pass did not wait"
+    assert birth(process.pid) is None, "the pass did not wait"
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(5)
     assert process.returncode is not None
 
 
 def test_a_process_of_the_same_number_is_not_taken_for_a_keeper():
-    born = kept_servers._born(os.getpid())
+    born = birth(os.getpid())
     assert kept_servers.Keeper(os.getpid(), born).poll() is None
     stranger = kept_servers.Keeper(os.getpid(), born - 1)
     assert stranger.poll() is not None

@@ -122,7 +122,11 @@ def test_a_server_with_the_models_own_defaults_is_refused(base_model, tmp_path):
     assert done.returncode == 2 and "start it with --generation-config vllm" in done.stderr
 
 
-def test_no_server_outlives_an_evaluator_that_is_killed_while_it_starts(base_model, tmp_path):
+def test_no_server_outlives_an_evaluator_that_is_killed_while_it_starts(
+    base_model, tmp_path, short_folder, monkeypatch
+):
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING")  # then its processes talk over a socket
+    monkeypatch.setenv("VLLM_RPC_BASE_PATH", str(short_folder))
     args = ["--datasets", "mbpp_reg", "--limit", 1, "--vllm_python", PYTHON, f"--vllm_args={EAGER}"]
     process = subprocess.Popen(
         command(base_model, tmp_path / "out", *args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -130,12 +134,13 @@ def test_no_server_outlives_an_evaluator_that_is_killed_while_it_starts(base_mod
     log = tmp_path / "out" / "logs" / "vllm_0.log"
     while process.poll() is None and (not log.exists() or "EngineCore" not in log.read_text(errors="replace")):
         time.sleep(0.1)
+    assert any(path.is_socket() for path in short_folder.glob("*/*"))
     process.kill()
     process.wait(60)
     deadline = time.monotonic() + 40
     while (left := processes(str(base_model))) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not left
+    assert not left and not list(short_folder.iterdir())
     assert read_json(tmp_path / "out" / "run.json")["status"] == "running"
 
 

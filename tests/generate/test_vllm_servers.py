@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +156,36 @@ def test_the_version_is_that_of_the_distribution_that_holds_the_package(tmp_path
     ask = "import importlib.metadata as m; print(m.version(m.packages_distributions()['vllm'][0]))"
     theirs = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
     assert vllm_version(sys.executable) == theirs == "0.9.1.dev3+cpu"
+
+
+def keeper_of(server, folder):
+    """A keeper over a server that makes a socket where vLLM does and tells its path."""
+    made = f"import os, socket, uuid; p = os.environ['VLLM_RPC_BASE_PATH'] + '/' + str(uuid.uuid4()); {server}"
+    made = made.replace("BIND", "socket.socket(socket.AF_UNIX).bind(p); print(p, flush=True)")
+    command = [sys.executable, "-I", "-S", str(KEEPER), "1", sys.executable, "-c", made]
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "VLLM_RPC_BASE_PATH": str(folder)}
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize("killed", ["server", "keeper", "nobody"])
+def test_sockets_of_a_killed_server_do_not_stay(short_folder, killed):
+    """Where the keeper was killed as well, they go when the next server starts; those of one that lives stay."""
+    living = keeper_of("BIND; __import__('time').sleep(300)", short_folder)
+    kept = Path(living.stdout.readline().strip())
+    end = {"server": "os.kill(os.getpid(), 9)", "keeper": "os.kill(os.getppid(), 9); __import__('time').sleep(300)"}
+    keeper = keeper_of(f"BIND; {end.get(killed, 'pass')}", short_folder)
+    left = Path(keeper.stdout.readline().strip())
+    assert keeper.wait(20) == {"server": 137, "keeper": -signal.SIGKILL, "nobody": 0}[killed]
+    assert left.parent.parent == short_folder and left.exists() == (killed == "keeper")
+    keeper_of("BIND", short_folder).wait(20)
+    assert list(short_folder.iterdir()) == [kept.parent] and kept.is_socket()
+    living.stdin.close()
+    living.wait(20)
+    assert list(short_folder.iterdir()) == []
+
+
+def test_a_folder_whose_name_is_too_long_for_a_socket_is_not_used(tmp_path):
+    keeper = keeper_of("BIND", tmp_path / ("x" * 60))
+    said = keeper.stdout.readline().strip()
+    assert keeper.wait(20) == 0 and said.startswith("/tmp/phase1-vllm-") and not Path(said).parent.exists()

@@ -346,3 +346,12 @@ def test_a_run_that_is_asked_to_stop_while_it_starts_torchrun_stops_too(tmp_path
     env = {"PATH": os.environ["PATH"], "PYTHON": str(python), "BASH_ENV": str(at_that_moment), **folders}
     done = subprocess.run(["bash", ROOT / "run_sft.sh", "1"], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 143 and "training was stopped; see" in done.stdout, done
+
+
+@pytest.mark.parametrize("args", [(), ("--dry_run",)])
+def test_a_model_that_cannot_be_downloaded_is_refused_before_the_training_starts(env, args):
+    """Each process would ask the Hub for it for a minute and a half, and end in a traceback."""
+    done = run_sft(env | {"MODEL_PATH": "owner/model", "HF_ENDPOINT": "http://127.0.0.1:9"}, *args)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("error: owner/model is not on this machine"), done.stderr
+    assert not Path(env["CKPT_DIR"]).exists()

@@ -14,6 +14,7 @@ import pytest
 
 from phase1.contract.prompts import answer, chat
 from phase1.files import BadInput
+from phase1.train.preflight import disk_and_port
 from phase1.train.preflight.checks import CHECKS, run_checks
 from phase1.train.preflight.gpus import gpu_memory, shards
 from tests.tiny_model import tiny_shapes, write_float32, write_tiny_model
@@ -323,9 +324,15 @@ def test_what_stands_beside_a_refused_case_passes(env, tmp_path, check, broken, 
     assert found.status != "fail" and named in found.detail
 
 
-def test_one_checkpoint_kept_is_warned_about_and_never_advised(env, tmp_path):
+def test_one_checkpoint_kept_is_warned_about_and_never_advised(env, tmp_path, monkeypatch):
+    """By verl 0.7.0, which runs here; the later ones remove the old one when the new one is whole."""
+    env |= {"SAVE_FREQ": "1"}
     found = CHECKS["disk"](job_of(env | {"MAX_CKPT_TO_KEEP": "1"}))
     assert found.status == "warn" and "a save that fails loses everything" in found.detail
+    assert " 2 x " in f" {found.detail}"
+    monkeypatch.setattr(disk_and_port, "removes_last_before_saving", lambda verl: False)
+    found = CHECKS["disk"](job_of(env | {"MAX_CKPT_TO_KEEP": "1"}))
+    assert found.status == "pass" and " 3 x " in f" {found.detail}"  # the old one, the new one, and the best
     larger_than_the_disk(env, tmp_path)
     with pytest.raises(BadInput) as refused:
         CHECKS["disk"](job_of(env | {"MAX_CKPT_TO_KEEP": "2"}))

@@ -1,5 +1,6 @@
 """verl_version.py against every verl that is installed."""
 
+import ast
 import contextlib
 import io
 import math
@@ -7,12 +8,20 @@ import os
 import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from phase1.train.step_log import Step, console_steps
-from phase1.train.verl_version import REQUIREMENTS_OF_ENGINE, SETTINGS, TRAINERS, VERL_OF_ENGINE, VERL_OF_FSDP
+from phase1.train.verl_version import (
+    REQUIREMENTS_OF_ENGINE,
+    SETTINGS,
+    TRAINERS,
+    VERL_OF_ENGINE,
+    VERL_OF_FSDP,
+    removes_last_before_saving,
+)
 from tests.train.sft_runs import job_of, words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +94,29 @@ def test_the_metrics_that_are_read_are_those_that_the_trainer_logs(trainer):
     file, names = METRICS[trainer]
     text = installed(trainer, file).read_text()
     assert [name for name in names if name not in text] == []
+
+
+ENSURE = "ensure_checkpoint_capacity"
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_when_the_only_checkpoint_is_removed_is_what_verls_own_code_does(trainer):
+    """Its lines before the first save, run over a manager that has saved once and is to keep one."""
+    manager = installed(trainer, "utils/checkpoint/fsdp_checkpoint_manager.py")
+    removed: list[str] = []
+    saved_once = SimpleNamespace(
+        previous_saved_paths=["global_step_5"], remove_previous_save_local_path=removed.extend, rank=0
+    )
+    base = ast.parse((manager.parent / "checkpoint_manager.py").read_text())
+    scope: dict = {}
+    exec("\n".join(ast.unparse(f) for f in ast.walk(base) if getattr(f, "name", "") == ENSURE), scope)
+    saved_once.ensure_checkpoint_capacity = lambda keep: scope[ENSURE](saved_once, keep)
+    [save] = [f for f in ast.walk(ast.parse(manager.read_text())) if getattr(f, "name", "") == "save_checkpoint"]
+    before = [node for node in save.body if isinstance(node, ast.If) and "torch.save" not in ast.unparse(node)]
+    [first] = [node for node in before if "capacity" in ast.unparse(node) or "remove_previous" in ast.unparse(node)][:1]
+    exec(ast.unparse(first), {"self": saved_once, "max_ckpt_to_keep": 1})
+    assert removes_last_before_saving(manager.parents[2]) == (removed == ["global_step_5"])
+    assert (trainer == "fsdp") == bool(removed)
 
 
 @pytest.mark.slow

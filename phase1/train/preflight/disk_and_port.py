@@ -23,6 +23,7 @@ from phase1.train.verl_version import (
     VERL_OF_ENGINE,
     VERL_OF_FSDP,
     has_trainer,
+    removes_last_before_saving,
     verl_folder,
 )
 
@@ -71,7 +72,9 @@ def disk(job: Job) -> Outcome:
     size = checkpoint_bytes(parameters, job.master_bytes, separate_head=head, contents=job.save_contents)
     keep = job.config["trainer.max_ckpt_to_keep"]
     saves = schedule_of(job).saves
-    wanted = min(saves, keep + 1) if isinstance(keep, int) and keep > 0 else saves
+    before = removes_last_before_saving(verl_folder())
+    at_once = 2 if keep == 1 and not before else keep  # the old one stays until the new one is whole
+    wanted = min(saves, at_once + 1) if isinstance(at_once, int) and at_once > 0 else saves
     there = next(p for p in [job.ckpt_dir, *job.ckpt_dir.absolute().parents] if p.exists())
     present = sum(f.stat().st_size for f in job.ckpt_dir.glob("*global_step_*/**/*") if f.is_file())
     need, free = max(wanted * size - present, 0), shutil.disk_usage(there).free
@@ -80,7 +83,7 @@ def disk(job: Job) -> Outcome:
     if need > free:
         fewer = "set MAX_CKPT_TO_KEEP lower or " if not isinstance(keep, int) or keep > 2 else "set "
         raise BadInput(f"{detail}: {(need - free) / 1e9:,.0f} GB short; {fewer}CKPT_DIR to a larger disk")
-    if keep == 1:  # verl removes the old one before it writes the new one
+    if keep == 1 and before:
         return warns(f"{detail}; MAX_CKPT_TO_KEEP=1: a save that fails loses everything; set it to 2 or more")
     return passes(detail)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from phase1.files import BadInput, read_json
 from phase1.model.adapters import refuse_adapter_files
+from phase1.model.hub import refuse_no_download
 from phase1.model.matches_base import config_failures, reads_old_form_alone, rope_lost
 from phase1.model.matches_config import check_model
 from phase1.model.small_files import refuse_torn_json
@@ -27,6 +28,7 @@ def model(job: Job) -> Outcome:
     if folder is None:
         if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
             refuse_offline(job, name)
+            refuse_no_download(name)
             return warns(f"{name} is not on this machine: every process will download it from the Hugging Face Hub")
         raise BadInput(f"{name}: no such model folder; {how_to_set('model.partial_pretrain')}")
     config = read_json(folder / "config.json")
@@ -44,6 +46,7 @@ def model(job: Job) -> Outcome:
         if Path(name).is_dir():
             raise BadInput(f"{folder}: no weights (*.safetensors); download the model again")
         refuse_offline(job, name)
+        refuse_no_download(name)
         return warns(
             f"{name}: only its small files are cached, every process will download the weights from the "
             "Hugging Face Hub"
