@@ -145,9 +145,9 @@ done
 "${command[@]}" >&"$console" 2>&1 &
 torchrun=$!
 [[ -z "$asked" ]] || kill -TERM "$torchrun" 2>/dev/null || true  # asked before torchrun's number was known
+while kill -0 "$torchrun" 2>/dev/null; do wait "$torchrun" || true; done  # a signal ends a wait before torchrun's end
 status=0
-wait "$torchrun" || status=$?
-while kill -0 "$torchrun" 2>/dev/null; do status=0; wait "$torchrun" || status=$?; done
+wait "$torchrun" || status=$?  # of a process that has ended, bash keeps it
 trap - INT TERM HUP
 exec {console}>&-
 if [[ $status -ne 0 ]]; then

@@ -90,7 +90,11 @@ def ask_transformers(
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["?"])[-1][:300]
         return Generation(asked, f"transformers cannot load or run it: {reason}")
-    found = Answers.model_validate_json(done.stdout.splitlines()[-1])
+    return generation_of(asked, Answers.model_validate_json(done.stdout.splitlines()[-1]), tied=tied)
+
+
+def generation_of(asked: list[Question], found: Answers, *, tied: bool) -> Generation:
+    """What the answers and transformers' words about the weights mean; `tied` as above."""
     missing = [] if tied and found.missing == ["lm_head.weight"] else found.missing
     kinds = {"missing": missing, "unexpected": found.unexpected, "mismatched": found.mismatched}
     return Generation(

@@ -25,21 +25,20 @@ def check_grpo(h: Handoff) -> CheckResult:
     A verl that reads the reward elsewhere drops it without a word and trains on scores of its own (0.9.1 did so with
     the place of 0.7.0: verl#7331).
     """
-    return judge_start(h, grpo_yaml(h.model, TOOLKIT, h.context_length))
-
-
-def judge_start(h: Handoff, text: str, python: str = sys.executable) -> CheckResult:
-    """The check on this text of grpo_model.yaml, by the verl of this interpreter."""
     with tempfile.TemporaryDirectory(prefix="grpo.") as folder:
-        write_text(Path(folder) / NAME, text)
-        command = [python, "-m", "phase1.handoff.verl_process", folder]
+        write_text(Path(folder) / NAME, grpo_yaml(h.model, TOOLKIT, h.context_length))
+        command = [sys.executable, "-m", "phase1.handoff.verl_process", folder]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, cwd=TOOLKIT)
         except subprocess.TimeoutExpired:
             return failed("grpo", f"verl did not resolve {NAME} within {TIMEOUT:.0f} s")
     if done.returncode:
         return failed("grpo", f"verl's process died: {(done.stderr.strip().splitlines() or ['?'])[-1][:500]}")
-    found = Start.model_validate_json(done.stdout.splitlines()[-1])
+    return judge_start(h, Start.model_validate_json(done.stdout.splitlines()[-1]))
+
+
+def judge_start(h: Handoff, found: Start) -> CheckResult:
+    """The check on what verl made of a grpo_model.yaml."""
     if found.missing:
         return not_run("grpo", f"verl cannot be imported here ({found.missing}); run again in Phase 3's environment")
     if found.broken:

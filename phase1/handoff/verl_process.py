@@ -55,11 +55,14 @@ class Start(BaseModel):
 
 
 def start(folder: str) -> Start:
-    """Resolve FOLDER/grpo_model.yaml and load what it names, short of the weights.
+    """Resolve FOLDER/grpo_model.yaml and load what it names, short of the weights."""
+    try:
+        return _start(folder)
+    except Exception as e:  # Hydra's and OmegaConf's own classes, and whatever the loaded file raises
+        return Start(broken=in_words(e))
 
-    Raises:
-        Exception: whatever verl or Hydra says of a configuration that it cannot use.
-    """
+
+def _start(folder: str) -> Start:
     try:
         from hydra import compose, initialize_config_dir
         from verl.trainer.ppo.reward import get_custom_reward_fn
@@ -103,8 +106,4 @@ def in_words(error: BaseException | None) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        found = start(sys.argv[1])
-    except Exception as e:  # Hydra's and OmegaConf's own classes, and whatever the loaded file raises
-        found = Start(broken=in_words(e))
-    print(found.model_dump_json())
+    print(start(sys.argv[1]).model_dump_json())

@@ -4,12 +4,14 @@
     python tests/bench/bench_report.py --text 20000      # with long prompts and programs
     python tests/bench/bench_report.py --samples 16      # 16 answers a problem
 
-Times the whole command, imports included. Exit 1 beyond 20 s or 5 MB; with several answers beyond 60 s or 8 MB.
+Times the whole command, imports included. Exit 1 beyond 20 s of a core or 5 MB; with several answers beyond 60 s or
+8 MB: other work on the machine makes the command late, and costs it next to nothing of a core's time.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -44,16 +46,23 @@ def main() -> int:
             "--qa_html",
         ]
         for i in range(args.repeat):
-            started = time.perf_counter()
+            started, of_a_core = time.perf_counter(), core_seconds()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            seconds, size = time.perf_counter() - started, (root / "out" / "report.html").stat().st_size
-            worst_time, worst_size = max(worst_time, seconds), max(worst_size, size)
+            seconds, of_a_core = time.perf_counter() - started, core_seconds() - of_a_core
+            size = (root / "out" / "report.html").stat().st_size
+            worst_time, worst_size = max(worst_time, of_a_core), max(worst_size, size)
             print(
-                f"run {i + 1}: {seconds:.1f} s, report.html {size / 1e6:.2f} MB, qa.html "
+                f"run {i + 1}: {seconds:.1f} s, {of_a_core:.1f} s of a core, report.html {size / 1e6:.2f} MB, qa.html "
                 f"{(root / 'out' / 'qa.html').stat().st_size / 1e6:.2f} MB"
             )
     most_time, most_size = (60, 8_000_000) if args.samples > 1 else (20, 5_000_000)
     return worst_time > most_time or worst_size > most_size
+
+
+def core_seconds() -> float:
+    """What the processes that were waited for have had of a core's time."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def parse_args() -> argparse.Namespace:

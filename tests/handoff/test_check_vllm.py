@@ -27,9 +27,10 @@ VLLM = Path(os.environ.get("VENV_VLLM", ROOT / ".venv-vllm")) / "bin/python"  # 
 def test_a_model_that_vllm_cannot_load_fails_with_the_last_lines_of_its_log(run, tmp_path):
     model = damaged(run, tmp_path)
     edit_json(model / "config.json", architectures=["NoSuchModel"], model_type="no_such_model")
-    result = check_vllm(
-        Handoff(model, settings=Settings(8, dtype="float32", vllm_python=str(VLLM), log_dir=tmp_path / "logs"))
-    )
+    settings = Settings(8, dtype="float32", vllm_python=str(VLLM), log_dir=tmp_path / "logs")
+    handoff = Handoff(model, settings=settings)
+    handoff.generation = Generation([], "not asked: transformers cannot load it either")
+    result = check_vllm(handoff)
     assert result.status == "fail" and "ended with code" in result.evidence and "vllm_0.log" in result.evidence, result
 
 
@@ -57,7 +58,7 @@ def served(run, tmp_path, monkeypatch):
         @contextlib.contextmanager
         def servers(config):
             with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-                threading.Thread(target=server.serve_forever, daemon=True).start()
+                threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
                 yield [
                     Server(f"http://127.0.0.1:{server.server_port}", tmp_path / "log", "the CPU", None, ready_after=1.0)
                 ]

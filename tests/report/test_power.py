@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from phase1.report.power import Question, measure, power, problems_needed, variance
+from phase1.files import run_script
+from phase1.report.power import Question, main, measure, power, problems_needed, variance
 from tests.conftest import ROOT
 from tests.report.fake_evaluations import PHASE0, Fake, write_evaluation, write_sampled
 
@@ -67,8 +68,11 @@ def test_the_table_fits_80_columns_and_measures_two_evaluations(tmp_path):
     ],
     ids=["percent", "correlation", "no answers", "one answer", "no file"],
 )
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, says):
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, says):
     write_evaluation(tmp_path / "greedy", Fake(PHASE0, sizes={"humaneval": 5}))
     arguments = [str(tmp_path / a / "metrics.json") if a in ("greedy", "nowhere") else a for a in arguments]
-    done = ask(*arguments)
-    assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    monkeypatch.setattr(sys, "argv", ["power", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        run_script(main)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and says in said and len(said.splitlines()) == 1, said

@@ -314,12 +314,14 @@ esac
     ("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=lambda x: str(int(x))
 )
 def test_a_run_that_was_asked_to_stop_is_not_said_to_have_failed(tmp_path, asked, code):
-    """The shell alone: a stub stands for the interpreter, and for torchrun a process that waits."""
-    python = tmp_path / "python"
+    """The shell alone: a stub stands for the interpreter, and for torchrun a process that waits. Its status counts even
+    where it ends before the shell, whose own wait a signal ends with the signal's number, looks again."""
+    python, looks_late = tmp_path / "python", tmp_path / "looks_late.sh"
     python.write_text(STUB)
     python.chmod(0o755)
+    looks_late.write_text("""trap '[[ "$BASH_COMMAND" != "kill -0"* ]] || sleep 0.2' DEBUG\n""")
     folders = {name: str(tmp_path / name) for name in ("CKPT_DIR", "OUTPUT_DIR")}
-    env = {"PATH": os.environ["PATH"], "PYTHON": str(python), **folders}
+    env = {"PATH": os.environ["PATH"], "PYTHON": str(python), "BASH_ENV": str(looks_late), **folders}
     command = ["bash", ROOT / "run_sft.sh", "1"]
     run = subprocess.Popen(
         command,

@@ -351,8 +351,7 @@ def test_every_check_has_a_case_that_fails_or_warns():
     assert {check for check, *_ in CASES + ENGINE_CASES + STARTS} | elsewhere == set(CHECKS)
 
 
-@pytest.mark.slow
-def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
+def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path, monkeypatch):
     shape = {
         "hidden_size": 896,
         "num_hidden_layers": 24,
@@ -368,24 +367,24 @@ def test_the_time_is_estimated_and_padding_is_warned_about(env, tmp_path):
         "stamp": {"arguments": {"max_length": 4096}},
     }
     Path(env["TRAIN_FILE"]).with_name("sft_report.json").write_text(json.dumps(report))
-    env |= {"DEVICE": "cuda", "PATH": pretend_gpus(tmp_path)}
-    said = run_sft(env, "--dry_run").stderr
-    assert "warn  time " in said and "GPU hours" in said and "82% of it on padding" in said
+    env |= {"DEVICE": "cuda"}
+    monkeypatch.setenv("PATH", pretend_gpus(tmp_path))
+    found = CHECKS["time"](job_of(env))
+    assert found.status == "warn" and "GPU hours" in found.detail and "82% of it on padding" in found.detail
     (tmp_path / "bin" / "nvidia-smi").unlink()
-    env["PATH"] = pretend_gpus(tmp_path, name="NVIDIA Voodoo2")
-    assert "the peak of NVIDIA Voodoo2 is not in the table" in run_sft(env, "--dry_run").stderr
+    monkeypatch.setenv("PATH", pretend_gpus(tmp_path, name="NVIDIA Voodoo2"))
+    assert "the peak of NVIDIA Voodoo2 is not in the table" in CHECKS["time"](job_of(env)).detail
 
 
-@pytest.mark.slow
 def test_rows_in_another_form_than_the_evaluations_are_warned_about(env):
-    said = run_sft(env, "--dry_run").stderr
-    assert "warn  messages  64 of 64 rows without the evaluation's system prompt, 64 answers without <code>" in said
+    found = CHECKS["messages"](job_of(env))
+    said = "64 of 64 rows without the evaluation's system prompt, 64 answers without <code>"
+    assert found.status == "warn" and said in found.detail
     rows = [chat("Add 1 and 2.", answer("print(3)"))] * 64
     pd.DataFrame({"messages": rows}).to_parquet(env["TRAIN_FILE"])
-    assert "pass  messages" in run_sft(env, "--dry_run").stderr
+    assert CHECKS["messages"](job_of(env)).status == "pass"
 
 
-@pytest.mark.slow
 def test_rows_that_are_cut_are_counted_and_those_left_without_an_answer(env, tmp_path):
     def words(*counts):
         return [{"role": r, "content": "w " * n} for r, n in zip(("system", "user", "assistant"), counts, strict=True)]
@@ -396,12 +395,13 @@ def test_rows_that_are_cut_are_counted_and_those_left_without_an_answer(env, tmp
         words(10, 42, 30),
     ]  # 15 tokens of ChatML a row
     pd.DataFrame({"messages": rows}).to_parquet(env["TRAIN_FILE"])
-    said = run_sft(env | {"MAX_LENGTH": "64"}, "--dry_run").stderr
-    assert (
-        f"warn  train     64 rows in {env['TRAIN_FILE']}; 2 have more than 64 tokens and lose their end, 1 of "
-        "them before the answer begins"
-    ) in said
-    assert "pass  train" in run_sft(env | {"MAX_LENGTH": "128"}, "--dry_run").stderr
+    found = CHECKS["train"](job_of(env | {"MAX_LENGTH": "64"}))
+    said = (
+        f"64 rows in {env['TRAIN_FILE']}; 2 have more than 64 tokens and lose their end, 1 of them before the answer "
+        "begins"
+    )
+    assert found.status == "warn" and found.detail.startswith(said), found
+    assert CHECKS["train"](job_of(env | {"MAX_LENGTH": "128"})).status == "pass"
 
 
 def test_memory_counts_with_the_gpus_that_share_one_copy(env, engine_verl):
@@ -430,11 +430,9 @@ def test_memory_counts_with_a_compiler_only_where_there_is_one(env, engine_verl,
 
 
 def test_an_unreachable_wandb_is_warned_about(env):
-    done = run_sft(
-        env | {"LOGGER": "wandb", "WANDB_API_KEY": "k", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"},
-        "--dry_run",
-    )
-    assert "warn  wandb     127.0.0.1 cannot be reached" in done.stderr
+    online = {"WANDB_API_KEY": "k", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"}
+    found = CHECKS["wandb"](job_of(env | online | {"LOGGER": "wandb"}))
+    assert found.status == "warn" and found.detail.startswith("127.0.0.1 cannot be reached")
 
 
 @pytest.mark.parametrize(

@@ -169,13 +169,6 @@ def test_a_finished_job_started_again_trains_nothing(whole, single, world):
     assert again.process.returncode == 0 and "nothing is trained" in again.output
 
 
-def test_a_run_interrupted_at_an_epochs_end_goes_on_with_the_losses_of_the_uninterrupted_one(single, tmp_path):
-    """There verl itself trains nothing and exits 0 (verl#7401). The two nodes below go on in mid-epoch."""
-    resumed = Run(single.env, interrupted_after(STEPS_PER_EPOCH, single.ckpt_dir, tmp_path / "ckpt")).wait()
-    assert resumed.process.returncode == 0, resumed.output
-    assert exact(resumed) == {s: v for s, v in exact(single).items() if s > STEPS_PER_EPOCH}
-
-
 def test_a_checkpoint_without_one_ranks_loader_state_gives_way_to_the_one_before(env, whole, tmp_path):
     ckpt_dir = tmp_path / "ckpt"
     shutil.copytree(whole.ckpt_dir, ckpt_dir)
@@ -249,10 +242,11 @@ def two_nodes(env: dict[str, str], ckpt_dir: Path, outputs: str) -> list[Run]:
 
 
 def test_one_preempted_node_ends_the_others_between_two_steps_and_both_go_on_from_the_checkpoint(env, single, tmp_path):
-    """In mid-epoch; the steps that are done twice have equal losses."""
-    env = env | {"EPOCHS": "1000", "SAVE_FREQ": "2"}
+    """The steps that are done twice have equal losses. From an epoch's end, where verl itself would train nothing and
+    exit 0 (verl#7401); the killed trainer above goes on in mid-epoch."""
+    env = env | {"EPOCHS": "1000", "SAVE_FREQ": "2", "MAX_CKPT_TO_KEEP": "20"}
     runs = two_nodes(env, tmp_path / "ckpt", "first")
-    while "step:5 " not in runs[0].log() and runs[0].process.poll() is None:
+    while "step:8 " not in runs[0].log() and runs[0].process.poll() is None:
         time.sleep(0.1)
     runs[1].process.send_signal(signal.SIGTERM)
     for run in runs:
@@ -265,15 +259,13 @@ def test_one_preempted_node_ends_the_others_between_two_steps_and_both_go_on_fro
     before = exact(runs[0])
     assert before[1][:2] == pytest.approx(exact(single)[1][:2], rel=2e-3)  # the learning rate plays no part as yet
 
-    # As if the last save had not been reached, so that steps are done again.
-    saved = int((tmp_path / "ckpt" / "latest_checkpointed_iteration.txt").read_text()) - 2
-    shutil.rmtree(tmp_path / "ckpt" / f"global_step_{saved + 2}")
-    (tmp_path / "ckpt" / "latest_checkpointed_iteration.txt").write_text(str(saved))
-    resumed = [run.wait() for run in two_nodes(env | {"TOTAL_STEPS": str(saved + 2)}, tmp_path / "ckpt", "second")]
+    # As if the epoch's end had been saved last, so that steps are done again.
+    ckpt_dir, last = interrupted_after(STEPS_PER_EPOCH, tmp_path / "ckpt", tmp_path / "again"), STEPS_PER_EPOCH + 2
+    resumed = [run.wait() for run in two_nodes(env | {"TOTAL_STEPS": str(last)}, ckpt_dir, "second")]
     assert [run.process.returncode for run in resumed] == [0, 0], resumed[0].output + resumed[1].output
-    sessions = json.loads((tmp_path / "ckpt" / "train_run.json").read_text())["sessions"]
-    assert [session["from_step"] for session in sessions] == [0, saved]
+    sessions = json.loads((ckpt_dir / "train_run.json").read_text())["sessions"]
+    assert [session["from_step"] for session in sessions] == [0, STEPS_PER_EPOCH]
     again = exact(resumed[0])
-    assert list(again) == [saved + 1, saved + 2]
+    assert list(again) == [last - 1, last]
     for step, values in again.items():
         assert values == pytest.approx(before[step], rel=1e-4)
