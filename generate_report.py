@@ -22,14 +22,13 @@ from pathlib import Path
 
 from phase1.arguments import Parser, output_folder, show_next
 from phase1.contract.state.base import path_beside
-from phase1.evaluate.finished import finished_evaluations
+from phase1.evaluate.finished import FinishedEvaluation, finished_evaluations
 from phase1.evaluate.looks_at_test_sets import looks
 from phase1.files import BadInput, run_script, run_stamp, sha256_file, write_json, write_text
 from phase1.report import stats
 from phase1.report.comparability import comparability
 from phase1.report.data_file import METHOD, train_data_field, warnings, what_was_seen
 from phase1.report.evidence import Evidence
-from phase1.report.figures import figures
 from phase1.report.first_screen import first_screen
 from phase1.report.flips import all_flips
 from phase1.report.gate import check_gate, read_gate, refuse_unknown_sets
@@ -38,7 +37,6 @@ from phase1.report.more_rows import more_rows
 from phase1.report.pages import qa_html, report_html
 from phase1.report.plain_text import markdown, text_summary
 from phase1.report.runs import parse_named, read_runs
-from phase1.report.runs_pages import markdown_runs, runs_html, terminal
 from phase1.report.same_weights import same_weights
 from phase1.report.tables import fill_rows
 from phase1.report.train_data import check_train_data
@@ -180,6 +178,13 @@ def main() -> int:
     return int(bool(gate_failed) or v.word == "not_comparable")
 
 
+def figures(evidence: Evidence, checkpoints: list[FinishedEvaluation]) -> list[tuple[str, str]]:
+    """(caption, SVG) of every plot of the page that the data allows."""
+    from phase1.report import figures as plots  # late: matplotlib takes half a second, which refused input saves
+
+    return plots.figures(evidence, checkpoints)
+
+
 def many_runs(args: argparse.Namespace) -> int:
     """Any number of evaluations against one of them, instead of Phase 1 against Phase 0."""
     runs = read_runs(parse_named(args.runs), args.base, args.seed, args.resamples)
@@ -190,6 +195,8 @@ def many_runs(args: argparse.Namespace) -> int:
         + " With --runs it runs over all rows of all.",
         "stamp": run_stamp(vars(args)),
     }
+    from phase1.report.runs_pages import markdown_runs, runs_html, terminal  # late, as figures
+
     summary = terminal(runs)
     pages = {"runs.html": runs_html(data, runs), "runs.md": markdown_runs(data, runs)}
     write_json(args.output_dir / "runs.json", data)

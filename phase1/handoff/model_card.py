@@ -172,7 +172,7 @@ def share_and_interval(rate: float | None, n: int | None) -> str:
     """A rate over `n` problems with its 95% Wilson interval."""
     if rate is None or not n:
         return share(rate)
-    from phase1.report.stats import wilson  # takes a second to import
+    from phase1.report.stats import wilson  # late: it imports numpy and a part of scipy
 
     low, high = wilson(round(rate * n), n) or (0.0, 1.0)
     return f"{share(rate)} ({low:.1%} to {high:.1%})"

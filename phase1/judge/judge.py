@@ -19,7 +19,6 @@ from phase1.judge.compare import MODES
 from phase1.judge.config import JudgeConfig
 from phase1.judge.outcomes import Sandbox, Task
 from phase1.judge.sandbox import LocalSandbox
-from phase1.judge.sandbox_fusion import FusionSandbox
 from phase1.judge.verdict import Verdict, make_task, verdict_of
 
 REMEMBERED = 20_000  # verdicts kept for programs that come again; a reward asks for millions in one process
@@ -103,6 +102,8 @@ async def open_judge(config: JudgeConfig) -> AsyncIterator[Judge]:
     if config.judge == "local":
         sandbox = LocalSandbox(config.parallel, config.unsafe)
     else:
+        from phase1.judge.sandbox_fusion import FusionSandbox  # late: aiohttp is half of what a judge would import
+
         sandbox = FusionSandbox(config.sandbox_urls, config.parallel)
     try:
         await sandbox.open()

@@ -25,7 +25,7 @@ from math import ceil, sqrt
 from pathlib import Path
 
 import numpy as np
-from scipy import stats as st
+from scipy.special import ndtr, ndtri
 
 from phase1.arguments import Parser
 from phase1.files import BadInput, run_script
@@ -69,12 +69,12 @@ def power(q: Question) -> float:
     spread = sqrt(variance(q) / q.problems)
     if spread == 0:
         return 1.0
-    return float(st.norm.sf(st.norm.isf(ALPHA / 2 / q.rows) - q.gain / spread))
+    return float(ndtr(q.gain / spread + ndtri(ALPHA / 2 / q.rows)))
 
 
 def problems_needed(q: Question) -> int:
     """The fewest problems that find the gain with power POWER."""
-    reach = REACH if q.rows == 1 else float(st.norm.isf(ALPHA / 2 / q.rows) + st.norm.ppf(POWER))
+    reach = REACH if q.rows == 1 else float(ndtri(POWER) - ndtri(ALPHA / 2 / q.rows))
     return max(2, ceil(variance(q) * (reach / q.gain) ** 2))
 
 

@@ -15,6 +15,7 @@ import pytest
 from phase1.contract.problems import load_problems
 from phase1.files import only_one, read_json, read_jsonl
 from phase1.model.tokenizer import chat_ids, load_chat_tokenizer
+from tests.conftest import ROOT
 from tests.evaluate.running import MANIFESTS, Done, eval_command, rows, run_eval, write_train_run
 
 ALL_SETS = ["codecontests_valid", "codecontests_valid_big", "codecontests_test", "humaneval", "mbpp_reg"]
@@ -180,15 +181,34 @@ def test_killed_at_any_moment_it_goes_on_and_does_no_finished_problem_twice(base
     assert len(read_json(tmp_path / "run.json")["sessions"]) == 3
 
 
+# phase1_eval.py, which says when its first batch begins: a line of progress comes every 15 s only.
+SAYS_WHEN_A_BATCH_BEGINS = """
+import phase1_eval
+from phase1.files import run_script
+from phase1.generate import transformers_backend as backend
+
+def begins(*args, answer=backend._answer_ids):
+    print("a batch begins", flush=True)
+    return answer(*args)
+
+backend._answer_ids = begins
+run_script(phase1_eval.main)
+"""
+
+
 @pytest.mark.slow
 def test_sigterm_in_a_long_batch_ends_it_at_its_next_token(base_model, tmp_path):
     out = tmp_path / "out"
     args = ["--datasets", "mbpp_reg", *SMALL, "--batch_size", 24, "--max_new_tokens", 6000, "--max_model_len", 8192]
-    words = eval_command("--model_path", base_model, "--output_dir", out, *args)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        if line.startswith("generated 0/"):  # the model is loaded, or nearly
-            break
+    python, _, *words = eval_command("--model_path", base_model, "--output_dir", out, *args)
+    process = subprocess.Popen(
+        [python, "-c", SAYS_WHEN_A_BATCH_BEGINS, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    assert "a batch begins\n" in process.stdout, process.wait()
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=120)[0]  # the whole batch would take many minutes
     assert "stopped by SIGTERM" in output and read_json(out / "run.json")["status"] == "interrupted"

@@ -14,6 +14,7 @@ from tests.generate.stub_servers import StubServer
 from tests.generate.stub_vllm import key
 
 SETS = ["codecontests_valid", "mbpp_reg"]
+LIMIT = 16  # problems of each
 
 
 @pytest.fixture
@@ -32,12 +33,12 @@ def stub(base_model, tmp_path) -> Iterator[Callable[..., StubServer]]:
 
 @pytest.fixture(scope="session")
 def prompts(base_model) -> dict[tuple[str, str], str]:
-    """The key under which a stub knows each problem of SETS."""
+    """The key under which a stub knows each of the first LIMIT problems of SETS."""
     tokenizer = load_chat_tokenizer(base_model)
     return {
         (dataset, p.problem_id): key(chat_ids(tokenizer, p.user))
         for dataset in SETS
-        for p in load_problems(MANIFESTS, dataset)
+        for p in load_problems(MANIFESTS, dataset, limit=LIMIT)
     }
 
 
@@ -46,7 +47,7 @@ def answers(prompts, tmp_path_factory) -> Path:
     """Right answers to half of the problems, wrong ones to the rest, by prompt."""
     texts = {}
     for dataset in SETS:
-        for n, p in enumerate(load_problems(MANIFESTS, dataset)):
+        for n, p in enumerate(load_problems(MANIFESTS, dataset, limit=LIMIT)):
             code = p.canonical_solution if n % 2 and p.canonical_solution else f"print('wrong {n}')"
             texts[prompts[dataset, p.problem_id]] = f"<code>\n{code}\n</code>"
     path = tmp_path_factory.mktemp("answers") / "answers.json"

@@ -25,13 +25,13 @@ from phase1.generate.vllm_servers import Server
 from phase1.machine import free_ports
 from phase1.model.tokenizer import load_chat_tokenizer
 from tests.evaluate.running import MANIFESTS, Done, eval_command, rows, run_eval
-from tests.generate.conftest import SETS
+from tests.generate.conftest import LIMIT, SETS
 from tests.generate.stub_servers import StubServer
 
 
 def flags(model: Path, output_dir: Path, urls: list[str], *args: object) -> list[object]:
     named = [word for url in urls for word in ("--vllm_url", url)]
-    return ["--model_path", model, "--output_dir", output_dir, "--datasets", *SETS, *named, *args]
+    return ["--model_path", model, "--output_dir", output_dir, "--datasets", *SETS, "--limit", LIMIT, *named, *args]
 
 
 def evaluate(model: Path, output_dir: Path, urls: list[str], *args: object) -> Done:
@@ -59,7 +59,7 @@ def verdicts(output_dir: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def undisturbed(base_model, answers, tmp_path_factory) -> Path:
-    """All problems of two sets through two stubs."""
+    """The problems through two stubs."""
     directory = tmp_path_factory.mktemp("undisturbed")
     stubs = [StubServer(directory, base_model, "--answers", answers) for _ in range(2)]
     done = evaluate(base_model, directory / "out", [s.url for s in stubs])
@@ -101,7 +101,7 @@ def test_an_evaluation_over_stubs_is_complete_and_names_their_version(undisturbe
 def test_killed_at_random_moments_nothing_finished_is_asked_or_judged_again(
     base_model, answers, prompts, undisturbed, stub, tmp_path
 ):
-    server = stub("--answers", answers, "--seconds", 0.3, "--places", 2)
+    server = stub("--answers", answers, "--seconds", 0.6, "--places", 2)
     out, moments = tmp_path / "out", random.Random(20)
     had = []  # (time of the kill, prompts whose completion was on disk then)
     for _ in range(3):
@@ -260,7 +260,7 @@ def test_more_connections_than_open_files_are_allowed_are_not_opened(monkeypatch
 @pytest.mark.slow
 def test_a_shell_that_allows_few_open_files_makes_no_server_look_dead(base_model, answers, undisturbed, stub, tmp_path):
     server = stub("--answers", answers, "--seconds", 1)
-    words = eval_command(*flags(base_model, tmp_path / "out", [server.url], "--n_samples", 3, "--temperature", 0.8))
+    words = eval_command(*flags(base_model, tmp_path / "out", [server.url], "--n_samples", 8, "--temperature", 0.8))
     limited = ["bash", "-c", 'ulimit -Sn 120; exec "$@"', "bash", *words]
     done = subprocess.run(limited, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "taken out" not in done.stdout, done.stdout + done.stderr

@@ -142,20 +142,3 @@ def test_no_server_outlives_an_evaluator_that_is_killed_while_it_starts(
         time.sleep(0.2)
     assert not left and not list(short_folder.iterdir())
     assert read_json(tmp_path / "out" / "run.json")["status"] == "running"
-
-
-def test_a_server_that_cannot_start_shows_its_last_words(base_model, tmp_path):
-    done = run(
-        base_model,
-        tmp_path / "out",
-        "--datasets",
-        "mbpp_reg",
-        "--limit",
-        1,
-        "--vllm_python",
-        PYTHON,
-        "--vllm_args=--no-such-flag",
-    )
-    assert (
-        done.returncode == 2 and "ended with code 2 before it answered" in done.stderr and "no-such-flag" in done.stderr
-    )

@@ -111,6 +111,14 @@ def test_servers_start_with_the_defaults_that_the_manual_gives(base_model, tmp_p
 
 
 @pytest.mark.slow
+def test_a_server_that_cannot_start_shows_its_last_words(base_model, tmp_path):
+    """Of a flag that it does not take; tests/handoff/test_check_vllm.py has a real server that cannot start."""
+    done = evaluate(base_model, tmp_path, stub_interpreter(tmp_path), "--vllm_args=--seconds soon")
+    assert done.returncode == 2 and "ended with code 2 before it answered" in done.stderr, done.said
+    assert "argument --seconds: invalid float value: 'soon'" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_in_time_is_given_up(base_model, tmp_path):
     done = evaluate(base_model, tmp_path, stub_interpreter(tmp_path, answers=False), "--start_timeout", 1)
     assert done.returncode == 2 and "the vLLM server on the CPU did not answer within 1 s" in done.stderr, done.said

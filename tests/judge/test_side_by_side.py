@@ -19,7 +19,7 @@ COUNTS_IN_A_FILE = (
     "if n in (1, 2):\n    while True: pass\nprint('seen' if seen else 'ok')"
 )
 ALL = [(str(n), "ok") for n in range(9)]
-LIMIT = 0.2  # s of CPU time a test
+LIMIT = 0.1  # s of CPU time a test
 
 
 def some_late(*late):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, made_once
 
 LATEST = Path(os.environ.get("VENV_LATEST", ROOT / ".venv-latest")) / "bin/python"  # verl 0.9.1 and transformers 5
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def saved(base_model, tmp_path_factory) -> Path:
     """Checkpoints of verl 0.7.0's FSDPCheckpointManager and the merges of its FSDPModelMerger."""
-    return checkpoints(sys.executable, base_model, tmp_path_factory.mktemp("saved"))
+    return checkpoints(sys.executable, base_model, tmp_path_factory, "saved")
 
 
 @pytest.fixture(scope="session")
@@ -33,16 +33,18 @@ def saved_latest(base_model, tmp_path_factory) -> Path:
         pytest.skip(
             f"{LATEST} is not there: REQUIREMENTS=requirements-latest-cpu.txt VENV=$PWD/.venv-latest bash setup_cpu.sh"
         )
-    return checkpoints(LATEST, base_model, tmp_path_factory.mktemp("saved_latest"))
+    return checkpoints(LATEST, base_model, tmp_path_factory, "saved_latest")
 
 
-def checkpoints(python: str | Path, base: Path, folder: Path) -> Path:
-    done = subprocess.run(
-        [python, ROOT / "tests/model/make_fsdp_checkpoints.py", base, folder],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+def checkpoints(python: str | Path, base: Path, factory: pytest.TempPathFactory, name: str) -> Path:
+    def save(folder: Path) -> None:
+        done = subprocess.run(
+            [python, ROOT / "tests/model/make_fsdp_checkpoints.py", base, folder],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return made_once(factory, name, save, factory.mktemp(name) / "checkpoints")

@@ -46,18 +46,18 @@ def lora(base_model, tmp_path_factory) -> Lora:
     return Lora(base_model, state, target / "lora_adapter")
 
 
-def merged(lora: Lora, out: Path, alpha: int) -> dict[str, torch.Tensor]:
-    """The weights that the program of docs/05 writes."""
+def program_of_the_page() -> str:
+    """The program of docs/05 that merges an adapter."""
     page = (ROOT / "docs/05_end_of_phase_and_grpo_handoff.md").read_text()
     found = re.search(r"python - outputs/lora/lora_adapter [^\n]* <<'END'\n(.*?)END\n", page, re.DOTALL)
     assert found
-    command = [sys.executable, "-c", found[1], lora.adapter, lora.base, out, str(alpha)]
-    subprocess.run(command, check=True)
-    return load_file(out / "model.safetensors")
+    return found[1]
 
 
 def test_the_commands_of_the_page_merge_an_adapter_of_verls_merger(lora, tmp_path):
-    base, found = load_file(lora.base / "model.safetensors"), merged(lora, tmp_path / "merged", ALPHA)
+    command = [sys.executable, "-c", program_of_the_page(), lora.adapter, lora.base, tmp_path / "merged", str(ALPHA)]
+    subprocess.run(command, check=True)
+    base, found = (load_file(folder / "model.safetensors") for folder in (lora.base, tmp_path / "merged"))
     adapted = 0
     for name, w in base.items():
         wrapped = f"base_model.model.{name.removesuffix('.weight')}"
@@ -71,8 +71,10 @@ def test_the_commands_of_the_page_merge_an_adapter_of_verls_merger(lora, tmp_pat
     assert adapted >= 14 and check_model(tmp_path / "merged").doubts == []
 
 
-def test_with_the_alpha_that_verl_writes_the_adapter_would_be_nothing(lora, tmp_path):
-    base, found = load_file(lora.base / "model.safetensors"), merged(lora, tmp_path / "merged", 0)
+def test_with_the_alpha_that_verl_writes_the_adapter_would_be_nothing(lora, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["-", *map(str, (lora.adapter, lora.base, tmp_path / "merged", 0))])
+    exec(program_of_the_page(), {"__name__": "__main__"})  # here, where PEFT is imported already
+    base, found = (load_file(folder / "model.safetensors") for folder in (lora.base, tmp_path / "merged"))
     assert '"lora_alpha": 0' in (lora.adapter / "adapter_config.json").read_text()
     assert all(torch.equal(found[name], w) for name, w in base.items())
 
