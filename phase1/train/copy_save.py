@@ -6,7 +6,8 @@ Started by patches/phase1_background_save.py in a session of its own, with CKPT_
 outlives the trainer. Order: files to CKPT_DIR/.global_step_N.incoming, synced; huggingface/'s weights, made from the
 shards, where asked for; renamed to global_step_N; verl's tracker file; the staging folder removed. A step that was
 saved before is moved aside only once the new one is on the disk. Where the disk is full, or FILES files of BYTES bytes
-are no longer in memory, nothing is published, and the staging folder says why.
+are no longer in memory, nothing is published, and the staging folder says why. It does so too where the shards do not
+make the weights; the checkpoint is published without them then.
 """
 
 from __future__ import annotations
@@ -48,27 +49,37 @@ def copy_save(staged: Path, ckpt_dir: Path, handed_over: Inventory, *, add_weigh
         add_weights: make huggingface/'s weights from the shards.
 
     Returns:
-        0, or 1 where it could not be written: the staging folder then holds one line that says why, and no checkpoint.
+        0, or 1 where it could not be written, or its weights not made: the staging folder then holds one line that says
+        why, and no checkpoint.
     """
     step = int(staged.name.removeprefix("global_step_"))
-    half = ckpt_dir / HALF.format(step)
+    half, not_made = ckpt_dir / HALF.format(step), ""
     try:
         copy_folder(staged, half)
         if inventory(half) != handed_over:
             raise OSError("some of its files vanished from memory before they were copied")
         if add_weights:
-            write_weights(staged, half / "huggingface")
+            try:
+                write_weights(staged, half / "huggingface")
+            except BadInput as e:
+                published = str(ckpt_dir / staged.name)
+                not_made = str(e).replace(str(staged), published).replace(str(half), published)
         with replacing(ckpt_dir / TRACKER) as tracker:
             write_through(tracker, str(step))  # before the rename: for it, too, there must be room
             publish(half, ckpt_dir / staged.name, ckpt_dir / ASIDE.format(step))
         sync(ckpt_dir)
-    except (OSError, BadInput) as e:
+    except OSError as e:
         shutil.rmtree(half, ignore_errors=True)
-        why = f"{ckpt_dir / staged.name} could not be written: {getattr(e, 'strerror', None) or e}"
+        why = f"{ckpt_dir / staged.name} could not be written: {e.strerror or e}"
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(ckpt_dir).free
             why += f" (a checkpoint of {handed_over.bytes / 1e9:,.2f} GB, {free / 1e9:,.2f} GB free on the disk of "
             why += f"{mount_point(ckpt_dir)})"
+        print(f"error: {why}", file=sys.stderr)
+        leave_word(staged, why + "\n")
+        return 1
+    if not_made:
+        why = f"{ckpt_dir / staged.name} is saved, but its huggingface/ not made: {not_made}; set BACKGROUND_SAVE=0"
         print(f"error: {why}", file=sys.stderr)
         leave_word(staged, why + "\n")
         return 1

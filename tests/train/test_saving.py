@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from phase1.checkpoints.find import find_checkpoints
 from phase1.contract.state.tracker import TRACKER, read_tracker
@@ -77,11 +78,12 @@ def copier(
     path: str = "",
     most: int | None = None,
     handed_over: Inventory | None = None,
+    add_weights: bool = False,
 ):
     """The copier, with the lock, disturbed (path), unable to write files of more than `most`, or told of other files
     than it finds."""
     return subprocess.Popen(
-        copier_command(folder, ckpt_dir, handed_over or inventory(folder), add_weights=False),
+        copier_command(folder, ckpt_dir, handed_over or inventory(folder), add_weights=add_weights),
         env=os.environ | {"PYTHONPATH": f"{path}:{ROOT}"},
         pass_fds=() if lock is None else (lock,),
         preexec_fn=most and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))),
@@ -130,6 +132,23 @@ def test_a_full_disk_publishes_nothing_and_says_which_disk_and_how_much(ckpt_dir
     assert "free on the disk of /" in why
     ready_to_start(ckpt_dir, 0)
     assert failure_of(folder.parent) == ""
+
+
+@pytest.mark.parametrize("shard", ["of another model", "torn", "missing"])
+def test_a_checkpoint_whose_weights_cannot_be_made_is_published_and_the_run_is_told(ckpt_dir, base_model, shard):
+    folder = staged(ckpt_dir)
+    shutil.copy(base_model / "config.json", folder / "huggingface")
+    path = folder / "model_world_size_1_rank_0.pt"
+    if shard != "missing":
+        torch.save({"model.embed_tokens.weight": torch.ones(3, 5)}, path)
+    if shard == "torn":
+        path.write_bytes(path.read_bytes()[:-100])
+    wanted, process = contents(folder), copier(folder, ckpt_dir, add_weights=True)
+    assert process.wait() == 1 and "huggingface/ not made" in process.stderr.read()
+    assert contents(ckpt_dir / "global_step_6") == wanted and read_tracker(ckpt_dir) == 6
+    said = failure_of(staging_folder(ckpt_dir))
+    assert "global_step_6 is saved" in said and "set BACKGROUND_SAVE=0" in said and len(said.splitlines()) == 1
+    assert str(ckpt_dir / "global_step_6") in said.split("not made: ")[1] and "/dev/shm" not in said
 
 
 def test_a_step_saved_before_gives_way_to_a_whole_one_alone(ckpt_dir, tmp_path):
