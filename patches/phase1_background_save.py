@@ -22,9 +22,9 @@ from phase1.train.saving import (
     forget_copied,
     inventory,
     make_staging,
+    memory_filled,
     no_room,
     open_lock,
-    save_failed,
     take_lock,
 )
 
@@ -66,8 +66,10 @@ def save_in_background(staging: Path) -> None:
             handler.default_local_dir = str(staging)
             try:
                 save_directly(handler, step)
-            except (OSError, RuntimeError) as e:  # torch's say "iostream error" of a full disk
-                raise RuntimeError(save_failed(step, e)) from e
+            except (OSError, RuntimeError) as e:
+                if full := memory_filled(step):
+                    raise RuntimeError(f"{full}: {e}") from None  # of a chain the first is told: "iostream error"
+                raise
             finally:
                 handler.default_local_dir = str(ckpt_dir)
             if lock >= 0:
