@@ -106,7 +106,7 @@ def no_room(parameters: int, master_bytes: int, contents: Collection[str], to_be
 
 
 def memory_filled(step: int) -> str:
-    """Why a rank could not save into memory, where others filled it after `no_room` had looked; "" where there is room."""
+    """Why a rank could not save into memory: others filled it after `no_room` had looked. "" where there is room."""
     with contextlib.suppress(OSError):
         if (free := shutil.disk_usage(MEMORY_DISK).free) < SPARE // 2:
             return f"global_step_{step} could not be saved to memory, {free / 1e9:,.2f} GB are free in {MEMORY_DISK}"
