@@ -23,9 +23,9 @@ from phase1.train.saving import (
     in_memory,
     inventory,
     make_staging,
+    memory_filled,
     no_room,
     open_lock,
-    save_failed,
     take_lock,
 )
 
@@ -69,8 +69,10 @@ def save_in_background(staging: Path) -> None:
             handler.default_local_dir, manager.checkpoint_save_contents = str(staging), in_memory(asked)
             try:
                 save_directly(handler, step)
-            except (OSError, RuntimeError) as e:  # torch's say "iostream error" of a full disk
-                raise RuntimeError(save_failed(step, e)) from e
+            except (OSError, RuntimeError) as e:
+                if full := memory_filled(step):
+                    raise RuntimeError(f"{full}: {e}") from None  # of a chain the first is told: "iostream error"
+                raise
             finally:
                 handler.default_local_dir, manager.checkpoint_save_contents = str(ckpt_dir), asked
             if lock >= 0:

@@ -118,12 +118,12 @@ def no_room(parameters: int, master_bytes: int, contents: Collection[str], to_be
     return ""
 
 
-def save_failed(step: int, error: Exception) -> str:
-    """Why a rank could not save into memory, for people: others may have filled it since `no_room` looked."""
-    free = "nobody knows how many"
+def memory_filled(step: int) -> str:
+    """Why a rank could not save into memory: others filled it after `no_room` had looked. "" where there is room."""
     with contextlib.suppress(OSError):
-        free = f"{shutil.disk_usage(MEMORY_DISK).free / 1e9:,.2f}"
-    return f"global_step_{step} could not be saved to memory: {error} ({free} GB free in {MEMORY_DISK})"
+        if (free := shutil.disk_usage(MEMORY_DISK).free) < SPARE // 2:
+            return f"global_step_{step} could not be saved to memory, {free / 1e9:,.2f} GB are free in {MEMORY_DISK}"
+    return ""
 
 
 # ---------------------------------------------------------------------------------------------------------- the lock

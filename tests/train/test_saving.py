@@ -29,10 +29,10 @@ from phase1.train.saving import (
     forget_copied,
     inventory,
     make_staging,
+    memory_filled,
     no_room,
     open_lock,
     ready_to_start,
-    save_failed,
     staging_folder,
     take_lock,
 )
@@ -306,11 +306,10 @@ def test_room_is_looked_for_before_memory_is_taken():
     assert no_room(1000, 4, EVERYTHING) == ""
 
 
-def test_a_save_into_memory_that_others_filled_is_told_with_what_is_free():
-    """Of a full disk torch says no more than this."""
-    told = save_failed(6, RuntimeError("basic_ios::clear: iostream error"))
-    assert told.startswith("global_step_6 could not be saved to memory: basic_ios::clear: iostream error (")
-    assert told.endswith(" GB free in /dev/shm)") and "nobody" not in told
+def test_memory_that_others_filled_during_a_save_is_told_from_another_fault(monkeypatch):
+    assert memory_filled(6) == ""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=20_000_000))
+    assert memory_filled(6) == "global_step_6 could not be saved to memory, 0.02 GB are free in /dev/shm"
 
 
 # ------------------------------------------------------------------------------------------------ the job, before a GPU

@@ -196,10 +196,11 @@ def test_a_checkpoint_in_memory_outlives_its_trainer_and_is_that_of_a_direct_sav
     env = env | {"BACKGROUND_SAVE": "1"}
     ckpt_dir, staging = tmp_path / "ckpt", staging_folder(tmp_path / "ckpt")
     first = Run(env | {"PYTHONPATH": stopping_copier(tmp_path)}, ckpt_dir, outputs="first")
-    wait_until(lambda: "step:5 " in first.log() or first.process.poll() is not None)
+    half = ckpt_dir / ".global_step_3.incoming"
+    wait_until(lambda: ("step:5 " in first.log() and half.exists()) or first.process.poll() is not None)
     assert first.process.poll() is None, first.output
     copiers = {pid for pid, line in members(ckpt_dir).items() if "phase1.train.copy_save" in line}
-    assert len(copiers) == 1 and list(ckpt_dir.glob("*global_step_*")) == [ckpt_dir / ".global_step_3.incoming"]
+    assert len(copiers) == 1 and list(ckpt_dir.glob("*global_step_*")) == [half]
     for pid in members(ckpt_dir).keys() - copiers:
         os.kill(pid, signal.SIGKILL)
     first.wait()
