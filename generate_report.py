@@ -16,7 +16,6 @@ gate rule failed (the report is written all the same), 2 bad input.
 import argparse
 import io
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from phase1.arguments import Parser, output_folder, show_next
 from phase1.contract.state.base import path_beside
 from phase1.evaluate.finished import FinishedEvaluation, finished_evaluations
 from phase1.evaluate.looks_at_test_sets import looks
-from phase1.files import BadInput, run_script, run_stamp, sha256_file, write_json, write_text
+from phase1.files import BadInput, json_text, run_script, run_stamp, sha256_file, write_together
 from phase1.report import stats
 from phase1.report.comparability import comparability
 from phase1.report.data_file import METHOD, train_data_field, warnings, what_was_seen
@@ -171,7 +170,7 @@ def main() -> int:
     if args.qa_html:
         logs = [d.source.parent / "qa_logs" / f"{d.dataset}_qa.jsonl" for d in phase1.datasets.values()]
         pages["qa.html"] = qa_html(logs, f"QA log of {final.name}")
-    write_pages(args.output_dir, data, pages)
+    write_together(args.output_dir, {"comparison_data.json": json_text(data), **pages})
     print_plainly(summary)
     print(f"written: {', '.join(sorted(['comparison_data.json', *pages]))} in {args.output_dir}")
     show_next(screen.next.words, screen.next.command)
@@ -199,9 +198,7 @@ def many_runs(args: argparse.Namespace) -> int:
 
     summary = terminal(runs)
     pages = {"runs.html": runs_html(data, runs), "runs.md": markdown_runs(data, runs)}
-    write_json(args.output_dir / "runs.json", data)
-    for name, text in pages.items():
-        write_text(args.output_dir / name, text)
+    write_together(args.output_dir, {"runs.json": json_text(data), **pages})
     print_plainly(summary)
     print(f"written: runs.json, {', '.join(pages)} in {args.output_dir}")
     return int(not runs.comparable and not args.allow_mismatch)
@@ -212,13 +209,6 @@ def print_plainly(text: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     print(text)
-
-
-def write_pages(output_dir: Path, data: Mapping[str, object], pages: Mapping[str, str]) -> None:
-    """Write the report, now that all input has been read and found good."""
-    write_json(output_dir / "comparison_data.json", dict(data))
-    for name, text in pages.items():
-        write_text(output_dir / name, text)
 
 
 if __name__ == "__main__":

@@ -313,7 +313,7 @@ def refuse_bad_flags(args: argparse.Namespace) -> None:
     if args.tests_raw and not args.verify_solutions:
         raise BadInput("--tests_raw is read by --verify_solutions; give that too")
     if missing := [p for p in (*args.tests_raw, *args.grpo_raw) if not p.is_file()]:
-        raise BadInput(f"{missing[0]}: no such file")
+        raise BadInput(f"{missing[0]}: no such file; correct what --tests_raw or --grpo_raw names")
     if min(args.verify_tests, args.preview) < 0 or args.max_length < 1:
         raise BadInput("--verify_tests and --preview must not be negative, --max_length must be positive")
 

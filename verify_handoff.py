@@ -21,7 +21,7 @@ from phase1.arguments import Parser, output_folder, show_next
 from phase1.contract.state import handoff as handoff_file
 from phase1.contract.state.best_checkpoint import BestCheckpoint
 from phase1.contract.state.handoff import CheckResult, HandoffResult
-from phase1.files import BadInput, fingerprint, run_script, run_stamp, write_json, write_text
+from phase1.files import BadInput, fingerprint, run_script, run_stamp, write_json, write_together
 from phase1.model.hub import how_to_get, local_model
 
 if TYPE_CHECKING:
@@ -96,13 +96,13 @@ def main() -> int:
     failed = any(c.status == "fail" for c in results)
     show(results, handoff.model)
     target = export_model(handoff.model, args.export) if args.export and not failed else handoff.model
-    summary(args, handoff, results, target=target).write(output / handoff_file.NAME)
-    if failed:
-        for name in (NAME, "MODEL_CARD.md"):
-            (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
-    else:
-        write_text(output / NAME, grpo_yaml(target, HERE, handoff.context_length))
-        write_text(output / "MODEL_CARD.md", model_card(args.base_model, handoff, results, folders))
+    texts = {handoff_file.NAME: summary(args, handoff, results, target=target).text()}
+    if not failed:
+        texts[NAME] = grpo_yaml(target, HERE, handoff.context_length)
+        texts["MODEL_CARD.md"] = model_card(args.base_model, handoff, results, folders)
+    write_together(output, texts)
+    for name in {NAME, "MODEL_CARD.md"} - set(texts):
+        (output / name).unlink(missing_ok=True)  # of an earlier verdict: it must not outlive this one
     if args.checklist:
         from phase1.handoff.seed_checklist import checklist, show_checklist
 

@@ -80,19 +80,37 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp_dir = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    temp = temp_dir / path.name
+    with naming(path.parent):
+        temp_dir = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temp = temp_dir / path.name
+        try:
+            yield temp
+            if temp.is_dir():
+                if path.exists():
+                    os.rename(path, temp_dir / "replaced")
+            else:
+                sync(temp)
+            os.replace(temp, path)
+        finally:
+            shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Have the error of a full disk or quota name the folder, where it names nothing, as a failed write does, or a
+    temporary file."""
     try:
-        yield temp
-        if temp.is_dir():
-            if path.exists():
-                os.rename(path, temp_dir / "replaced")
-        else:
-            with open(temp, "rb") as f:
-                os.fsync(f.fileno())
-        os.replace(temp, path)
-    finally:
-        shutil.rmtree(temp_dir, ignore_errors=True)
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT) and (not e.filename or ".tmp" in str(e.filename)):
+            e.filename = str(folder)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Have the disk take what was written to a file."""
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -101,9 +119,23 @@ def write_text(path: str | Path, text: str) -> None:
         temp.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
+def write_together(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write texts as UTF-8 into the files of these names, all of them or none: only a kill can come between them."""
+    with contextlib.ExitStack() as stack:
+        for name, text in texts.items():
+            temp = stack.enter_context(replacing(folder / name))
+            temp.write_bytes(text.encode("utf-8", "backslashreplace"))
+            sync(temp)
+
+
 def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as indented JSON, whole or not at all; NaN and infinities become null (contract 7)."""
-    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `value` as `json_text` has it, whole or not at all."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """`value` as indented JSON; NaN and infinities become null (contract 7)."""
+    return json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def finite(value: object) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from phase1.files import finite, now
+from phase1.files import finite, naming, now
 
 
 class LineLog:
@@ -49,9 +49,10 @@ class LineLog:
         """
         line = json.dumps(finite(dict(value)), ensure_ascii=True, allow_nan=False).encode() + b"\n"
         size = os.fstat(self._fd).st_size
-        if os.write(self._fd, line) != len(line):  # the disk filled up in the middle of the line
-            os.ftruncate(self._fd, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        with naming(self.path):
+            if os.write(self._fd, line) != len(line):  # the disk filled up in the middle of the line
+                os.ftruncate(self._fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         os.close(self._fd)

@@ -16,6 +16,11 @@ GIB = 1 << 30
 QUERY = ("nvidia-smi", "--query-gpu=index,name,memory.total,memory.used", "--format=csv,noheader,nounits")
 
 
+def amount(size: float) -> str:
+    """A number of bytes in GB or MB of a thousand each, as `df -H` counts."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
 @dataclass(frozen=True)
 class Gpu:
     """A GPU as nvidia-smi counts it (by bus id, where CUDA counts by speed unless told otherwise). Memory in MiB."""

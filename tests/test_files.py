@@ -21,6 +21,7 @@ from phase1.files import (
     run_stamp,
     sha256_json,
     write_json,
+    write_together,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,8 +139,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as told:
         write_json(tmp_path / "a.json", 2)
+    assert told.value.filename == str(tmp_path)
+    with pytest.raises(OSError, match="No space"):
+        write_together(tmp_path, {"a.json": "3", "b.json": "4"})
     monkeypatch.undo()
     assert read_json(tmp_path / "a.json") == 1
     assert os.listdir(tmp_path) == ["a.json"]
@@ -160,3 +164,25 @@ def test_a_lock_is_held_by_one_and_ends_with_its_holder(tmp_path):
         assert f"process {os.getpid()} since" in (tmp_path / "lock").read_text()
     with only_one(tmp_path / "lock") as again:
         assert again
+
+
+def test_files_that_belong_together_are_all_written_or_none(tmp_path, monkeypatch):
+    """The disk fills up at each of the three in turn."""
+    texts = {name: name * 2 for name in "abc"}
+    write_together(tmp_path, dict.fromkeys(texts, "before"))
+    real = os.fsync
+    for full_at in range(3):
+        calls = iter(range(10))
+
+        def fsync(fd, full_at=full_at, calls=calls):
+            if next(calls) == full_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+            write_together(tmp_path, texts)
+        assert {p.name: p.read_text() for p in tmp_path.iterdir()} == dict.fromkeys(texts, "before")
+    monkeypatch.setattr(os, "fsync", real)
+    write_together(tmp_path, texts)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == texts

@@ -96,7 +96,7 @@ async def wait_for_space(settings: Settings) -> None:
         if time.monotonic() >= deadline:
             raise BadInput(
                 f"{settings.output_dir}: {free:.2f} GB free after waiting {settings.max_wait:g} s, --min_free_gb asks "
-                f"for {settings.min_free_gb:g}; free some space (--prune)"
+                f"for {settings.min_free_gb:g}; make room there, or let --prune delete evaluated checkpoints"
             )
         print(
             f"waiting for disk space: {free:.2f} of {settings.min_free_gb:g} GB free in {settings.output_dir}",

@@ -95,9 +95,14 @@ def keep_evaluated(evaluation: FinishedEvaluation, settings: Settings) -> None:
         return
     source = checkpoint_model(settings, step)
     if not source.is_dir():
-        raise BadInput(f"{source} is gone")
+        raise BadInput(
+            f"{source} is gone: rotated away before it was kept; raise MAX_CKPT_TO_KEEP, or run this more often"
+        )
     if evaluated_files not in (None, fingerprint(source)):
-        raise BadInput(f"{source} was written again since its evaluation")
+        raise BadInput(
+            f"{source} was written again since its evaluation; "
+            "move its eval_step folder away to have it evaluated again"
+        )
     keep(source, settings.output_dir, step, lambda copy: evaluated_files in (None, fingerprint(copy)))
 
 

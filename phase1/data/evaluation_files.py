@@ -100,7 +100,10 @@ class SetFiles:
                 else:
                     entries[problem_id] = entry
         if not entries:
-            raise BadInput(f"{self.source}: holds no problem of {self.dataset}")
+            raise BadInput(
+                f"{self.source}: holds no problem of {self.dataset}; "
+                "give that data set's files, or leave it out with --datasets"
+            )
         # In the order drawn, so that the first N (--limit N of an evaluation) are a random sample too.
         order = list(entries) if drawn is None else [i for i in drawn if i in entries]
         with open(manifest, "w", encoding="utf-8") as file:

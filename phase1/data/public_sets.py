@@ -143,7 +143,9 @@ def split_files(source: Path) -> dict[str, list[Path]]:
         BadInput: nothing is there, or a name tells no split.
     """
     if not source.exists():
-        raise BadInput(f"{source}: no such file or directory")
+        raise BadInput(
+            f"{source}: no such file or directory; correct the path, or leave the flag out to download the data set"
+        )
     files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
     files = [p for p in files if p.name.endswith((".parquet", ".jsonl", ".jsonl.gz"))]
     splits: dict[str, list[Path]] = {}

@@ -245,7 +245,8 @@ def problems_with_tests(paths: Sequence[Path], most: int, refused: Counter[str] 
                 continue
             except (KeyError, TypeError, ValueError, AttributeError) as e:
                 raise BadInput(
-                    f"{where}: neither a raw file's problem nor CodeContests' schema ({type(e).__name__}: {e})"
+                    f"{where}: neither a raw file's problem nor CodeContests' schema ({type(e).__name__}: {e}); give "
+                    "--tests_raw a file that prepare_eval_data.py wrote, or CodeContests' own Parquet"
                 ) from None
             problem = check_raw_row(where, row, "tests_raw")
             problem = replace(problem, test_cases=with_rule(problem.test_cases, problem.prompt))

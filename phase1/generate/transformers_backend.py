@@ -126,7 +126,9 @@ def _load_model(setup: Setup) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(setup.model_path, dtype=getattr(torch, sampling.dtype))
         model = model.to(device).eval()
     except (OSError, ValueError, RuntimeError) as e:
-        raise BadInput(f"{setup.model_path}: the model cannot be loaded ({str(e).splitlines()[0]})") from None
+        raise BadInput(
+            f"{setup.model_path}: the model cannot be loaded ({str(e).splitlines()[0]}); copy or convert it again"
+        ) from None
     config = GenerationConfig(
         do_sample=sampling.temperature > 0,
         eos_token_id=setup.stop_ids,

@@ -308,7 +308,9 @@ def vllm_version(python: str) -> str | None:
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=True)
     except (OSError, subprocess.SubprocessError) as e:
-        raise BadInput(f"--vllm_python {python}: not a working interpreter ({e})") from None
+        raise BadInput(
+            f"--vllm_python {python}: not a working interpreter ({e}); name the Python that has vLLM"
+        ) from None
     return answer.stdout.strip() or None
 
 
@@ -325,7 +327,7 @@ def gpu_groups(gpus: list[str], config: ServerConfig) -> list[str]:
     if count < 1 or count * size > len(gpus):
         raise BadInput(
             f"--num_servers {wanted or 'auto'} with --tensor_parallel_size {size} needs {max(1, count) * size} "
-            f"GPUs, {len(gpus)} are visible"
+            f"GPUs, {len(gpus)} are visible; set one of the two lower, or show more with CUDA_VISIBLE_DEVICES"
         )
     return ["GPU " + ",".join(gpus[i * size : (i + 1) * size]) for i in range(count)]
 

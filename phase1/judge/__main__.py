@@ -108,7 +108,10 @@ def judge_file(args: argparse.Namespace, config: JudgeConfig) -> int:
     for number, row in read_jsonl(args.solutions):
         key, where, problem = str(number), f"{args.solutions}:{number}", problems.get(str(row.get("problem_id")))
         if problem is None:
-            raise BadInput(f"{where}: problem_id {row.get('problem_id')!r} is not in {args.raw}")
+            raise BadInput(
+                f"{where}: problem_id {row.get('problem_id')!r} is not in {args.raw}; "
+                "delete this line, or give its own --raw"
+            )
         rows[key] = {"problem_id": problem.problem_id, **({"sample": row["sample"]} if "sample" in row else {})}
         if (
             row.get("finish_reason") in NO_ANSWER

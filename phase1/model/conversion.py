@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from tqdm import tqdm
 
 from phase1.files import BadInput, replacing, write_json
+from phase1.machine import amount
 from phase1.model.tensors import Source, first_difference, read_safetensors
 from phase1.model.writing import stored_bytes, write_safetensors
 
@@ -118,8 +119,8 @@ def need_room(folder: Path, size: int) -> None:
         BadInput: they do not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(folder).free) < size * 1.01 + (64 << 20):
-        raise BadInput(f"{folder}: {free / 1e9:.1f} GB free, the model needs {size / 1e9:.1f} GB; free some space")
+    if (free := shutil.disk_usage(folder).free) < (needed := size * 1.01 + (64 << 20)):
+        raise BadInput(f"{folder}: {amount(free)} free, the model needs {amount(needed)}; make room there")
 
 
 def differences(

@@ -138,7 +138,10 @@ def expected_by_transformers(config: dict[str, JsonValue], path: Path) -> Expect
             model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape_only))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0][:120]  # it lists every family that it knows
-        raise BadInput(f"{path}: transformers cannot build this architecture ({reason})") from None
+        raise BadInput(
+            f"{path}: transformers cannot build this architecture ({reason}); "
+            "is config.json the base model's, and transformers new enough for it?"
+        ) from None
     needed = {n: tuple(t.shape) for n, t in model.state_dict().items()}
     optional = {n: needed.pop(n) for n in _copies(model) if n in needed} if model.config.tie_word_embeddings else {}
     return Expected(

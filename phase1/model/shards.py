@@ -226,7 +226,8 @@ def _sharded(name: str, paths: list[Path], parts: list[torch.Tensor], shapes: Ca
             raise BadInput(f"{path}: {name} has a piece {tuple(part.shape)} of {shape}; it belongs to another model")
     if shape and total != shape[dim]:
         raise BadInput(
-            f"{paths[-1]}: the pieces of {name} add up to {total} along dimension {dim}, not to {shape[dim]}"
+            f"{paths[-1]}: the pieces of {name} add up to {total} along dimension {dim}, not to {shape[dim]}; "
+            "copy the shards of all ranks again"
         )
     locals_ = [p for p in locals_ if p.numel()]  # more ranks than rows: some hold nothing
     chunks = (lambda: _rows(locals_)) if dim == 0 else (lambda: _columns(locals_, shape, dim))
@@ -273,7 +274,9 @@ def _placement(name: str, paths: list[Path], parts: list[torch.Tensor]) -> _Plac
                 f"{path}: {name} is the same piece as in {paths[other].name}; copy the shards of all ranks again"
             )
     if (world_size := math.prod(max(axis) + 1 for axis in zip(*places, strict=True))) != len(parts):
-        raise BadInput(f"{paths[0]}: {name} was saved on {world_size} ranks, {len(parts)} shards are here")
+        raise BadInput(
+            f"{paths[0]}: {name} was saved on {world_size} ranks, {len(parts)} shards are here; copy those of all ranks"
+        )
     ranks = [places[p] for p in sorted(places) if not any(p[:-1])]  # the replicas of the first dimension hold the same
     kind, dim = placed[-1]
     return _Placement(ranks, dim) if kind == "Shard" else _Placement(ranks[:1], 0)

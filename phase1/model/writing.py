@@ -119,7 +119,8 @@ def _put(fd: int, at: int, source: Source, dtype: torch.dtype, progress: Callabl
         data = memoryview(chunk.contiguous().view(torch.uint8).numpy())
         if at + len(data) > end:
             raise BadInput(
-                f"{source.where}: {source.name} has more than the {source.numel:,} elements of its shape {source.shape}"
+                f"{source.where}: {source.name} has more than the {source.numel:,} elements of its shape "
+                f"{source.shape}; copy it again"
             )
         while data:
             n = os.pwrite(fd, data, at)
@@ -128,7 +129,9 @@ def _put(fd: int, at: int, source: Source, dtype: torch.dtype, progress: Callabl
             at, data = at + n, data[n:]
             progress(n)
     if at != end:
-        raise BadInput(f"{source.where}: {source.name} ends after {at - start:,} of {end - start:,} bytes")
+        raise BadInput(
+            f"{source.where}: {source.name} ends after {at - start:,} of {end - start:,} bytes; copy it again"
+        )
 
 
 def _buffer(numel: int, dtype: torch.dtype) -> torch.Tensor:

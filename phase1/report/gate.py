@@ -45,7 +45,7 @@ def read_gate(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise BadInput(f"{path}: not valid TOML ({e})") from None
+        raise BadInput(f"{path}: not valid TOML ({e}); correct it there") from None
     if not isinstance(rules, list) or not rules or not all(isinstance(r, dict) for r in rules):
         raise BadInput(
             f'{path}: holds no [[rule]]; an example: [[rule]] dataset = "humaneval" metric = "accepted_at_1" '

@@ -124,7 +124,10 @@ def read_measured(files: Sequence[Path], dataset: str) -> Measured:
     common = sorted(set.intersection(*(set(r.samples) for r in results)))
     k = min((len(r.samples[i]) for r in results for i in common), default=0)
     if k < 2 or len(common) < 2:
-        raise BadInput(f"{files[-1]}: {dataset} has fewer than two problems with several answers in common")
+        raise BadInput(
+            f"{files[-1]}: {dataset} has fewer than two problems with several answers in common; "
+            "name two evaluations of the same problems"
+        )
     answers = [[[a.accepted for a in list(r.samples[i].values())[:k]] for i in common] for r in results]
     return measure(*answers)
 

@@ -179,7 +179,10 @@ def read_job(environ: dict[str, str], trailing: list[str]) -> Job:
         environ=environ,
     )
     if job.node_rank >= job.nnodes:
-        raise BadInput(f"NODE_RANK={job.node_rank} of NNODES={job.nnodes}: nodes are counted from 0")
+        raise BadInput(
+            f"NODE_RANK={job.node_rank} of NNODES={job.nnodes}: nodes are counted from 0, the last one is "
+            f"{job.nnodes - 1}"
+        )
     refuse_misspelt(job)
     return job
 

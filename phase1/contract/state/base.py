@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from phase1.files import BadInput, read_json, write_json
+from phase1.files import BadInput, json_text, read_json, write_text
 
 
 def path_beside(path: Path, file: Path) -> str:
@@ -55,8 +55,12 @@ class StateFile(BaseModel):
         return record
 
     def write(self, path: Path) -> None:
-        """Write the record as JSON, whole or not at all: the fields that were set, in the order of the class."""
-        write_json(path, self.model_dump(mode="json", exclude_unset=True))
+        """Write the record as JSON, whole or not at all."""
+        write_text(path, self.text())
+
+    def text(self) -> str:
+        """The record as JSON: the fields that were set, in the order of the class."""
+        return json_text(self.model_dump(mode="json", exclude_unset=True))
 
 
 class Stamp(BaseModel):

@@ -168,7 +168,8 @@ def refuse_unusable(row: list[Turn], where: str) -> None:
         )
     if any(turn.get("tool_calls") for turn in row):
         raise BadInput(
-            f"{where}: a turn has tool_calls, which the chat template writes into it; the evaluation has none"
+            f"{where}: a turn has tool_calls, which the chat template writes into it and the evaluation never does; "
+            "drop the row"
         )
     if marks := [mark for mark in TURN_MARKS if any(mark in str(turn["content"]) for turn in row)]:
         raise BadInput(f"{where}: {marks[0]} in a turn's content would end the turn there; drop the row")

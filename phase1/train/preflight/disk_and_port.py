@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from phase1.files import BadInput, read_json
+from phase1.machine import amount
 from phase1.model.weight_files import count_parameters
 from phase1.train.estimate import checkpoint_bytes
 from phase1.train.job import ROOT, Job
@@ -78,11 +79,10 @@ def disk(job: Job) -> Outcome:
     there = next(p for p in [job.ckpt_dir, *job.ckpt_dir.absolute().parents] if p.exists())
     present = sum(f.stat().st_size for f in job.ckpt_dir.glob("*global_step_*/**/*") if f.is_file())
     need, free = max(wanted * size - present, 0), shutil.disk_usage(there).free
-    each = f"{size / 1e9:,.1f} GB" if size > 1e9 else f"{size / 1e6:,.1f} MB"
-    detail = f"{wanted} x {each} of checkpoints, {free / 1e9:,.0f} GB free in {there}"
+    detail = f"{wanted} x {amount(size)} of checkpoints, {amount(free)} free in {there}"
     if need > free:
         fewer = "set MAX_CKPT_TO_KEEP lower or " if not isinstance(keep, int) or keep > 2 else "set "
-        raise BadInput(f"{detail}: {(need - free) / 1e9:,.0f} GB short; {fewer}CKPT_DIR to a larger disk")
+        raise BadInput(f"{detail}: {amount(need - free)} short; {fewer}CKPT_DIR to a larger disk")
     if keep == 1 and before:
         return warns(f"{detail}; MAX_CKPT_TO_KEEP=1: a save that fails loses everything; set it to 2 or more")
     return passes(detail)
