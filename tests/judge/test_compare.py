@@ -197,6 +197,7 @@ def test_a_rule_accepts_what_tokens_accept_and_other_modes_ignore_it(rule, expec
         assert same_output(want, got, mode, rule) is same_output(want, got, mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [ANY, IN_LINE, Comparison(True, 1e-4, "any")])
 def test_a_long_output_in_another_order_takes_no_time_to_speak_of(rule):
     lines = [f"{i} {i + 1}" for i in range(100_000)]

@@ -50,12 +50,14 @@ def test_every_pair_of_parts_occurs():
     assert sum(n[3] == "numpy" for n in names) >= 15
 
 
+@pytest.mark.slow
 def test_combinations_compile():
     for program in combinations():
         compile(program.code, program.name, "exec")
 
 
 # ---------------------------------------------------------------------------------------------------- stdin programs
+@pytest.mark.slow
 def test_every_part_is_in_a_combination_that_is_run():
     names = [p.name.split("/") for p in combinations()[::STEP]]
     for place, parts in enumerate((READS, WRITES, ENDS, GUARDS)):

@@ -124,6 +124,7 @@ def test_the_account_is_in_no_file_of_the_program(judge):
     assert judge(program, asserts("assert f() == []")).error_type == "success"
 
 
+@pytest.mark.slow
 def test_without_proc_the_account_decides_as_well():
     with judge_with(proc=False) as running:
         if running.judge.info["cpu_account"] != "cgroup":
@@ -194,6 +195,7 @@ def removed(remove, *errors):
     return False
 
 
+@pytest.mark.slow
 def test_the_kernels_account_has_what_no_process_was_waited_for(counting):
     account, entrance = counting
     r, w = os.pipe()

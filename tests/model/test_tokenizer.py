@@ -52,6 +52,7 @@ def test_the_fast_tokenizer_gives_the_same_ids(base_model, tokenizer):
     assert fast.ids == tokenizer(CODE, add_special_tokens=False).input_ids
 
 
+@pytest.mark.slow
 def test_without_torch_the_ids_are_the_same_and_torch_is_not_imported(base_model, tokenizer):
     program = (
         "import json, sys; from pathlib import Path; from phase1.model import tokenizer as t\n"
