@@ -52,8 +52,11 @@ def remove_left(parent: Parent) -> None:
     """Remove the cgroups of launchers that were killed, in this parent's folders and those beside them: a container or
     a job that starts again has another one. A group with a process in it stays, as the kernel will have it."""
     for folder in {parent.folder, parent.cpu or parent.folder}:
-        beside = [] if os.path.ismount(folder) else [path for path in folder.parent.iterdir() if path.is_dir()]
-        for left in [group for place in {folder, *beside} for group in left_behind(place, KIND)]:
+        places = {folder}
+        if not os.path.ismount(folder):
+            with contextlib.suppress(OSError):
+                places |= {path for path in folder.parent.iterdir() if path.is_dir()}
+        for left in [group for place in places for group in left_behind(place, KIND)]:
             with contextlib.suppress(OSError):
                 left.rmdir()
 
