@@ -142,7 +142,8 @@ for signal in INT TERM HUP; do
   # shellcheck disable=SC2064  # the signal's name of now
   trap "asked=$signal"'; log "stopping"; [[ -z "$torchrun" ]] || kill -TERM "$torchrun" 2>/dev/null || true' "$signal"
 done
-"${command[@]}" >&"$console" 2>&1 &
+# The trainer's processes look whether torchrun lives, before the kernel does it for them (patches/phase1_resume.py).
+(export PHASE1_LAUNCHER=$BASHPID; exec "${command[@]}") >&"$console" 2>&1 &
 torchrun=$!
 [[ -z "$asked" ]] || kill -TERM "$torchrun" 2>/dev/null || true  # asked before torchrun's number was known
 while kill -0 "$torchrun" 2>/dev/null; do wait "$torchrun" || true; done  # a signal ends a wait before torchrun's end

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +22,24 @@ COUNTED: dict[str, int] = {}  # "tokens": of the last padded batch, padding left
 
 
 def die_with_the_launcher() -> None:
-    """A killed torchrun takes its workers along (Linux): orphans would go on writing into the checkpoints."""
+    """A killed torchrun takes its workers along (Linux): orphans would go on writing into the checkpoints.
+
+    The kernel's signal comes only if torchrun dies after it was asked for. The imports before take many seconds, so a
+    worker whose torchrun (run_sft.sh tells its process) has ended by now ends itself.
+    """
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
+        launcher = os.environ.get("PHASE1_LAUNCHER")
+        if launcher and _has_ended(launcher):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _has_ended(process: str) -> bool:
+    """Whether a process is gone, or a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def stop_between_steps() -> None:

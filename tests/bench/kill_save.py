@@ -95,11 +95,12 @@ def one_training(
     checked: set[int] = set()
     while True:
         before = read_tracker(ckpt_dir) or 0
+        earlier = newest_log(ckpt_dir)
         run = Run(env, ckpt_dir)
         kill = victim = ""
         if kills.total() < most:
             victim = rng.choice(VICTIMS)
-            kill = kill_at_random(run, victim, rng, span)
+            kill = kill_at_random(run, victim, rng, span, earlier)
             kills[victim] += bool(kill)
         run.wait()
         wait_until(lambda: not members(ckpt_dir), 120)
@@ -127,12 +128,22 @@ def one_training(
     return wrong + ([] if status == "complete" else [f"{at}: finished, and train_run.json says {status}"])
 
 
-def kill_at_random(run: Run, victim: str, rng: random.Random, span: float) -> str:
-    """Kill it after a random time; what was killed, "" where the run ended before."""
-    delay = rng.uniform(0.2, 1.3) * span  # the copier's dawdling comes on top of an undisturbed run's time
-    began = time.monotonic()
+def newest_log(ckpt_dir: Path) -> str:
+    """The name of the newest console log of the runs there, which begins with its time."""
+    return max((p.name for p in (ckpt_dir.with_name("outputs") / "logs").glob("sft_*.log")), default="")
+
+
+def kill_at_random(run: Run, victim: str, rng: random.Random, span: float, earlier: str) -> str:
+    """Kill it after a random time, mostly counted from its first step; what was killed, "" where it ended before."""
+    delay, early = rng.random() * span, rng.random() < 0.25
+    began, steps = time.monotonic(), early
     while run.process.poll() is None:
         told = members(run.ckpt_dir)
+        if not steps:
+            steps = bool(told) and newest_log(run.ckpt_dir) > earlier and "step:" in run.log()
+            began = time.monotonic()
+            time.sleep(0.05)
+            continue
         if victim == "copier":
             copiers = [pid for pid, line in told.items() if "phase1.train.copy_save" in line]
             if time.monotonic() - began > delay / 2 and copiers:

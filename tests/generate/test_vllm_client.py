@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import itertools
+import json
 import random
 import resource
 import shutil
+import statistics
 import subprocess
 import time
 from collections import Counter
@@ -126,6 +129,49 @@ def wait_for_answers(out: Path, at_least: int, process: subprocess.Popen[str]) -
     while len(rows(out, "completions")) < at_least:
         assert process.poll() is None, "it ended before anything could be killed"
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_killed_amid_several_answers_a_problem_it_ends_with_the_seeds_counts_and_pass_at_k_of_an_undisturbed_run(
+    base_model, prompts, stub, tmp_path
+):
+    """pass@k beside its definition: the share of all k of a problem's answers of which one is accepted."""
+    texts = {}
+    for problem in load_problems(MANIFESTS, "mbpp_reg", 6):
+        right, wrong = (f"<code>\n{code}\n</code>" for code in (problem.canonical_solution, "print('wrong')"))
+        texts[prompts["mbpp_reg", problem.problem_id]] = [right, wrong, "no program"]  # the seed picks one
+    (tmp_path / "by_seed.json").write_text(json.dumps(texts))
+    server = stub("--answers", tmp_path / "by_seed.json", "--seconds", 0.2, "--places", 2)
+    calm, killed = (
+        ["--model_path", base_model, "--output_dir", tmp_path / name, "--datasets", "mbpp_reg", "--limit", 6]
+        + ["--vllm_url", server.url, "--n_samples", 4, "--temperature", 0.8, "--seed", 7]
+        for name in ("calm", "killed")
+    )
+    assert run_eval(*calm).returncode == 0
+    asked_calm = len(server.asked())
+    for wanted in (3, 9):
+        process = subprocess.Popen(eval_command(*killed), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        wait_for_answers(tmp_path / "killed", wanted, process)
+        process.kill()
+        process.communicate()
+    assert run_eval(*killed).returncode == 0
+
+    def judged(name: str) -> dict[tuple[str, int], tuple]:
+        found = rows(tmp_path / name, "results")
+        answers = {(r["problem_id"], r["sample"]): (r["completion"], r["accepted"], r["error_type"]) for r in found}
+        assert len(found) == len(answers) == 24
+        return answers
+
+    assert judged("calm") == judged("killed")
+    seeds = [(asked["key"], asked["parameters"]["seed"]) for asked in server.asked()]
+    assert set(seeds[:asked_calm]) == set(seeds[asked_calm:]) and len(set(seeds)) == 24
+    metrics = [read_json(tmp_path / name / "metrics.json")["mbpp_reg"] for name in ("calm", "killed")]
+    assert metrics[0]["error_counts"] == metrics[1]["error_counts"]
+    by_problem = [[judged("killed")[p, n][1] for n in range(4)] for p in {p for p, _ in judged("killed")}]
+    for k, share in metrics[1]["pass_at_k"].items():
+        drawn = [any(chosen) for answers in by_problem for chosen in itertools.combinations(answers, int(k))]
+        assert share == metrics[0]["pass_at_k"][k] == pytest.approx(statistics.fmean(drawn))
+    assert 0 < metrics[1]["pass_at_k"]["1"] < 1
 
 
 @pytest.mark.slow

@@ -305,7 +305,7 @@ def test_a_folder_for_temporary_files_without_room_is_named_and_no_run_is_record
 STUB = """#!/bin/sh
 case "$*" in
   *watch*) exec cat ;;
-  *--argv_file*) printf 'sh\\0-c\\0echo ready; exec sleep 60\\0' >"$4" ;;
+  *--argv_file*) printf 'sh\\0-c\\0echo ready $(($$ - PHASE1_LAUNCHER)); exec sleep 60\\0' >"$4" ;;
 esac
 """
 
@@ -332,7 +332,7 @@ def test_a_run_that_was_asked_to_stop_is_not_said_to_have_failed(tmp_path, asked
         preexec_fn=lambda: signal.signal(asked, signal.SIG_DFL),  # under nohup SIGHUP is ignored, and bash keeps that
     )
     lines = iter(run.stdout.readline, "")
-    next(line for line in lines if line == "ready\n")
+    assert next(line for line in lines if "ready" in line) == "ready 0\n", "torchrun's number is told to its processes"
     run.send_signal(asked)
     rest = run.communicate(timeout=60)[0]
     assert run.returncode == code and "training was stopped; see" in rest and "failed" not in rest, rest

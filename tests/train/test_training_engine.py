@@ -191,10 +191,17 @@ def test_a_changed_schedule_is_refused_by_name(env, whole):
 
 # ---------------------------------------------------------------------------------------------------- BACKGROUND_SAVE=1
 @pytest.mark.skipif(shutil.disk_usage(MEMORY_DISK).free < 1 << 30, reason=f"{MEMORY_DISK} has less than 1 GiB free")
-def test_a_checkpoint_in_memory_outlives_its_trainer_and_is_that_of_a_direct_save(env, whole, tmp_path):
+def test_a_checkpoint_in_memory_outlives_its_trainer_and_is_that_of_a_direct_save(env, whole, tmp_path, request):
     """The copier of step 3 stops in the middle of a file; the trainer goes on and is killed, torchrun and all."""
     env = env | {"BACKGROUND_SAVE": "1"}
     ckpt_dir, staging = tmp_path / "ckpt", staging_folder(tmp_path / "ckpt")
+
+    def leave_nothing() -> None:  # a test that fails must not leave a stopped copier and its trainer
+        for pid in members(ckpt_dir):
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(staging, ignore_errors=True)
+
+    request.addfinalizer(leave_nothing)
     first = Run(env | {"PYTHONPATH": stopping_copier(tmp_path)}, ckpt_dir, outputs="first")
     half = ckpt_dir / ".global_step_3.incoming"
     wait_until(lambda: ("step:5 " in first.log() and half.exists()) or first.process.poll() is not None)

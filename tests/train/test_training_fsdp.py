@@ -176,6 +176,28 @@ def test_a_training_whose_torchrun_is_killed_leaves_no_process_and_its_status_sa
     assert not stopped.outlived_by(seconds=60)
 
 
+def test_a_trainer_whose_torchrun_was_killed_while_it_imported_ends_too(env):
+    """The kernel tells of no death that came before it was asked to."""
+    script = """
+import os, subprocess, time
+from phase1_resume import die_with_the_launcher
+def fate(launcher):
+    os.environ["PHASE1_LAUNCHER"] = str(launcher.pid)
+    if not (child := os.fork()):
+        die_with_the_launcher()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+alive, gone, zombie = (subprocess.Popen(["sleep", seconds]) for seconds in ("60", "0", "0"))
+gone.wait()
+time.sleep(1)  # nobody waits for the zombie
+assert (fate(alive), fate(gone), fate(zombie)) == (0, -9, -9)
+alive.kill()
+"""
+    env = env | {"PYTHONPATH": str(ROOT / "patches"), "TORCHELASTIC_RUN_ID": "none"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_data_loader_resumes_in_mid_epoch_and_starts_anew_after_its_end(env):
     """Without workers (as on a CPU) and with them (as on GPUs), whose states differ in form."""
     script = """
