@@ -33,11 +33,20 @@ def verify(*args) -> subprocess.CompletedProcess:
     )
 
 
+def without_compiling(folder: Path) -> Path:
+    """vLLM's interpreter as a program that starts servers with --enforce-eager: compiling on a CPU takes twice as long
+    as all else of a start, for three answers."""
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\nexec "{VLLM.absolute()}" "$@" --enforce-eager\n')
+    program.chmod(0o755)
+    return program
+
+
 @pytest.fixture(scope="module")
 def verified(run, base, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """One whole verify_handoff.py, with a real vLLM server where the environment for it is there."""
     folder = tmp_path_factory.mktemp("verified")
-    vllm = ["--vllm_python", VLLM, "--dtype", "float32"] if VLLM.exists() else ["--skip_vllm"]
+    vllm = ["--vllm_python", without_compiling(folder), "--dtype", "float32"] if VLLM.exists() else ["--skip_vllm"]
     return folder, verify(
         "--best_checkpoint",
         run / "best_checkpoint.json",
