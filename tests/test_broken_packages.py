@@ -21,7 +21,7 @@ def run(*words, path=None):
     [
         (
             ["generate_report.py", "--help"],
-            "pandas",
+            "numpy",
             "raise ImportError('cannot import name x')",
             "ImportError: cannot",
         ),

@@ -100,7 +100,9 @@ def test_what_they_took_is_the_tests_own_and_not_the_next_ones(counted):
     program = UNSEEN + "unseen(int(input()))\ntime.sleep(0.06)\nprint(1)\n"
     seen = [run.cpu for run in runs(counted, program, ["20\n", "0\n", "10\n", "1\n"], limit=5.0)]
     for cpu, children in zip(seen, (20, 0, 10, 1), strict=True):
-        assert children * 0.02 * 0.9 <= cpu <= children * 0.05 + 0.15, seen  # a fork costs more on a busy machine
+        assert children * 0.02 * 0.9 - 0.01 <= cpu <= children * 0.05 + 0.15, (
+            seen
+        )  # a fork costs more on a busy machine
 
 
 def test_an_honest_program_is_charged_what_its_own_clock_says(counted):

@@ -1,5 +1,6 @@
 """What a judge left that was killed with its launcher is removed when the next one starts; a living one's stays."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -31,7 +32,8 @@ def killed(tmp_path) -> int:
         time.sleep(0.01)
     launcher, *sandboxes = descendants(process.pid)
     for pid in (launcher, process.pid, *sandboxes):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a probe that has just ended
+            os.kill(pid, signal.SIGKILL)
     process.wait()
     while any(Path(f"/proc/{pid}").exists() for pid in (launcher, *sandboxes)):
         time.sleep(0.01)

@@ -31,7 +31,9 @@ def test_the_command_at_defaults_is_the_specs_token_for_token(tmp_path, patched_
     write_rows(project / "data" / "sft_val.parquet", 1_912)
     env = {"PATH": path, "HOME": str(tmp_path), "PYTHON": sys.executable, "PYTHONPATH": str(patched_verl)}
     done = subprocess.run(["bash", project / "run_sft.sh", "--dry_run"], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    failed = [line for line in done.stderr.splitlines() if line.startswith("fail")]
+    assert all("Qwen/Qwen2.5-Coder-7B-Instruct is not on this machine" in line for line in failed), done.stderr
+    assert done.returncode == (2 if failed else 0), done.stderr  # a network or a cache decides
     ckpt = f"{project}/checkpoints/rlvr_coding_model/phase1_sft_qwen7b_coder"
     assert shlex.split(done.stdout) == [
         "env",
