@@ -44,7 +44,7 @@ def killed(tmp_path) -> int:
 def test_what_a_killed_judge_left_goes_and_what_a_living_one_uses_stays(killed, tmp_path):
     [folder] = tmp_path.iterdir()
     bounded = cgroup.find_parent() is not None
-    assert bool(groups(killed)) == bounded and (folder / "canary").exists()
+    assert (folder / "canary").exists()  # its groups may be gone: each judge that starts beside this test removes them
     living = RunningJudge(JudgeConfig(workers=1))
     try:
         assert not groups(killed)
