@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from phase1.contract.state.tracker import TRACKER
-from phase1.files import BadInput, replacing, run_script, write_text
+from phase1.files import replacing, run_script, write_text
 from phase1.train.saving import ADD_WEIGHTS, ASIDE, COPIED, FAILED, HALF, Inventory, forget_copied, inventory
 
 FILES_AT_ONCE = 8
@@ -61,9 +61,14 @@ def copy_save(staged: Path, ckpt_dir: Path, handed_over: Inventory, *, add_weigh
         if add_weights:
             try:
                 write_weights(staged, half / "huggingface")
-            except BadInput as e:
+            except OSError:
+                raise
+            except Exception as e:  # whatever it is, the shards are whole and must not be lost
+                for weights in (half / "huggingface").glob("*.safetensors*"):
+                    weights.unlink()  # a file has its full size before it has its values
                 published = str(ckpt_dir / staged.name)
-                not_made = str(e).replace(str(staged), published).replace(str(half), published)
+                words = " ".join(str(e).split()) or type(e).__name__
+                not_made = words.replace(str(staged), published).replace(str(half), published)
         with replacing(ckpt_dir / TRACKER) as tracker:
             write_through(tracker, str(step))  # before the rename: for it, too, there must be room
             publish(half, ckpt_dir / staged.name, ckpt_dir / ASIDE.format(step))
@@ -73,7 +78,8 @@ def copy_save(staged: Path, ckpt_dir: Path, handed_over: Inventory, *, add_weigh
         why = f"{ckpt_dir / staged.name} could not be written: {e.strerror or e}"
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(ckpt_dir).free
-            why += f" (a checkpoint of {handed_over.bytes / 1e9:,.2f} GB, {free / 1e9:,.2f} GB free on the disk of "
+            size = f"{handed_over.bytes / 1e9:,.2f} GB{' and the weights of huggingface/' if add_weights else ''}"
+            why += f" (a checkpoint of {size}, {free / 1e9:,.2f} GB free on the disk of "
             why += f"{mount_point(ckpt_dir)})"
         print(f"error: {why}", file=sys.stderr)
         leave_word(staged, why + "\n")

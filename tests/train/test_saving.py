@@ -14,10 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from phase1.checkpoints.find import find_checkpoints
 from phase1.contract.state.tracker import TRACKER, read_tracker
 from phase1.files import BadInput
+from phase1.model import writing
+from phase1.train import copy_save
 from phase1.train.job import launch_command
 from phase1.train.preflight.checks import CHECKS
 from phase1.train.record import report_end, report_stop
@@ -149,6 +152,26 @@ def test_a_checkpoint_whose_weights_cannot_be_made_is_published_and_the_run_is_t
     said = failure_of(staging_folder(ckpt_dir))
     assert "global_step_6 is saved" in said and "set BACKGROUND_SAVE=0" in said and len(said.splitlines()) == 1
     assert str(ckpt_dir / "global_step_6") in said.split("not made: ")[1] and "/dev/shm" not in said
+
+
+@pytest.mark.parametrize("error", [BadInput("a shard\nchanged"), RuntimeError("torch"), MemoryError()])
+def test_weights_that_are_half_made_are_not_published(ckpt_dir, base_model, monkeypatch, error):
+    folder = staged(ckpt_dir)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(base_model / name, folder / "huggingface")
+    torch.save(load_file(folder / "huggingface" / "model.safetensors"), folder / "model_world_size_1_rank_0.pt")
+    (folder / "huggingface" / "model.safetensors").unlink()
+    wanted = contents(folder)
+
+    def half_made(directory, *args, **kwargs):
+        (directory / "model.safetensors").write_bytes(bytes(1000))
+        raise error
+
+    monkeypatch.setattr(writing, "write_safetensors", half_made)
+    assert copy_save.copy_save(folder, ckpt_dir, inventory(folder), add_weights=True) == 1
+    assert contents(ckpt_dir / "global_step_6") == wanted and read_tracker(ckpt_dir) == 6
+    said = failure_of(staging_folder(ckpt_dir))
+    assert "its huggingface/ not made" in said and len(said.splitlines()) == 1
 
 
 def test_a_step_saved_before_gives_way_to_a_whole_one_alone(ckpt_dir, tmp_path):
